@@ -1,1 +1,253 @@
+//! Values that the kernel programs and the gateway exchange through eBPF maps. Plain `#[repr(C)]`
+//! data without padding holes (map keys are compared byte by byte); no logic beyond conversions
+//! that both sides need in the same form.
 #![no_std]
+
+/// An IPv4 or IPv6 address in one form: IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2),
+/// so that one trie and one key serve both families and a v4-mapped spelling is no way around a rule.
+pub type Address = [u8; 16];
+
+/// The v4-mapped form of an IPv4 address given in network order.
+#[inline(always)]
+pub const fn v4_mapped(octets: [u8; 4]) -> Address {
+    [
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, octets[0], octets[1], octets[2], octets[3],
+    ]
+}
+
+/// IANA protocol numbers that rules and records carry.
+pub mod protocol {
+    /// TCP (RFC 9293).
+    pub const TCP: u8 = 6;
+    /// UDP (RFC 768).
+    pub const UDP: u8 = 17;
+}
+
+/// The length of a task's command name in the kernel (`TASK_COMM_LEN`, linux/sched.h).
+pub const COMM_LEN: usize = 16;
+
+/// What the kernel programs know of an attached sandbox. It lives in the cgroup storage of the
+/// cgroup that the programs are attached to, so one loaded program serves every sandbox without a
+/// look-up by ancestor. All zero (as it is between attach and first write) denies everything.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The gateway's number for this sandbox; zero means "not ready".
+    pub sandbox: u32,
+    /// Which rule set applies. A new generation is written under a new number and becomes valid
+    /// by this one store.
+    pub ruleset: u32,
+}
+
+/// Names the listeners that serve one sandbox in one network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ListenerKey {
+    /// Network namespace cookie (`SO_NETNS_COOKIE`, socket(7)).
+    pub netns: u64,
+    /// [`Settings::sandbox`].
+    pub sandbox: u32,
+    /// Always zero: keeps the key free of padding.
+    pub reserved: u32,
+}
+
+/// The ports of the gateway's sockets on `127.0.0.1` and `[::1]` of a namespace, in host order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listeners {
+    /// TCP on 127.0.0.1.
+    pub tcp4: u16,
+    /// TCP on [::1]; zero where the namespace has no IPv6.
+    pub tcp6: u16,
+    /// DNS over UDP on 127.0.0.1.
+    pub dns4: u16,
+    /// DNS over UDP on [::1]; zero where the namespace has no IPv6.
+    pub dns6: u16,
+    /// [`Listeners::PRIVATE`] or zero.
+    pub flags: u32,
+}
+
+impl Listeners {
+    /// The namespace belongs to this sandbox alone: its loopback is its own business.
+    pub const PRIVATE: u32 = 1;
+}
+
+/// The data part of a key of the rule trie: compared from its first bit on, so that a prefix of
+/// [`RuleKey::FIXED_BITS`] plus n selects an n-bit address prefix within one rule set and protocol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleKey {
+    /// [`Settings::ruleset`], big endian.
+    pub ruleset: [u8; 4],
+    /// See [`protocol`].
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
+    /// Destination.
+    pub address: Address,
+}
+
+impl RuleKey {
+    /// Bits in front of the address.
+    pub const FIXED_BITS: u32 = 64;
+    /// Bits of the whole key.
+    pub const BITS: u32 = Self::FIXED_BITS + 128;
+}
+
+/// A set of ports, as a bit map: a look-up is one load whatever the rule says.
+pub type PortBits = [u64; 1024];
+
+/// The ports that a destination prefix allows.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PortSet {
+    /// Allowed by any rule.
+    pub allowed: PortBits,
+    /// Allowed by a rule that names the address itself: the address guard steps aside.
+    pub named: PortBits,
+}
+
+/// Who opened a socket: taken in the connect hook, where it cannot have changed yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Thread id, in the initial pid namespace.
+    pub pid: u32,
+    /// Process id, in the initial pid namespace.
+    pub tgid: u32,
+    /// User id, in the initial user namespace.
+    pub uid: u32,
+    /// Group id, in the initial user namespace.
+    pub gid: u32,
+    /// Command name, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Finds the record of a redirected connection from what `accept()` shows. The source port alone
+/// would collide across namespaces and source addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// Source address.
+    pub address: Address,
+    /// Source port, host order.
+    pub port: u16,
+    /// Always zero.
+    pub reserved: [u16; 3],
+}
+
+/// Where a sandbox's socket wanted to go, and who asked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Original destination address.
+    pub address: Address,
+    /// Original destination port, host order.
+    pub port: u16,
+    /// Which listener family the socket was sent to: 4 or 6.
+    pub via: u8,
+    /// See [`protocol`].
+    pub protocol: u8,
+    /// [`Settings::sandbox`].
+    pub sandbox: u32,
+    /// Kernel id of the cgroup of the task that asked.
+    pub cgroup: u64,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
+    pub time: u64,
+    /// The task that asked.
+    pub process: Process,
+}
+
+/// Why a kernel program refused. The numbers are part of the ring buffer's format.
+pub mod refusal {
+    /// The sandbox has no settings yet, or no longer.
+    pub const NOT_READY: u8 = 1;
+    /// The gateway has no listener in this network namespace.
+    pub const NO_LISTENER: u8 = 2;
+    /// No rule allows this address and port.
+    pub const NO_RULE: u8 = 3;
+    /// A guarded address that no rule names.
+    pub const GUARDED: u8 = 4;
+    /// The gateway's own listener.
+    pub const LISTENER: u8 = 5;
+    /// Not TCP, and not DNS.
+    pub const PROTOCOL: u8 = 6;
+    /// A socket type that the sandbox may not create.
+    pub const SOCKET_TYPE: u8 = 7;
+}
+
+/// A refusal, as the ring buffer carries it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// What was asked for. For [`refusal::SOCKET_TYPE`] the destination is empty.
+    pub flow: Flow,
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// See [`refusal`].
+    pub reason: u8,
+    /// Address family of the socket (`AF_INET` 2, `AF_INET6` 10).
+    pub family: u8,
+    /// Socket type (`SOCK_STREAM` 1, …).
+    pub socket_type: u8,
+    /// Always zero.
+    pub reserved: u8,
+    /// IANA protocol number as the socket had it; MPTCP's (262) does not fit eight bits.
+    pub protocol: u32,
+}
+
+/// Counters of the per-CPU array `COUNTERS`.
+pub mod counter {
+    /// Connections redirected to the gateway.
+    pub const REDIRECTED: u32 = 0;
+    /// Refusals, whether or not the ring buffer had room for them.
+    pub const REFUSED: u32 = 1;
+    /// Refusals that found the ring buffer full.
+    pub const EVENTS_LOST: u32 = 2;
+    /// Connections whose record found the flow table full; they are refused at accept.
+    pub const FLOWS_LOST: u32 = 3;
+    /// How many counters there are.
+    pub const COUNT: u32 = 4;
+}
+
+#[cfg(feature = "userspace")]
+mod userspace {
+    //! Marks the shared values as plain data for aya.
+    #![expect(
+        unsafe_code,
+        reason = "aya::Pod is the promise that a type is plain data"
+    )]
+    use super::{Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings};
+
+    // SAFETY (all): `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are
+    // a valid value and every byte is initialised.
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ListenerKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Listeners {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RuleKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortSet {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Flow {}
+}
+
+/// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.
+#[cfg(feature = "userspace")]
+#[expect(unsafe_code, reason = "reads a plain value from bytes of the right length")]
+pub fn event_from_bytes(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        return None;
+    }
+    // SAFETY: the length was checked, every bit pattern is a valid Event, and read_unaligned needs
+    // no alignment.
+    Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast::<Event>()) })
+}

@@ -1,0 +1,113 @@
+//! Carries a redirected socket's original destination to the gateway: kept with the socket from
+//! connect() on, and put where `accept()` can find it once the local port is known.
+
+use crate::maps::{FLOWS, SOCKETS, count};
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        BPF_TCP_CLOSE, BPF_TCP_SYN_SENT,
+    },
+    helpers::{
+        bpf_get_netns_cookie,
+        generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+    },
+    programs::{SockAddrContext, SockOpsContext},
+};
+use core::ptr::{addr_of, read_volatile};
+use gateway_common::{Flow, FlowKey, counter, v4_mapped};
+
+/// Keeps `flow` with the socket, over whatever an earlier connect() left. `Err` when the kernel has
+/// no memory for it: then the socket must not be redirected.
+#[inline(always)]
+pub fn remember(ctx: &SockAddrContext, mut flow: Flow) -> Result<(), ()> {
+    // SAFETY: the context's socket is valid while the program runs.
+    let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
+    if kept.is_null() {
+        return Err(());
+    }
+    // SAFETY: checked for null; an entry that was there before is not overwritten by the call above.
+    unsafe { *kept = flow };
+    Ok(())
+}
+
+/// The record of this socket, if it was redirected.
+#[inline(always)]
+pub fn of(ctx: &SockAddrContext) -> Option<&Flow> {
+    // SAFETY: as above.
+    unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }
+}
+
+/// Drops the record: this connect() goes elsewhere.
+#[inline(always)]
+pub fn forget(ctx: &SockAddrContext) {
+    // SAFETY: the context's socket is valid while the program runs; deleting nothing is no error.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        bpf_sk_storage_delete(core::ptr::from_ref(&SOCKETS).cast_mut().cast(), sk.cast());
+    }
+}
+
+/// TCP connection set-up: the source port is known and the SYN has not left yet.
+#[inline(always)]
+pub fn hand_over(ctx: &SockOpsContext) {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => {
+            let Some((key, flow)) = record(ctx) else {
+                return;
+            };
+            if FLOWS.insert(key, flow, 0).is_err() {
+                count(counter::FLOWS_LOST);
+                return;
+            }
+            // Tell us when it fails, so that the record does not outlive the attempt. Should the
+            // flag not be set, the gateway's own sweep removes the record later.
+            let _ignored = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+        }
+        // Only an attempt that was never answered: an established connection is the gateway's to
+        // take, even if the client has closed it already.
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_SYN_SENT && ctx.arg(1) == BPF_TCP_CLOSE => {
+            if let Some((key, _)) = record(ctx) {
+                let _ignored = FLOWS.remove(key);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn record(ctx: &SockOpsContext) -> Option<(FlowKey, Flow)> {
+    // SAFETY: the kernel passes a valid context; `sk` may be null and is checked.
+    let flow = unsafe {
+        let sk = (*ctx.ops).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
+        let flow = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Flow>();
+        *flow.as_ref()?
+    };
+    let mut key = FlowKey {
+        // SAFETY: the helper takes this program type's context.
+        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        address: [0; 16],
+        port: ctx.local_port() as u16,
+        reserved: [0; 3],
+    };
+    if flow.via == 4 {
+        // An IPv6 socket talking IPv4 has its address in the IPv4 field too, and only there yet.
+        key.address = v4_mapped(ctx.local_ip4().to_ne_bytes());
+    } else {
+        let mut word = 0;
+        while word < 4 {
+            // SAFETY: as above; volatile keeps the loads one word wide.
+            let octets = unsafe { read_volatile(addr_of!((*ctx.ops).local_ip6[word])) }.to_ne_bytes();
+            key.address[word * 4] = octets[0];
+            key.address[word * 4 + 1] = octets[1];
+            key.address[word * 4 + 2] = octets[2];
+            key.address[word * 4 + 3] = octets[3];
+            word += 1;
+        }
+    }
+    Some((key, flow))
+}

@@ -1,0 +1,131 @@
+//! Postern's cgroup programs. Each entry point here only reads its context, asks [`verdict`] and
+//! acts; the modules know nothing of policy files, names or HTTP.
+//!
+//! A program function must not bear its section's name: the linker would see the symbol twice.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "kernel contexts and maps are raw pointers")]
+
+mod context;
+mod flow;
+mod maps;
+mod verdict;
+
+use aya_ebpf::{
+    macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{SockAddrContext, SockContext, SockOpsContext},
+};
+use context::Destination;
+use verdict::Action;
+
+/// The kernel's "go on" for cgroup socket programs.
+const ALLOW: i32 = 1;
+/// The kernel's "refuse": `EPERM`, unless the program set another error.
+const REFUSE: i32 = 0;
+
+#[cgroup_sock_addr(connect4)]
+pub fn postern_connect4(ctx: SockAddrContext) -> i32 {
+    outgoing(&ctx, context::destination4(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn postern_connect6(ctx: SockAddrContext) -> i32 {
+    outgoing(&ctx, context::destination6(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn postern_sendmsg4(ctx: SockAddrContext) -> i32 {
+    outgoing(&ctx, context::destination4(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn postern_sendmsg6(ctx: SockAddrContext) -> i32 {
+    outgoing(&ctx, context::destination6(&ctx))
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn postern_recvmsg4(ctx: SockAddrContext) -> i32 {
+    answer_from_server(&ctx, context::destination4(&ctx));
+    ALLOW
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn postern_recvmsg6(ctx: SockAddrContext) -> i32 {
+    answer_from_server(&ctx, context::destination6(&ctx));
+    ALLOW
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn postern_getpeername4(ctx: SockAddrContext) -> i32 {
+    honest_peer(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn postern_getpeername6(ctx: SockAddrContext) -> i32 {
+    honest_peer(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock(sock_create)]
+pub fn postern_sock_create(ctx: SockContext) -> i32 {
+    match verdict::socket_type(&ctx) {
+        Ok(()) => ALLOW,
+        Err(()) => REFUSE,
+    }
+}
+
+#[sock_ops]
+pub fn postern_sock_ops(ctx: SockOpsContext) -> u32 {
+    flow::hand_over(&ctx);
+    1
+}
+
+/// connect() and sendto(): decide, then refuse, let pass within the namespace, or redirect.
+#[inline(always)]
+fn outgoing(ctx: &SockAddrContext, to: Destination) -> i32 {
+    match verdict::outgoing(ctx, &to) {
+        Action::Refuse => REFUSE,
+        Action::Local => {
+            flow::forget(ctx);
+            ALLOW
+        }
+        Action::Redirect(flow, port) => {
+            if flow::remember(ctx, flow).is_err() {
+                return REFUSE;
+            }
+            context::redirect(ctx, &to, port);
+            ALLOW
+        }
+    }
+}
+
+/// An answer of the gateway's resolver comes, for the client, from the server that it asked.
+#[inline(always)]
+fn answer_from_server(ctx: &SockAddrContext, from: Destination) {
+    if let Some(flow) = flow::of(ctx)
+        && flow.protocol == gateway_common::protocol::UDP
+        && context::is_loopback(&from.address)
+    {
+        context::set_address(ctx, &from, &flow.address, flow.port);
+    }
+}
+
+/// getpeername() shows where the client wanted to go, not the listener.
+#[inline(always)]
+fn honest_peer(ctx: &SockAddrContext) {
+    if let Some(flow) = flow::of(ctx) {
+        let shown = context::destination_of_family(ctx);
+        context::set_address(ctx, &shown, &flow.address, flow.port);
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier proves that this is never reached.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,90 @@
+//! The maps. Their names are the contract with `gateway/src/kernel/maps.rs`.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED},
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage},
+    helpers::bpf_get_local_storage,
+    macros::btf_map,
+};
+use gateway_common::{
+    Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings, counter,
+};
+
+/// Per attached cgroup: which sandbox, which rules. Written by the gateway alone.
+#[btf_map]
+pub static SETTINGS: CgroupSettings = CgroupSettings::new();
+
+/// (namespace, sandbox) → the gateway's ports there.
+#[btf_map]
+pub static LISTENERS: HashMap<ListenerKey, Listeners, 16384> = HashMap::new();
+
+/// (rule set, protocol, address prefix) → index of a port set.
+#[btf_map]
+pub static RULES: LpmTrie<RuleKey, u32, 262144> = LpmTrie::new();
+
+/// The port sets that rules share; 16 KiB each, so not preallocated.
+#[btf_map]
+pub static PORT_SETS: HashMap<u32, PortSet, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Per socket: where it wanted to go. Freed with the socket.
+#[btf_map]
+pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
+
+/// Redirected connections that the gateway has not accepted yet.
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Refusals, for the audit record.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 1048576> = RingBuf::new();
+
+/// See [`counter`].
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { counter::COUNT as usize }> = PerCpuArray::new();
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(which: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(which) {
+        // SAFETY: the slot belongs to this CPU, and cgroup programs do not migrate while they run.
+        unsafe { *value += 1 };
+    }
+}
+
+/// Cgroup storage that all programs attached to a cgroup share: that is what a key of a bare cgroup
+/// id means to the kernel (Documentation/bpf/map_cgroup_storage.rst). aya-ebpf's own type has the
+/// other key, one value per attach type.
+#[repr(C)]
+pub struct CgroupSettings {
+    r#type: *const [i32; BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED as usize],
+    key: *const u64,
+    value: *const Settings,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 0],
+}
+
+// SAFETY: the fields are placeholders that the loader reads as types; nothing dereferences them.
+unsafe impl Sync for CgroupSettings {}
+
+impl CgroupSettings {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    /// The settings of the cgroup that the running program is attached to; all zero until written.
+    #[inline(always)]
+    pub fn current(&self) -> Settings {
+        // SAFETY: the helper takes this map and flags of zero and cannot fail; the value is
+        // replaced as a whole by the gateway, so a copy is consistent.
+        unsafe {
+            *bpf_get_local_storage(core::ptr::from_ref(self).cast_mut().cast(), 0)
+                .cast::<Settings>()
+        }
+    }
+}
