@@ -5,13 +5,41 @@
 
 /// An IPv4 or IPv6 address in one form: IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2),
 /// so that one trie and one key serve both families and a v4-mapped spelling is no way around a rule.
-pub type Address = [u8; 16];
+/// Four words, each as it lies in memory in network order: that is how the kernel hands them over.
+pub type Address = [u32; 4];
 
-/// The v4-mapped form of an IPv4 address given in network order.
+/// The word in front of the IPv4 address in the v4-mapped form.
+pub const V4_MAPPED: u32 = 0xffff_u32.to_be();
+
+/// The v4-mapped form of an IPv4 address, whose word is as it lies in memory in network order.
 #[inline(always)]
-pub const fn v4_mapped(octets: [u8; 4]) -> Address {
+pub const fn v4_mapped(word: u32) -> Address {
+    [0, 0, V4_MAPPED, word]
+}
+
+/// An address from its sixteen octets.
+#[inline(always)]
+pub const fn address_from_octets(o: [u8; 16]) -> Address {
     [
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, octets[0], octets[1], octets[2], octets[3],
+        u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+        u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+        u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+        u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+    ]
+}
+
+/// The sixteen octets of an address.
+#[inline(always)]
+pub const fn octets_from_address(address: Address) -> [u8; 16] {
+    let [a, b, c, d] = [
+        address[0].to_ne_bytes(),
+        address[1].to_ne_bytes(),
+        address[2].to_ne_bytes(),
+        address[3].to_ne_bytes(),
+    ];
+    [
+        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
+        d[3],
     ]
 }
 
@@ -242,7 +270,10 @@ mod userspace {
 
 /// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.
 #[cfg(feature = "userspace")]
-#[expect(unsafe_code, reason = "reads a plain value from bytes of the right length")]
+#[expect(
+    unsafe_code,
+    reason = "reads a plain value from bytes of the right length"
+)]
 pub fn event_from_bytes(bytes: &[u8]) -> Option<Event> {
     if bytes.len() != size_of::<Event>() {
         return None;

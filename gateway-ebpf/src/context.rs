@@ -9,16 +9,16 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
-use gateway_common::{Address, COMM_LEN, Process, v4_mapped};
+use gateway_common::{Address, COMM_LEN, Process, V4_MAPPED, v4_mapped};
 
 /// `AF_INET` (linux/socket.h).
 pub const AF_INET: u32 = 2;
 /// `AF_INET6` (linux/socket.h).
 pub const AF_INET6: u32 = 10;
 
-const LOCALHOST_V4: [u8; 4] = [127, 0, 0, 1];
-const LOCALHOST_V6: Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-const UNSPECIFIED_V6: Address = [0; 16];
+const LOCALHOST_V4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
+const LOCALHOST_V6: Address = [0, 0, 0, 1_u32.to_be()];
+const UNSPECIFIED_V6: Address = [0; 4];
 
 /// How the client spelled the address; an answer must be spelled the same way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,9 @@ pub struct Destination {
 
 #[inline(always)]
 pub fn destination4(ctx: &SockAddrContext) -> Destination {
-    // SAFETY: the kernel passes a valid context; the verifier checks each access.
-    let octets = unsafe { read_volatile(addr_of!((*raw(ctx)).user_ip4)) }.to_ne_bytes();
     Destination {
-        address: v4_mapped(octets),
+        // SAFETY: the kernel passes a valid context; the verifier checks each access.
+        address: v4_mapped(unsafe { read_volatile(addr_of!((*raw(ctx)).user_ip4)) }),
         port: port(ctx),
         spelling: Spelling::V4,
     }
@@ -51,18 +50,16 @@ pub fn destination4(ctx: &SockAddrContext) -> Destination {
 
 #[inline(always)]
 pub fn destination6(ctx: &SockAddrContext) -> Destination {
-    let mut address: Address = [0; 16];
-    let mut word = 0;
-    while word < 4 {
-        // SAFETY: as above; volatile keeps the compiler from merging loads that the verifier wants
-        // to see one word at a time.
-        let octets = unsafe { read_volatile(addr_of!((*raw(ctx)).user_ip6[word])) }.to_ne_bytes();
-        address[word * 4] = octets[0];
-        address[word * 4 + 1] = octets[1];
-        address[word * 4 + 2] = octets[2];
-        address[word * 4 + 3] = octets[3];
-        word += 1;
-    }
+    // SAFETY: as above; volatile keeps the compiler from merging loads that the verifier wants to
+    // see one word at a time.
+    let address = unsafe {
+        [
+            read_volatile(addr_of!((*raw(ctx)).user_ip6[0])),
+            read_volatile(addr_of!((*raw(ctx)).user_ip6[1])),
+            read_volatile(addr_of!((*raw(ctx)).user_ip6[2])),
+            read_volatile(addr_of!((*raw(ctx)).user_ip6[3])),
+        ]
+    };
     let spelling = if is_v4_mapped(&address) {
         Spelling::V4Mapped
     } else {
@@ -75,52 +72,40 @@ pub fn destination6(ctx: &SockAddrContext) -> Destination {
     }
 }
 
-/// For the getpeername programs: the address now in the context, whichever family.
+/// The loopback address on which the gateway listens for this spelling.
 #[inline(always)]
-pub fn destination_of_family(ctx: &SockAddrContext) -> Destination {
-    // SAFETY: as above.
-    if unsafe { read_volatile(addr_of!((*raw(ctx)).user_family)) } == AF_INET {
-        destination4(ctx)
-    } else {
-        destination6(ctx)
-    }
-}
-
-/// Sends the socket to the gateway's port on the loopback address of the family it uses.
-#[inline(always)]
-pub fn redirect(ctx: &SockAddrContext, to: &Destination, port: u16) {
-    let listener = match to.spelling {
+pub fn listener(spelling: Spelling) -> Address {
+    match spelling {
         Spelling::V4 | Spelling::V4Mapped => v4_mapped(LOCALHOST_V4),
         Spelling::V6 => LOCALHOST_V6,
-    };
-    set_address(ctx, to, &listener, port);
+    }
 }
 
-/// Writes an address and a port (host order), spelled as `like`. An IPv6 address cannot be told to
-/// an IPv4 socket, and never has to be: a socket's record has the family the socket asked in.
+/// Writes the address and port (host order) that an IPv4 program's caller will see.
 #[inline(always)]
-pub fn set_address(ctx: &SockAddrContext, like: &Destination, address: &Address, port: u16) {
-    let raw = raw(ctx);
-    if like.spelling == Spelling::V4 {
-        let ip = u32::from_ne_bytes([address[12], address[13], address[14], address[15]]);
-        // SAFETY: a field that the kernel lets this program type write.
-        unsafe { write_volatile(addr_of_mut!((*raw).user_ip4), ip) };
-    } else {
-        let mut word = 0;
-        while word < 4 {
-            let ip = u32::from_ne_bytes([
-                address[word * 4],
-                address[word * 4 + 1],
-                address[word * 4 + 2],
-                address[word * 4 + 3],
-            ]);
-            // SAFETY: as above, one word at a time.
-            unsafe { write_volatile(addr_of_mut!((*raw).user_ip6[word]), ip) };
-            word += 1;
-        }
+pub fn write4(ctx: &SockAddrContext, address: &Address, port: u16) {
+    // SAFETY: fields that the kernel lets IPv4 programs write.
+    unsafe { write_volatile(addr_of_mut!((*raw(ctx)).user_ip4), address[3]) };
+    write_port(ctx, port);
+}
+
+/// Writes the address and port (host order) that an IPv6 program's caller will see.
+#[inline(always)]
+pub fn write6(ctx: &SockAddrContext, address: &Address, port: u16) {
+    // SAFETY: fields that the kernel lets IPv6 programs write, one word at a time.
+    unsafe {
+        write_volatile(addr_of_mut!((*raw(ctx)).user_ip6[0]), address[0]);
+        write_volatile(addr_of_mut!((*raw(ctx)).user_ip6[1]), address[1]);
+        write_volatile(addr_of_mut!((*raw(ctx)).user_ip6[2]), address[2]);
+        write_volatile(addr_of_mut!((*raw(ctx)).user_ip6[3]), address[3]);
     }
-    // SAFETY: as above. The context keeps the port in network order in the low 16 bits.
-    unsafe { write_volatile(addr_of_mut!((*raw).user_port), u32::from(port.to_be())) };
+    write_port(ctx, port);
+}
+
+#[inline(always)]
+fn write_port(ctx: &SockAddrContext, port: u16) {
+    // SAFETY: a field that the kernel lets these programs write; network order, low 16 bits.
+    unsafe { write_volatile(addr_of_mut!((*raw(ctx)).user_port), u32::from(port.to_be())) };
 }
 
 #[inline(always)]
@@ -145,8 +130,7 @@ pub fn family(ctx: &SockAddrContext) -> u32 {
 #[inline(always)]
 pub fn is_loopback(address: &Address) -> bool {
     if is_v4_mapped(address) {
-        address[12] == 127
-            || (address[12] | address[13] | address[14] | address[15]) == 0
+        address[3] == 0 || address[3].to_ne_bytes()[0] == 127
     } else {
         *address == LOCALHOST_V6 || *address == UNSPECIFIED_V6
     }
@@ -154,13 +138,7 @@ pub fn is_loopback(address: &Address) -> bool {
 
 #[inline(always)]
 pub fn is_v4_mapped(address: &Address) -> bool {
-    let mut high = 0;
-    let mut i = 0;
-    while i < 10 {
-        high |= address[i];
-        i += 1;
-    }
-    high == 0 && address[10] == 0xff && address[11] == 0xff
+    address[0] | address[1] == 0 && address[2] == V4_MAPPED
 }
 
 /// The task that is running, and its cgroup.

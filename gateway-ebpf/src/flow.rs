@@ -87,27 +87,26 @@ fn record(ctx: &SockOpsContext) -> Option<(FlowKey, Flow)> {
         let flow = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Flow>();
         *flow.as_ref()?
     };
-    let mut key = FlowKey {
+    let address = if flow.via == 4 {
+        // An IPv6 socket talking IPv4 has its address in the IPv4 field too, and only there yet.
+        v4_mapped(ctx.local_ip4())
+    } else {
+        // SAFETY: as above; volatile keeps the loads one word wide.
+        unsafe {
+            [
+                read_volatile(addr_of!((*ctx.ops).local_ip6[0])),
+                read_volatile(addr_of!((*ctx.ops).local_ip6[1])),
+                read_volatile(addr_of!((*ctx.ops).local_ip6[2])),
+                read_volatile(addr_of!((*ctx.ops).local_ip6[3])),
+            ]
+        }
+    };
+    let key = FlowKey {
         // SAFETY: the helper takes this program type's context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
-        address: [0; 16],
+        address,
         port: ctx.local_port() as u16,
         reserved: [0; 3],
     };
-    if flow.via == 4 {
-        // An IPv6 socket talking IPv4 has its address in the IPv4 field too, and only there yet.
-        key.address = v4_mapped(ctx.local_ip4().to_ne_bytes());
-    } else {
-        let mut word = 0;
-        while word < 4 {
-            // SAFETY: as above; volatile keeps the loads one word wide.
-            let octets = unsafe { read_volatile(addr_of!((*ctx.ops).local_ip6[word])) }.to_ne_bytes();
-            key.address[word * 4] = octets[0];
-            key.address[word * 4 + 1] = octets[1];
-            key.address[word * 4 + 2] = octets[2];
-            key.address[word * 4 + 3] = octets[3];
-            word += 1;
-        }
-    }
     Some((key, flow))
 }

@@ -16,6 +16,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext, SockOpsContext},
 };
 use context::Destination;
+use gateway_common::Address;
 use verdict::Action;
 
 /// The kernel's "go on" for cgroup socket programs.
@@ -25,46 +26,42 @@ const REFUSE: i32 = 0;
 
 #[cgroup_sock_addr(connect4)]
 pub fn postern_connect4(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination4(&ctx))
+    outgoing(&ctx, context::destination4(&ctx), context::write4)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn postern_connect6(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination6(&ctx))
+    outgoing(&ctx, context::destination6(&ctx), context::write6)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn postern_sendmsg4(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination4(&ctx))
+    outgoing(&ctx, context::destination4(&ctx), context::write4)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn postern_sendmsg6(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination6(&ctx))
+    outgoing(&ctx, context::destination6(&ctx), context::write6)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
 pub fn postern_recvmsg4(ctx: SockAddrContext) -> i32 {
-    answer_from_server(&ctx, context::destination4(&ctx));
-    ALLOW
+    answer_from_server(&ctx, context::destination4(&ctx), context::write4)
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 pub fn postern_recvmsg6(ctx: SockAddrContext) -> i32 {
-    answer_from_server(&ctx, context::destination6(&ctx));
-    ALLOW
+    answer_from_server(&ctx, context::destination6(&ctx), context::write6)
 }
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn postern_getpeername4(ctx: SockAddrContext) -> i32 {
-    honest_peer(&ctx);
-    ALLOW
+    honest_peer(&ctx, context::write4)
 }
 
 #[cgroup_sock_addr(getpeername6)]
 pub fn postern_getpeername6(ctx: SockAddrContext) -> i32 {
-    honest_peer(&ctx);
-    ALLOW
+    honest_peer(&ctx, context::write6)
 }
 
 #[cgroup_sock(sock_create)]
@@ -81,9 +78,12 @@ pub fn postern_sock_ops(ctx: SockOpsContext) -> u32 {
     1
 }
 
+/// Writes address and port into the context, in the family of the program.
+type Write = fn(&SockAddrContext, &Address, u16);
+
 /// connect() and sendto(): decide, then refuse, let pass within the namespace, or redirect.
 #[inline(always)]
-fn outgoing(ctx: &SockAddrContext, to: Destination) -> i32 {
+fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write) -> i32 {
     match verdict::outgoing(ctx, &to) {
         Action::Refuse => REFUSE,
         Action::Local => {
@@ -94,7 +94,7 @@ fn outgoing(ctx: &SockAddrContext, to: Destination) -> i32 {
             if flow::remember(ctx, flow).is_err() {
                 return REFUSE;
             }
-            context::redirect(ctx, &to, port);
+            write(ctx, &context::listener(to.spelling), port);
             ALLOW
         }
     }
@@ -102,22 +102,23 @@ fn outgoing(ctx: &SockAddrContext, to: Destination) -> i32 {
 
 /// An answer of the gateway's resolver comes, for the client, from the server that it asked.
 #[inline(always)]
-fn answer_from_server(ctx: &SockAddrContext, from: Destination) {
-    if let Some(flow) = flow::of(ctx)
+fn answer_from_server(ctx: &SockAddrContext, from: Destination, write: Write) -> i32 {
+    if context::is_loopback(&from.address)
+        && let Some(flow) = flow::of(ctx)
         && flow.protocol == gateway_common::protocol::UDP
-        && context::is_loopback(&from.address)
     {
-        context::set_address(ctx, &from, &flow.address, flow.port);
+        write(ctx, &flow.address, flow.port);
     }
+    ALLOW
 }
 
 /// getpeername() shows where the client wanted to go, not the listener.
 #[inline(always)]
-fn honest_peer(ctx: &SockAddrContext) {
+fn honest_peer(ctx: &SockAddrContext, write: Write) -> i32 {
     if let Some(flow) = flow::of(ctx) {
-        let shown = context::destination_of_family(ctx);
-        context::set_address(ctx, &shown, &flow.address, flow.port);
+        write(ctx, &flow.address, flow.port);
     }
+    ALLOW
 }
 
 #[panic_handler]

@@ -17,7 +17,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use gateway_common::{
-    Event, Flow, ListenerKey, Listeners, PortBits, RuleKey, Settings, counter,
+    Address, Event, Flow, ListenerKey, Listeners, PortBits, RuleKey, Settings, address_from_octets,
+    counter,
     protocol::{TCP, UDP},
     refusal,
 };
@@ -180,22 +181,23 @@ fn judge(settings: &Settings, to: &Destination, stream: bool) -> Result<(), u8> 
 /// The address guard of the policy reference: addresses that no name may lead to.
 #[inline(always)]
 fn guarded(to: &Destination) -> bool {
-    let a = &to.address;
-    if context::is_loopback(a) {
+    let address = &to.address;
+    if context::is_loopback(address) {
         return true;
     }
-    if context::is_v4_mapped(a) {
-        let [o1, o2, o3, o4] = [a[12], a[13], a[14], a[15]];
+    if context::is_v4_mapped(address) {
+        let [o1, o2, o3, o4] = address[3].to_ne_bytes();
         return o1 == 0
             || o1 >= 224
             || (o1 == 169 && o2 == 254)
             || (o1 == 100 && o2 == 100 && o3 == 100 && o4 == 200)
             || (o1 == 168 && o2 == 63 && o3 == 129 && o4 == 16);
     }
-    const EC2_METADATA: [u8; 16] = [
+    const EC2_METADATA: Address = address_from_octets([
         0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54,
-    ];
-    a[0] == 0xff || (a[0] == 0xfe && a[1] & 0xc0 == 0x80) || *a == EC2_METADATA
+    ]);
+    let [o1, o2, _, _] = address[0].to_ne_bytes();
+    o1 == 0xff || (o1 == 0xfe && o2 & 0xc0 == 0x80) || *address == EC2_METADATA
 }
 
 #[inline(always)]
@@ -255,7 +257,7 @@ fn emit(event: &Event) {
 }
 
 const EMPTY_FLOW: Flow = Flow {
-    address: [0; 16],
+    address: [0; 4],
     port: 0,
     via: 0,
     protocol: 0,

@@ -1,1 +1,32 @@
+//! Postern, an egress gateway for AI-agent sandboxes. The modules stand in the order in which data
+//! flows; a module knows those above it as little as it can, and nothing of those below.
 
+pub mod policy;
+pub mod secrets;
+pub mod store;
+pub mod sys;
+
+pub mod kernel;
+pub mod sandbox;
+
+pub mod outcome;
+pub mod provider;
+pub mod sniff;
+pub mod telemetry;
+
+pub mod upstream;
+
+pub mod authorize;
+pub mod dns;
+pub mod http;
+pub mod inject;
+pub mod listener;
+pub mod peek;
+pub mod splice;
+pub mod stream;
+pub mod tls;
+
+pub mod connection;
+
+pub mod app;
+pub mod cli;

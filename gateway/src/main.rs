@@ -1,1 +1,15 @@
-fn main(){}
+//! The `postern` binary. Two of its subcommands are for itself: the sandbox's first process and the
+//! janitor. They must run before a thread exists, so they are told apart before anything else.
+
+use gateway::{cli, sandbox};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let first = arguments.next();
+    match first.as_ref().and_then(|first| first.to_str()) {
+        Some(sandbox::init::SUBCOMMAND) => sandbox::init::run(arguments),
+        Some(sandbox::janitor::SUBCOMMAND) => sandbox::janitor::run(),
+        _ => cli::main(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line: one file a subcommand. Only here does the gateway print.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "talking to the person at the terminal is what this module is for"
+)]
+
+mod ca;
+mod check;
+mod detach;
+mod exec;
+mod load;
+mod run;
+
+use crate::telemetry::log;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Where authorities and other state live unless `--state-dir` says otherwise (FHS 3.0 §5.8).
+const STATE_DIR: &str = "/var/lib/postern";
+
+/// A failure of the gateway's own, as `docker run` and `env` have it; 126 and 127 are the command's.
+const FAILED: u8 = 125;
+
+/// The only way out of an AI-agent sandbox: decides by policy, injects the credentials that the
+/// sandbox never holds, and records what was done.
+#[derive(Parser)]
+#[command(name = "postern", version, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  postern check policies/anthropic
+  sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
+  sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  postern ca export --gateway anthropic > postern-ca.pem")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log filter, such as warn, info or gateway=debug [default: warn for exec, info for run]
+    #[arg(long, global = true, value_name = "FILTER", env = "POSTERN_LOG")]
+    log_level: Option<String>,
+    /// Log lines for people or for machines
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: log::Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a command in a sandbox of its own whose only way out is the gateway
+    Exec(exec::Exec),
+    /// Run the gateway in the foreground for sandboxes that exist already
+    Run(run::Run),
+    /// Check a policy folder: all problems at once, each with its place and its remedy
+    Check(check::Check),
+    /// The authority that sandboxes of a gateway must trust
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// Let go of sandboxes that an ended `run` keeps shut
+    Detach(detach::Detach),
+}
+
+/// Where things are: the same for every subcommand that serves.
+#[derive(Args)]
+struct Folders {
+    /// Folder of policy files, or one file
+    #[arg(long, value_name = "DIR")]
+    policy: PathBuf,
+    /// Folder of NAME/KEY secret files (0600); STATE_DIR/secrets if that exists
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
+    /// Folder for authorities and other state
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// Append one JSON line a denial, connection and request to this file
+    /// [default: STATE_DIR/audit.jsonl]
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+}
+
+/// Parses, runs, and turns the outcome into an exit status: 0, the command's own, 1 for a policy
+/// with errors, 2 for wrong usage, 125 for a failure of the gateway.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // For `exec` everything below 125 may be the command's own status.
+            let status = if !error.use_stderr() {
+                0
+            } else if std::env::args_os()
+                .nth(1)
+                .is_some_and(|first| first == "exec")
+            {
+                FAILED
+            } else {
+                2
+            };
+            if let Err(error) = error.print() {
+                eprintln!("postern: {error}");
+            }
+            return ExitCode::from(status);
+        }
+    };
+    let default = match cli.command {
+        Command::Exec(_) => "error",
+        _ => "info",
+    };
+    let level = cli.log_level.as_deref().unwrap_or(default);
+    if let Err(message) = log::init(level, cli.log_format) {
+        return fail(&message);
+    }
+    let debug_kernel = level.contains("debug") || level.contains("trace");
+    let outcome = match cli.command {
+        Command::Exec(exec) => exec.run(debug_kernel),
+        Command::Run(run) => run.run(debug_kernel),
+        Command::Check(check) => return check.run(),
+        Command::Ca(ca) => ca.run(),
+        Command::Detach(detach) => detach.run(),
+    };
+    match outcome {
+        Ok(status) => status,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("postern: {message}");
+    ExitCode::from(FAILED)
+}

@@ -1,0 +1,87 @@
+//! What `exec` and `run` have in common: a policy that compiles, and the folders that go with it.
+
+use super::Folders;
+use super::check::show;
+use crate::app::Places;
+use crate::policy::{Policy, Severity};
+use crate::store;
+use anyhow::{Context, Result, bail};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+/// Folders, made and checked.
+pub(super) struct Settled {
+    pub(super) policy: PathBuf,
+    pub(super) state: PathBuf,
+    pub(super) secrets: Option<PathBuf>,
+    pub(super) audit: PathBuf,
+}
+
+impl Settled {
+    pub(super) fn places(&self) -> Places<'_> {
+        Places {
+            state: &self.state,
+            secrets: self.secrets.as_deref(),
+            audit: Some(&self.audit),
+        }
+    }
+}
+
+impl Folders {
+    /// Makes the state folder (root's alone) and finds the secrets folder.
+    pub(super) fn settle(&self) -> Result<Settled> {
+        let policy = self
+            .policy
+            .canonicalize()
+            .with_context(|| format!("--policy {}", self.policy.display()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.state_dir)
+            .with_context(|| {
+                format!("cannot make the state folder {}", self.state_dir.display())
+            })?;
+        let state = self.state_dir.canonicalize()?;
+        let secrets = match &self.secrets {
+            Some(folder) => Some(
+                folder
+                    .canonicalize()
+                    .with_context(|| format!("--secrets {}", folder.display()))?,
+            ),
+            None => Some(state.join("secrets")).filter(|folder| folder.is_dir()),
+        };
+        let audit = match &self.audit {
+            Some(file) => std::path::absolute(file)?,
+            None => state.join("audit.jsonl"),
+        };
+        Ok(Settled {
+            policy,
+            state,
+            secrets,
+            audit,
+        })
+    }
+}
+
+/// Loads a policy, showing its problems on standard error. Errors end it, warnings don't.
+pub(super) fn policy(folders: &Settled) -> Result<Policy> {
+    let loaded = store::load(&folders.policy)?;
+    for diagnostic in &loaded.compiled.diagnostics {
+        eprint!("{}", show(diagnostic, &loaded.files));
+    }
+    let errors = loaded
+        .compiled
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity() == Severity::Error)
+        .count();
+    match loaded.compiled.policy {
+        Some(policy) => Ok(policy),
+        None => bail!(
+            "the policy in {} has {errors} error{}; nothing was started",
+            folders.policy.display(),
+            if errors == 1 { "" } else { "s" },
+        ),
+    }
+}

@@ -1,0 +1,419 @@
+//! One request, in the order of the pipeline: authority → authorisation → injection → upstream →
+//! record. Each refusal is recorded and explained to the client.
+
+use super::authority::{self, Authority, Name};
+use super::body::{Capture, Outgoing, Passing, ResponseBody, Seen, Wanted, finish, text};
+use super::headers::{self, Upgrade};
+use super::server::{Route, Session};
+use super::{problem, upgrade};
+use crate::inject::{self, InjectError};
+use crate::outcome::{DenyReason, hyper_error::Error};
+use crate::policy::{Destination, Host, Permit, RequestFacts, RequestPermit};
+use crate::provider::request::{Operation, RequestTap, operation};
+use crate::provider::usage::{ResponseTap, Usage};
+use crate::telemetry::RequestRecord;
+use crate::upstream::{Answer, RequestBody, Scheme, Verb};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
+
+/// How long a body with `Expect: 100-continue` waits for an upstream that does not answer the
+/// expectation (RFC 9110 §10.1.1 says not to wait indefinitely; curl waits this long).
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request that has its permits.
+struct Granted {
+    authority: Authority,
+    permit: Permit,
+    request_permit: RequestPermit,
+    upgrade: bool,
+}
+
+/// Why a request goes no further.
+struct Refused {
+    reason: DenyReason,
+    detail: Option<String>,
+}
+
+impl From<DenyReason> for Refused {
+    fn from(reason: DenyReason) -> Self {
+        Self {
+            reason,
+            detail: None,
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle(
+    session: Arc<Session>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    let mut record = begin(&session, &parts);
+    let granted = match authorize(&session, &parts) {
+        Ok(granted) => granted,
+        Err(refused) => return Ok(refuse(&session, record, &parts, &refused)),
+    };
+    record.host = granted.authority.name.to_string();
+    record.rule = Some(Arc::clone(granted.request_permit.rule()));
+    let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
+    if let Err(error) = rewrite(&session, &granted, &mut parts, &mut record) {
+        let refused = Refused {
+            reason: DenyReason::SecretMissing,
+            detail: Some(error.to_string()),
+        };
+        return Ok(refuse(&session, record, &parts, &refused));
+    }
+    let call = granted
+        .request_permit
+        .provider()
+        .and_then(|provider| Some((provider, operation(provider, &record.path)?)));
+    if let Some((provider, operation)) = &call {
+        record.provider = Some(provider.as_str());
+        record.operation = Some(operation.name);
+        record.model.clone_from(&operation.model_from_path);
+    }
+    let seen = Arc::new(Mutex::new(watch_request(&session, &parts, call.is_some())));
+    let verb = if granted.upgrade {
+        Verb::Upgrade
+    } else {
+        Verb::Exchange
+    };
+    let request = outgoing(&granted, parts, body, Arc::clone(&seen));
+    let sent = session
+        .front
+        .upstream
+        .send(&granted.permit, session.scheme, verb, request)
+        .await;
+    match sent {
+        Err(error) => {
+            tracing::info!(%error, host = %record.host, "no answer from upstream");
+            record.error = Some(error.as_str());
+            record.status = Some(error.status());
+            finish(&session.front, &mut record, &seen);
+            let destination = granted.permit.target().to_string();
+            Ok(problem::failed(&error, &session.who.gateway, &destination))
+        }
+        Ok(answer) => Ok(pass_on(&session, answer, record, call, seen, on_upgrade)),
+    }
+}
+
+fn authorize(session: &Session, parts: &Parts) -> Result<Granted, Refused> {
+    if let Route::Denied(reason) = &session.route {
+        return Err((*reason).into());
+    }
+    let authority = authority::of_request(parts).map_err(|error| Refused {
+        reason: DenyReason::BadAuthority,
+        detail: Some(error.to_string()),
+    })?;
+    let upgrade = request_form(parts)?;
+    let host = match &authority.name {
+        Name::Host(host) => Some(host),
+        Name::Address(_) => None,
+    };
+    let port = session.destination().port();
+    let permit = match &session.route {
+        Route::Denied(reason) => return Err((*reason).into()),
+        Route::Connection { permit, name } => {
+            if *name != authority.name || authority.port.is_some_and(|written| written != port) {
+                return Err(DenyReason::AuthorityMismatch.into());
+            }
+            permit.clone()
+        }
+        Route::Request => permit_by_authority(session, &authority, host)?,
+    };
+    let facts = RequestFacts {
+        host,
+        port,
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        tls: session.scheme == Scheme::Https,
+    };
+    let request_permit = session
+        .front
+        .gateway
+        .authorize_request(&permit, &facts)
+        .map_err(|denial| match parts.method {
+            Method::TRACE => DenyReason::TraceRefused,
+            _ => denial.into(),
+        })?;
+    Ok(Granted {
+        authority,
+        permit,
+        request_permit,
+        upgrade,
+    })
+}
+
+/// In the clear there is no server name: each request's authority is the evidence, and the port is
+/// the one that the client connected to.
+fn permit_by_authority(
+    session: &Session,
+    authority: &Authority,
+    host: Option<&Host>,
+) -> Result<Permit, Refused> {
+    let address = session.destination();
+    let Some(listener) = &session.listener else {
+        return Err(DenyReason::NoListener.into());
+    };
+    if authority.port.unwrap_or(80) != address.port() {
+        return Err(DenyReason::AuthorityMismatch.into());
+    }
+    if let Name::Address(ip) = authority.name
+        && ip != address.ip()
+    {
+        return Err(DenyReason::AuthorityMismatch.into());
+    }
+    let to = Destination {
+        address,
+        host,
+        listener,
+    };
+    session
+        .front
+        .gateway
+        .authorize(&to)
+        .map_err(|denial| DenyReason::from(denial).into())
+}
+
+/// Origin-form, or absolute-form that says the same; CONNECT and unknown upgrades would make the
+/// gateway blind to what follows.
+fn request_form(parts: &Parts) -> Result<bool, Refused> {
+    let upgrade = headers::asks_for(&parts.headers);
+    let http1 = parts.version <= Version::HTTP_11;
+    let plain_form = parts.uri.path().starts_with('/');
+    if parts.method == Method::CONNECT || !plain_form || upgrade == Upgrade::Other {
+        return Err(DenyReason::RequestFormNotAllowed.into());
+    }
+    Ok(http1 && upgrade == Upgrade::WebSocket)
+}
+
+/// Turns the client's head into the upstream's.
+fn rewrite(
+    session: &Session,
+    granted: &Granted,
+    parts: &mut Parts,
+    record: &mut RequestRecord,
+) -> Result<(), InjectError> {
+    headers::strip_hop_by_hop(&mut parts.headers);
+    headers::join_cookies(&mut parts.headers);
+    if granted.upgrade {
+        parts.headers.insert(
+            http::header::CONNECTION,
+            HeaderValue::from_static("upgrade"),
+        );
+        parts
+            .headers
+            .insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    inject::apply(
+        &granted.request_permit,
+        &session.front.secrets,
+        &mut parts.headers,
+    )?;
+    record.credential = granted.request_permit.credential().cloned();
+    let traceparent = text(&parts.headers, &TRACEPARENT);
+    record.span = session.front.telemetry.begin(traceparent.as_deref());
+    if traceparent.is_none()
+        && let Some(span) = &record.span
+        && let Ok(value) = HeaderValue::try_from(span.traceparent())
+    {
+        parts.headers.insert(TRACEPARENT, value);
+    }
+    let default = match session.scheme {
+        Scheme::Http => 80,
+        Scheme::Https => 443,
+    };
+    let port = granted.permit.port();
+    let name = &granted.authority.name;
+    let authority = if port == default {
+        name.to_string()
+    } else {
+        format!("{name}:{port}")
+    };
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let built = Uri::builder()
+        .scheme(record.scheme)
+        .authority(authority.as_str())
+        .path_and_query(path)
+        .build();
+    if let (Ok(uri), Ok(host)) = (built, HeaderValue::try_from(&authority)) {
+        parts.uri = uri;
+        parts.headers.insert(HOST, host);
+    }
+    record.request_headers = session.front.telemetry.redactor().headers(&parts.headers);
+    Ok(())
+}
+
+/// W3C Trace Context.
+const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
+
+fn watch_request(session: &Session, parts: &Parts, is_call: bool) -> Seen {
+    let policy = session.front.gateway.otlp.as_ref();
+    let encoding = text(&parts.headers, &CONTENT_ENCODING);
+    Seen {
+        bytes: 0,
+        model: is_call
+            .then(|| RequestTap::new(encoding.as_deref()))
+            .flatten(),
+        captured: Capture::new(
+            policy.and_then(|otlp| otlp.capture_body.as_ref()),
+            &parts.headers,
+        ),
+    }
+}
+
+fn outgoing(
+    granted: &Granted,
+    mut parts: Parts,
+    body: Incoming,
+    seen: Arc<Mutex<Seen>>,
+) -> Request<RequestBody> {
+    let expects = parts
+        .headers
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    // What the server side left there is for the client's connection.
+    parts.extensions = http::Extensions::new();
+    let forbidden = inject::credential_headers(&granted.request_permit);
+    if !expects {
+        let body = Outgoing::new(body, seen, forbidden, None);
+        return Request::from_parts(parts, body.boxed_unsync());
+    }
+    let (say, said) = oneshot::channel();
+    let body = Outgoing::new(body, seen, forbidden, Some(Wanted::new(said, PATIENCE)));
+    let mut request = Request::from_parts(parts, body.boxed_unsync());
+    let say = Mutex::new(Some(say));
+    hyper::ext::on_informational(&mut request, move |response| {
+        if response.status() == StatusCode::CONTINUE
+            && let Ok(mut say) = say.lock()
+            && let Some(say) = say.take()
+            && say.send(()).is_err()
+        {
+            tracing::debug!("the body did not wait for 100 Continue");
+        }
+    });
+    request
+}
+
+fn pass_on(
+    session: &Arc<Session>,
+    answer: Answer,
+    mut record: RequestRecord,
+    call: Option<(crate::policy::Provider, Operation)>,
+    seen: Arc<Mutex<Seen>>,
+    on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Response<ResponseBody> {
+    let front = Arc::clone(&session.front);
+    record.reused = answer.reused;
+    let mut response = answer.response;
+    record.status = Some(response.status().as_u16());
+    record.response_headers = front.telemetry.redactor().headers(response.headers());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::tunnel(front, response, record, seen, on_upgrade);
+    }
+    headers::strip_hop_by_hop(response.headers_mut());
+    let (parts, body) = response.into_parts();
+    let usage = call.and_then(|(provider, operation)| {
+        ResponseTap::new(
+            provider,
+            &operation,
+            text(&parts.headers, &CONTENT_TYPE).as_deref(),
+            text(&parts.headers, &CONTENT_ENCODING).as_deref(),
+        )
+    });
+    let policy = front.gateway.otlp.as_ref();
+    let captured = Capture::new(
+        policy.and_then(|otlp| otlp.capture_body.as_ref()),
+        &parts.headers,
+    );
+    let passing = Passing {
+        body,
+        record,
+        front,
+        request: seen,
+        usage,
+        captured,
+        ended: false,
+    };
+    let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
+    *response.version_mut() = Version::HTTP_11;
+    response.extensions_mut().clear();
+    response
+}
+
+fn refuse(
+    session: &Session,
+    mut record: RequestRecord,
+    parts: &Parts,
+    refused: &Refused,
+) -> Response<ResponseBody> {
+    record.reason = Some(refused.reason);
+    record.status = Some(refused.reason.status());
+    if record.request_headers.is_empty() {
+        record.request_headers = session.front.telemetry.redactor().headers(&parts.headers);
+    }
+    session.front.telemetry.request(&mut record);
+    let destination = match record.host.as_str() {
+        "" => session.destination().to_string(),
+        host => format!("{host}:{}", record.port),
+    };
+    problem::denied(
+        refused.reason,
+        &session.who.gateway,
+        &destination,
+        refused.detail.as_deref(),
+    )
+}
+
+fn begin(session: &Session, parts: &Parts) -> RequestRecord {
+    let redactor = session.front.telemetry.redactor();
+    RequestRecord {
+        who: session.who.clone(),
+        started: SystemTime::now(),
+        clock: Instant::now(),
+        scheme: match session.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        },
+        method: parts.method.to_string(),
+        host: authority::of_request(parts)
+            .map(|authority| authority.name.to_string())
+            .unwrap_or_default(),
+        port: session.destination().port(),
+        path: redactor.text(parts.uri.path()),
+        query: parts.uri.query().map(|query| redactor.query(query)),
+        version: match parts.version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            _ => "1.1",
+        },
+        rule: None,
+        reason: None,
+        error: None,
+        credential: None,
+        provider: None,
+        operation: None,
+        model: None,
+        reused: false,
+        status: None,
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        bytes_up: 0,
+        bytes_down: 0,
+        usage: Usage::default(),
+        request_body: None,
+        response_body: None,
+        span: None,
+    }
+}
+
+/// Errors of bodies are boxed on both sides.
+const _: fn(hyper::Error) -> Error = |error| Box::new(error);

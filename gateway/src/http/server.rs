@@ -1,0 +1,179 @@
+//! Runs the HTTP server for one connection.
+
+use super::exchange;
+use crate::outcome::DenyReason;
+use crate::policy::{Gateway, Listener, Permit};
+use crate::secrets::Secrets;
+use crate::telemetry::{Telemetry, Who};
+use crate::upstream::{Scheme, Upstream};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+/// Header fields in one message; common servers stop at 100.
+const MAX_HEADERS: usize = 256;
+/// Requests at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
+const MAX_STREAMS: u32 = 256;
+/// Resets that a client may have pending: enough for cancelled requests, too few for CVE-2023-44487.
+const MAX_RESET_STREAMS: usize = 64;
+/// How much an HTTP/2 client may send ahead of the upstream, per stream and in all.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// An HTTP/2 client that answers no ping for this long is gone.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the requests of one sandbox need.
+pub struct Front {
+    /// The policy of its gateway.
+    pub gateway: Arc<Gateway>,
+    /// Its secrets.
+    pub secrets: Arc<Secrets>,
+    /// Its way out.
+    pub upstream: Upstream,
+    /// Its records.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// One connection that carries HTTP.
+pub struct Session {
+    pub(super) front: Arc<Front>,
+    pub(super) who: Who,
+    /// The listener that handles it.
+    pub(super) listener: Option<Listener>,
+    /// What its requests may reach.
+    pub(super) route: Route,
+    /// In the clear, or TLS on both sides.
+    pub(super) scheme: Scheme,
+}
+
+/// How requests of a connection find their permit.
+pub(super) enum Route {
+    /// By the connection: every request must be for this name.
+    Connection {
+        /// From authorisation.
+        permit: Permit,
+        /// The server name, or the address where there was none.
+        name: super::authority::Name,
+    },
+    /// By each request's authority.
+    Request,
+    /// Not at all: the connection is served only to say so.
+    Denied(DenyReason),
+}
+
+impl Session {
+    /// A TLS connection that may go to `permit`. `host` is the server name, if there was one.
+    pub fn tls(
+        front: Arc<Front>,
+        who: Who,
+        listener: Listener,
+        permit: Permit,
+        host: Option<crate::policy::Host>,
+    ) -> Self {
+        let name = match host {
+            Some(host) => super::authority::Name::Host(host),
+            None => super::authority::Name::Address(who.destination.ip()),
+        };
+        Self {
+            front,
+            who,
+            listener: Some(listener),
+            route: Route::Connection { permit, name },
+            scheme: Scheme::Https,
+        }
+    }
+
+    /// A plaintext connection.
+    pub fn plain(front: Arc<Front>, who: Who, listener: Listener) -> Self {
+        Self {
+            front,
+            who,
+            listener: Some(listener),
+            route: Route::Request,
+            scheme: Scheme::Http,
+        }
+    }
+
+    /// A connection that is served only to explain why it goes nowhere.
+    pub fn denied(front: Arc<Front>, who: Who, scheme: Scheme, reason: DenyReason) -> Self {
+        Self {
+            front,
+            who,
+            listener: None,
+            route: Route::Denied(reason),
+            scheme,
+        }
+    }
+
+    /// Where the client meant to go.
+    pub(super) fn destination(&self) -> SocketAddr {
+        self.who.destination
+    }
+}
+
+/// Serves a connection until it ends, is idle for too long, or `draining` lets it finish.
+pub async fn serve<S>(session: Session, http2: bool, stream: S, draining: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &session.front.gateway.limits;
+    let max_header_bytes = limits.max_request_header_bytes;
+    let idle = limits.idle_timeout;
+    let session = Arc::new(session);
+    let service = service_fn(move |request| {
+        let session = Arc::clone(&session);
+        async move { exchange::handle(session, request).await }
+    });
+    let io = TokioIo::new(stream);
+    // The two builders have no trait in common.
+    let ended = if http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_WITHIN)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = &mut connection => ended,
+            () = draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(idle)
+            .max_buf_size(max_header_bytes.max(MIN_BUFFER))
+            .max_headers(MAX_HEADERS)
+            .half_close(true)
+            .serve_connection(io, service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = &mut connection => ended,
+            () = draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "client connection ended");
+    }
+}
+
+/// hyper reads heads and bodies through one buffer and asks for at least this.
+const MIN_BUFFER: usize = 8192;

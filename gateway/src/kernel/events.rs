@@ -1,0 +1,97 @@
+//! Refusals by the kernel programs, as the gateway's records want them.
+
+use super::flow::Origin;
+use super::programs::KernelError;
+use crate::sys;
+use aya::maps::{MapData, RingBuf};
+use gateway_common::{event_from_bytes, refusal};
+use std::os::fd::AsFd;
+use tracing::{error, warn};
+
+/// One refusal: nothing of it reached the gateway's sockets.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Where it was meant to go and who asked. The destination of a refused socket type is `[::]:0`.
+    pub origin: Origin,
+    /// Why.
+    pub reason: RefusalReason,
+    /// IANA protocol number of the socket.
+    pub protocol: u32,
+}
+
+/// [`refusal`], typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// No settings: attached and not activated, or deactivated.
+    NotReady,
+    /// No listener in this network namespace.
+    NoListenerInNamespace,
+    /// No rule for address and port.
+    NoRule,
+    /// A guarded address that no rule names.
+    AddressGuard,
+    /// The gateway's own listener.
+    OwnListener,
+    /// Not TCP, not DNS.
+    Protocol,
+    /// A socket type outside the allowlist.
+    SocketType,
+}
+
+impl RefusalReason {
+    fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            refusal::NOT_READY => Self::NotReady,
+            refusal::NO_LISTENER => Self::NoListenerInNamespace,
+            refusal::NO_RULE => Self::NoRule,
+            refusal::GUARDED => Self::AddressGuard,
+            refusal::LISTENER => Self::OwnListener,
+            refusal::PROTOCOL => Self::Protocol,
+            refusal::SOCKET_TYPE => Self::SocketType,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads events until the runtime ends.
+pub(super) fn read_events(
+    events: RingBuf<MapData>,
+    on_refusal: impl Fn(Refusal) + Send + 'static,
+) -> Result<(), KernelError> {
+    // The watched descriptor is a copy: the ring buffer itself must stay mutable.
+    let ready = sys::watch(events.as_fd().try_clone_to_owned()?)?;
+    tokio::spawn(async move {
+        let mut events = events;
+        loop {
+            match ready.readable().await {
+                Ok(mut guard) => {
+                    guard.clear_ready();
+                    drain(&mut events, &on_refusal);
+                }
+                Err(error) => {
+                    error!(%error, "kernel events can no longer be read; refusals go unrecorded");
+                    return;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn drain(events: &mut RingBuf<MapData>, on_refusal: &impl Fn(Refusal)) {
+    while let Some(item) = events.next() {
+        let Some(event) = event_from_bytes(&item) else {
+            warn!(bytes = item.len(), "kernel event of an unknown length");
+            continue;
+        };
+        let Some(reason) = RefusalReason::from_number(event.reason) else {
+            warn!(reason = event.reason, "kernel event of an unknown reason");
+            continue;
+        };
+        on_refusal(Refusal {
+            origin: Origin::from_flow(&event.flow),
+            reason,
+            protocol: event.protocol,
+        });
+    }
+}

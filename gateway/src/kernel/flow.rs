@@ -1,0 +1,103 @@
+//! Recovers where an accepted connection was meant to go. No record, no connection: there is no
+//! fallback to `SO_ORIGINAL_DST` or to anything that the client says.
+
+use super::programs::SandboxId;
+use aya::maps::{HashMap, MapData};
+use gateway_common::{Flow, FlowKey, address_from_octets, octets_from_address};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use tracing::debug;
+
+/// What the connect hook recorded: trustworthy, unlike anything that arrives over the socket.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Where the sandbox wanted to go; v4-mapped addresses are shown as IPv4.
+    pub destination: SocketAddr,
+    /// Whose connection.
+    pub sandbox: SandboxId,
+    /// Kernel id of the cgroup of the task.
+    pub cgroup: u64,
+    /// Thread id, process id, user and group id, in the host's namespaces.
+    pub pid: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Command name, at most 15 bytes.
+    pub comm: String,
+}
+
+impl Origin {
+    pub(super) fn from_flow(flow: &Flow) -> Self {
+        let address = Ipv6Addr::from(octets_from_address(flow.address));
+        let ip = address
+            .to_ipv4_mapped()
+            .map_or(IpAddr::V6(address), IpAddr::V4);
+        let comm = flow.process.comm;
+        let length = comm
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(comm.len());
+        Self {
+            destination: SocketAddr::new(ip, flow.port),
+            sandbox: SandboxId(flow.sandbox),
+            cgroup: flow.cgroup,
+            pid: flow.process.pid,
+            tgid: flow.process.tgid,
+            uid: flow.process.uid,
+            gid: flow.process.gid,
+            comm: String::from_utf8_lossy(&comm[..length]).into_owned(),
+        }
+    }
+}
+
+/// The hand-over table, as one accept loop uses it.
+pub struct FlowTable {
+    flows: HashMap<MapData, FlowKey, Flow>,
+}
+
+impl FlowTable {
+    pub(super) fn new(flows: HashMap<MapData, FlowKey, Flow>) -> Self {
+        Self { flows }
+    }
+
+    /// Takes the record of the connection that `accept()` reported as coming from `client` in the
+    /// namespace with this cookie. A second call finds nothing.
+    pub fn take(&mut self, netns: u64, client: SocketAddr) -> Option<Origin> {
+        let key = FlowKey {
+            netns,
+            address: address_from_octets(match client.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            }),
+            port: client.port(),
+            reserved: [0; 3],
+        };
+        let flow = self.flows.get(&key, 0).ok()?;
+        if let Err(error) = self.flows.remove(&key) {
+            // It would be found again by a later connection from the same port only, which
+            // overwrites it first.
+            debug!(%error, "flow record not removed");
+        }
+        Some(Origin::from_flow(&flow))
+    }
+
+    /// Removes records that nobody came for within `age` (nanoseconds since boot before `now`):
+    /// handshakes that the listener's queue dropped. Returns how many.
+    pub fn sweep(&mut self, now: u64, age: u64) -> usize {
+        let stale: Vec<FlowKey> = self
+            .flows
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, flow)| now.saturating_sub(flow.time) > age)
+            .map(|(key, _)| key)
+            .collect();
+        for key in &stale {
+            if let Err(error) = self.flows.remove(key) {
+                debug!(%error, "stale flow record not removed");
+            }
+        }
+        stale.len()
+    }
+}

@@ -1,0 +1,154 @@
+//! Accepts redirected connections in a sandbox's network namespace and recovers where each was
+//! meant to go. A connection without a record is closed: there is no fallback.
+
+use crate::connection::{self, Sandbox};
+use crate::kernel::{FlowTable, Origin, SandboxId};
+use crate::outcome::{DenyReason, Stage};
+use crate::telemetry::{DenialRecord, Who};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Out of descriptors or memory: trying again at once would only burn the CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A record that nobody came for: its handshake fell out of the queue. Longer than SYN retries take.
+const STALE_RECORD: Duration = Duration::from_secs(180);
+
+/// A connection whose origin is known.
+pub struct Redirected {
+    /// The client's connection.
+    pub stream: TcpStream,
+    /// What the connect hook recorded of it.
+    pub origin: Origin,
+}
+
+/// One listening socket of one sandbox in one namespace.
+pub struct Listener {
+    /// Bound in the namespace.
+    pub socket: TcpListener,
+    /// The namespace's cookie.
+    pub netns: u64,
+    /// Whose it is.
+    pub id: SandboxId,
+    /// What its connections need.
+    pub sandbox: Arc<Sandbox>,
+    /// Records of redirected connections.
+    pub flows: FlowTable,
+    /// Free places of the sandbox, over all its listeners.
+    pub places: Arc<Semaphore>,
+    /// Cancelled when no new connections are taken.
+    pub stop: CancellationToken,
+    /// Runs the connections, so that draining can wait for them.
+    pub connections: TaskTracker,
+}
+
+impl Listener {
+    /// Accepts until told to stop.
+    pub async fn run(mut self) {
+        let mut sweep = tokio::time::interval(STALE_RECORD);
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = sweep.tick() => {
+                    self.sweep();
+                    continue;
+                }
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, client)) => self.accept(stream, client),
+                Err(error) if is_about_one_connection(&error) => {
+                    tracing::debug!(%error, "accept");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, stream: TcpStream, client: SocketAddr) {
+        // A record of another sandbox would mean that a socket crossed over: refused as well.
+        let origin = self
+            .flows
+            .take(self.netns, client)
+            .filter(|origin| origin.sandbox == self.id);
+        let Some(origin) = origin else {
+            let who = self.nobody(client);
+            return self.deny(who, DenyReason::NoOriginalDestination);
+        };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let sandbox = &self.sandbox;
+            let who = Who::new(
+                Arc::clone(&sandbox.front.gateway.name),
+                Arc::clone(&sandbox.label),
+                sandbox.generation,
+                &origin,
+            );
+            return self.deny(who, DenyReason::TooManyConnections);
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY not set");
+        }
+        let sandbox = Arc::clone(&self.sandbox);
+        self.connections.spawn(async move {
+            connection::run(sandbox, Redirected { stream, origin }).await;
+            drop(place);
+        });
+    }
+
+    fn deny(&self, who: Who, reason: DenyReason) {
+        self.sandbox.front.telemetry.denied(&DenialRecord {
+            who,
+            reason,
+            stage: Stage::Sniff,
+            host: None,
+            detail: None,
+        });
+    }
+
+    /// The client of a connection without a record: only its address is known.
+    fn nobody(&self, client: SocketAddr) -> Who {
+        Who {
+            gateway: Arc::clone(&self.sandbox.front.gateway.name),
+            sandbox: Arc::clone(&self.sandbox.label),
+            cgroup: 0,
+            pid: 0,
+            tgid: 0,
+            uid: 0,
+            comm: format!("client {client}").into(),
+            destination: self.socket.local_addr().unwrap_or(client),
+            generation: self.sandbox.generation,
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .map(Duration::from)
+            .unwrap_or_default();
+        let nanoseconds = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        let removed = self
+            .flows
+            .sweep(nanoseconds(now), nanoseconds(STALE_RECORD));
+        if removed > 0 {
+            tracing::debug!(removed, "flow records that nobody came for");
+        }
+    }
+}
+
+/// Errors that `accept()` reports of a connection and not of the socket (accept(2)).
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

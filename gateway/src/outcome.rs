@@ -1,0 +1,314 @@
+//! Every way in which a connection or request can end other than well: one closed list of deny
+//! reasons and one of upstream failures, with what the records call them and what the sandbox sees.
+//! The table is exhaustive by construction: a new variant does not compile until it has its line.
+
+use crate::kernel::RefusalReason;
+use crate::policy::Denial;
+
+/// Where in the pipeline a denial was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// By the cgroup programs: the sandbox saw `EPERM`.
+    Kernel,
+    /// Between accept and the end of authorisation.
+    Sniff,
+    /// For one HTTP request.
+    Http,
+    /// For one DNS question.
+    Dns,
+    /// When the address to dial was known.
+    Dial,
+}
+
+impl Stage {
+    /// The value of `postern.deny.stage`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Sniff => "sniff",
+            Self::Http => "http",
+            Self::Dns => "dns",
+            Self::Dial => "dial",
+        }
+    }
+}
+
+/// Why something was denied. The same in spans, logs, the audit record and the 403 body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DenyReason {
+    /// The sandbox is attached but not (or no longer) active.
+    NotReady,
+    /// The gateway has no listener in the socket's network namespace.
+    NoListenerInNamespace,
+    /// No rule allows the destination.
+    NoRule,
+    /// The address is guarded and no rule names it.
+    AddressGuard,
+    /// A direct connect to the gateway's own listener.
+    OwnListener,
+    /// Neither TCP nor DNS.
+    ProtocolNotAllowed,
+    /// A socket type outside the allowlist.
+    SocketTypeNotAllowed,
+    /// A connection without a record of where it was meant to go.
+    NoOriginalDestination,
+    /// The sandbox has as many connections open as it may.
+    TooManyConnections,
+    /// The client did not say enough, in time, to know what it speaks.
+    SniffTimeout,
+    /// What the client began with is not a well-formed start of the protocol that it looks like.
+    Malformed,
+    /// No listener of the gateway handles this class of traffic on this port.
+    NoListener,
+    /// TLS without a server name, and no rule for the address.
+    NoServerName,
+    /// The authority of a request is not the server name of its connection.
+    AuthorityMismatch,
+    /// A request without one clear authority.
+    BadAuthority,
+    /// A request form that a gateway in the path must not forward.
+    RequestFormNotAllowed,
+    /// The host is allowed, this method or path is not.
+    RequestNotAllowed,
+    /// TRACE would send the injected credential back.
+    TraceRefused,
+    /// The credential to inject does not exist.
+    SecretMissing,
+    /// The name may not be looked up.
+    NameNotAllowed,
+}
+
+impl DenyReason {
+    /// The value of `postern.deny.reason`.
+    pub fn as_str(self) -> &'static str {
+        self.line().0
+    }
+
+    /// The HTTP status that the sandbox sees where there is HTTP.
+    pub fn status(self) -> u16 {
+        self.line().1
+    }
+
+    /// One sentence for people.
+    pub fn explanation(self) -> &'static str {
+        self.line().2
+    }
+
+    fn line(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::NotReady => (
+                "not_ready",
+                503,
+                "the gateway is not ready for this sandbox",
+            ),
+            Self::NoListenerInNamespace => (
+                "no_listener_in_namespace",
+                403,
+                "the gateway does not serve this network namespace",
+            ),
+            Self::NoRule => (
+                "no_rule",
+                403,
+                "no rule of the egress policy allows this destination",
+            ),
+            Self::AddressGuard => (
+                "address_guard",
+                403,
+                "this address is reachable only if a rule names the address itself",
+            ),
+            Self::OwnListener => (
+                "own_listener",
+                403,
+                "the gateway's listener takes redirected connections only",
+            ),
+            Self::ProtocolNotAllowed => (
+                "protocol_not_allowed",
+                403,
+                "the sandbox may use TCP, and UDP for DNS",
+            ),
+            Self::SocketTypeNotAllowed => (
+                "socket_type_not_allowed",
+                403,
+                "the sandbox may create TCP and UDP sockets",
+            ),
+            Self::NoOriginalDestination => (
+                "no_original_destination",
+                403,
+                "the connection has no record of its original destination",
+            ),
+            Self::TooManyConnections => (
+                "too_many_connections",
+                429,
+                "the sandbox has reached limits.maxConnectionsPerSandbox",
+            ),
+            Self::SniffTimeout => (
+                "sniff_timeout",
+                408,
+                "the client did not say in time what it wants",
+            ),
+            Self::Malformed => (
+                "malformed",
+                400,
+                "the beginning of the connection is malformed",
+            ),
+            Self::NoListener => (
+                "no_listener",
+                403,
+                "the egress gateway has no listener for this kind of traffic",
+            ),
+            Self::NoServerName => (
+                "no_server_name",
+                403,
+                "TLS without a server name is allowed to addresses that a rule names only",
+            ),
+            Self::AuthorityMismatch => (
+                "authority_mismatch",
+                421,
+                "the request is for another host than the TLS connection",
+            ),
+            Self::BadAuthority => (
+                "bad_authority",
+                400,
+                "the request has no single valid authority",
+            ),
+            Self::RequestFormNotAllowed => (
+                "request_form_not_allowed",
+                400,
+                "the gateway forwards origin-form requests and WebSocket upgrades only",
+            ),
+            Self::RequestNotAllowed => (
+                "request_not_allowed",
+                403,
+                "the host is allowed, but no rule allows this method and path",
+            ),
+            Self::TraceRefused => (
+                "trace_refused",
+                405,
+                "TRACE is refused where a credential is injected",
+            ),
+            Self::SecretMissing => (
+                "secret_missing",
+                503,
+                "the credential for this request is not available; nothing was sent",
+            ),
+            Self::NameNotAllowed => (
+                "name_not_allowed",
+                403,
+                "no rule of the egress policy allows this name",
+            ),
+        }
+    }
+}
+
+impl From<Denial> for DenyReason {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::NoRule => Self::NoRule,
+            Denial::NoName => Self::NoServerName,
+            Denial::RequestNotAllowed => Self::RequestNotAllowed,
+        }
+    }
+}
+
+impl From<RefusalReason> for DenyReason {
+    fn from(reason: RefusalReason) -> Self {
+        match reason {
+            RefusalReason::NotReady => Self::NotReady,
+            RefusalReason::NoListenerInNamespace => Self::NoListenerInNamespace,
+            RefusalReason::NoRule => Self::NoRule,
+            RefusalReason::AddressGuard => Self::AddressGuard,
+            RefusalReason::OwnListener => Self::OwnListener,
+            RefusalReason::Protocol => Self::ProtocolNotAllowed,
+            RefusalReason::SocketType => Self::SocketTypeNotAllowed,
+        }
+    }
+}
+
+/// Why a permitted request or connection got no answer from its upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The name has no address.
+    #[error("cannot resolve {host}: {cause}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        cause: String,
+    },
+    /// Every address of the name is guarded or private, and no rule names it.
+    #[error("{host} resolves to {address}, which may be reached only if a rule names it ({kind})")]
+    Guarded {
+        /// The name.
+        host: String,
+        /// One of its addresses.
+        address: std::net::IpAddr,
+        /// What kind of address it is.
+        kind: &'static str,
+    },
+    /// No address took the connection.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// The last address tried.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS with the upstream failed; most often its certificate did not verify.
+    #[error("TLS with {host} failed: {source}")]
+    Tls {
+        /// The name that was verified.
+        host: String,
+        /// What rustls said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// HTTP with the upstream failed before it answered.
+    #[error("HTTP with {host} failed: {source}")]
+    Http {
+        /// The host.
+        host: String,
+        /// What hyper said.
+        #[source]
+        source: hyper_error::Error,
+    },
+    /// No answer within `requestTimeout`.
+    #[error("{host} did not answer within {seconds} s")]
+    Timeout {
+        /// The host.
+        host: String,
+        /// The limit, seconds.
+        seconds: u64,
+    },
+}
+
+/// The HTTP library's error under a name of our own, so that this table does not depend on hyper.
+pub mod hyper_error {
+    /// What went wrong on the wire.
+    pub type Error = Box<dyn std::error::Error + Send + Sync>;
+}
+
+impl UpstreamError {
+    /// The value of `error.type`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Resolve { .. } => "upstream_resolve",
+            Self::Guarded { .. } => "address_guard",
+            Self::Connect { .. } => "upstream_connect",
+            Self::Tls { .. } => "upstream_tls",
+            Self::Http { .. } => "upstream_http",
+            Self::Timeout { .. } => "upstream_timeout",
+        }
+    }
+
+    /// The HTTP status that the sandbox sees.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Guarded { .. } => 403,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
+                502
+            }
+            Self::Timeout { .. } => 504,
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! What a gateway answers: may this name be resolved, this connection be made, this request be sent?
+//!
+//! It refuses to know how rules were written and what is done with the answer. A [`Permit`] and a
+//! [`RequestPermit`] are made here and nowhere else, so that nothing is dialled or sent without one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::address::overrides_guard;
+use super::rules::{Allows, Grant};
+use super::{
+    Class, DefaultPolicy, Gateway, Host, Injection, Listener, PortRange, Provider, guarded, private,
+};
+
+/// The rule behind an answer: `KIND/NAME#N` (the Nth of its rules, from 1), `KIND/NAME` for a kind
+/// without rules, `EgressGateway/NAME defaultPolicy` where no rule was needed.
+pub type RuleName = Arc<str>;
+
+/// One entry of the kernel's pre-filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KernelRule {
+    /// Destinations meant.
+    pub cidr: IpNet,
+    /// Ports meant, inclusive.
+    pub ports: PortRange,
+    /// Did the policy name these addresses, so that the address guard yields?
+    pub named: bool,
+}
+
+/// A connection that has been sniffed.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// Where the sandbox wanted to connect to.
+    pub address: SocketAddr,
+    /// The name evidence: SNI, authority, or the name this sandbox was answered for the address.
+    pub host: Option<&'a Host>,
+    /// What handles the traffic, from [`Gateway::listener`].
+    pub listener: &'a Listener,
+}
+
+/// One request on a permitted connection.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    /// The canonical host of its authority; `None` where that is an address.
+    pub host: Option<&'a Host>,
+    /// The port of its authority.
+    pub port: u16,
+    /// The method as received; methods are case-sensitive (RFC 9110 section 9.1).
+    pub method: &'a str,
+    /// The path as received, without the query.
+    pub path: &'a str,
+    /// Did it come over TLS that the gateway terminated (and will it leave over TLS)?
+    pub tls: bool,
+}
+
+/// Leave to dial one target.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    rule: RuleName,
+    target: Target,
+    listener: Arc<str>,
+    /// The rule by which every request is allowed, if there is one.
+    open: Option<RuleName>,
+}
+
+/// What a permit allows to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Resolve this name and dial the answer; the sandbox's address is not trusted for it.
+    Name {
+        /// The name, also to be verified upstream.
+        host: Host,
+        /// The port, the sandbox's own.
+        port: u16,
+    },
+    /// Dial the original destination.
+    Address(SocketAddr),
+}
+
+/// Leave to send one request.
+#[derive(Clone, Debug)]
+pub struct RequestPermit {
+    rule: RuleName,
+    provider: Option<Provider>,
+    injections: Vec<Injection>,
+    credential: Option<Arc<str>>,
+}
+
+/// Why the answer is no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Denial {
+    /// Nothing allows this host or address with this port.
+    #[error("no rule allows this destination")]
+    NoRule,
+    /// TLS without SNI, to an address that no CIDR rule allows.
+    #[error("the connection names no host and no CIDR rule allows its address")]
+    NoName,
+    /// The host is allowed, but not this request to it.
+    #[error("no rule allows this request to an otherwise allowed host")]
+    RequestNotAllowed,
+}
+
+impl Permit {
+    /// What may be dialled.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The first rule that allows the connection.
+    #[must_use]
+    pub fn rule(&self) -> &RuleName {
+        &self.rule
+    }
+
+    /// The port that may be dialled.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match &self.target {
+            Target::Name { port, .. } => *port,
+            Target::Address(address) => address.port(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { host, port } => write!(out, "{host}:{port}"),
+            Self::Address(address) => write!(out, "{address}"),
+        }
+    }
+}
+
+impl RequestPermit {
+    /// The first rule that allows the request.
+    #[must_use]
+    pub fn rule(&self) -> &RuleName {
+        &self.rule
+    }
+
+    /// The provider of the `AIProviderRoute` that the request matches.
+    #[must_use]
+    pub fn provider(&self) -> Option<Provider> {
+        self.provider
+    }
+
+    /// The headers to set, no two of the same name.
+    #[must_use]
+    pub fn injections(&self) -> &[Injection] {
+        &self.injections
+    }
+
+    /// The names of the policies behind the injections, joined by commas.
+    #[must_use]
+    pub fn credential(&self) -> Option<&Arc<str>> {
+        self.credential.as_ref()
+    }
+}
+
+impl Gateway {
+    /// What may reach the listener at all, as far as the kernel can tell. Rules by name mean every
+    /// address there, with `named` false; CIDR rules and `hostAliases` (with the ports under which their
+    /// hosts are allowed) come with `named` true, unless the block is wider than the guarded one it
+    /// reaches into. A destination is allowed if *any* entry holds it, and exempt from the guard if any
+    /// such entry is named: entries are not ordered. Deduplicated; ports of one block are merged.
+    #[must_use]
+    pub fn kernel_rules(&self) -> Vec<KernelRule> {
+        let mut merged: BTreeMap<(IpNet, bool), BTreeSet<PortRange>> = BTreeMap::new();
+        let mut add = |cidr: IpNet, named: bool, ports: &[PortRange]| {
+            merged.entry((cidr, named)).or_default().extend(ports);
+        };
+        if self.default == DefaultPolicy::AllowAll {
+            for cidr in EVERYWHERE {
+                add(cidr, false, &[PortRange::ALL]);
+            }
+        }
+        for grant in &self.rules.grants {
+            for cidr in &grant.cidrs {
+                add(cidr.trunc(), overrides_guard(cidr), &grant.ports);
+            }
+            if !grant.hosts.is_empty() || grant.cidrs.is_empty() {
+                for cidr in EVERYWHERE {
+                    add(cidr, false, &grant.ports);
+                }
+            }
+        }
+        for (host, addresses) in &self.rules.aliases {
+            let mut ports: Vec<PortRange> = self
+                .rules
+                .naming(host)
+                .chain(self.rules.anywhere())
+                .flat_map(|grant| grant.ports.iter().copied())
+                .collect();
+            if self.default == DefaultPolicy::AllowAll {
+                ports.push(PortRange::ALL);
+            }
+            if !ports.is_empty() {
+                for address in addresses {
+                    add(IpNet::from(*address), true, &ports);
+                }
+            }
+        }
+        let mut rules = Vec::new();
+        for ((cidr, named), ports) in merged {
+            rules.extend(merge_ports(&ports).into_iter().map(|ports| KernelRule {
+                cidr,
+                ports,
+                named,
+            }));
+        }
+        rules
+    }
+
+    /// May this name be looked up at all? The first rule that names it, whatever the port.
+    #[must_use]
+    pub fn resolves(&self, name: &Host) -> Option<RuleName> {
+        let rule = self.rules.naming(name).next();
+        rule.map(|grant| grant.rule.clone())
+            .or_else(|| self.rules.anywhere().next().map(|grant| grant.rule.clone()))
+            .or_else(|| self.default_rule())
+    }
+
+    /// The decision on a connection, once its first bytes are read. Rules by name come before rules by
+    /// address: where both allow, the name is dialled, and the address the sandbox chose counts for nothing.
+    /// A guarded address is never the target unless a CIDR rule names it; where a *name* leads is for
+    /// whoever resolves it to check ([`guarded`], [`private`], [`Gateway::alias`], [`Gateway::named_by_cidr`]).
+    ///
+    /// # Errors
+    /// [`Denial::NoName`] for TLS without SNI that no CIDR rule allows, even under `allow-all`;
+    /// [`Denial::NoRule`] otherwise.
+    pub fn authorize(&self, to: &Destination<'_>) -> Result<Permit, Denial> {
+        let port = to.address.port();
+        let permit = |rule: &RuleName, target: Target, open: Option<RuleName>| Permit {
+            rule: rule.clone(),
+            target,
+            listener: to.listener.name.clone(),
+            open,
+        };
+        let everywhere = || {
+            let mut rules = self.rules.anywhere();
+            rules
+                .find(|grant| grant.covers(port, &to.listener.name))
+                .map(|grant| grant.rule.clone())
+                .or_else(|| self.default_rule())
+        };
+        if let Some(host) = to.host {
+            let mut first = None;
+            let mut open = None;
+            for grant in self.rules.naming(host) {
+                if !grant.covers(port, &to.listener.name) {
+                    continue;
+                }
+                match &grant.allows {
+                    Allows::Connection => {
+                        first.get_or_insert(&grant.rule);
+                        open = Some(grant.rule.clone());
+                        break;
+                    }
+                    Allows::Requests(rule) if rule.readable_by(to.listener, port) => {
+                        first.get_or_insert(&grant.rule);
+                    }
+                    Allows::Requests(_) => {}
+                }
+            }
+            if let Some(rule) = first {
+                let host = host.clone();
+                // An address the sandbox chose never widens what a name allows: CIDR rules are not asked.
+                return Ok(permit(
+                    rule,
+                    Target::Name { host, port },
+                    open.or_else(everywhere),
+                ));
+            }
+        }
+        // `::ffff:a.b.c.d` leads where `a.b.c.d` does, and a rule for either means both.
+        let address = to.address.ip().to_canonical();
+        let names = |grant: &Grant| {
+            let mut blocks = grant.cidrs.iter().filter(|cidr| cidr.contains(&address));
+            blocks.any(|cidr| guarded(address).is_none() || overrides_guard(cidr))
+        };
+        let mut containing = self.rules.containing(address);
+        if let Some(grant) =
+            containing.find(|grant| grant.covers(port, &to.listener.name) && names(grant))
+        {
+            let rule = grant.rule.clone();
+            return Ok(permit(
+                &rule,
+                Target::Address(to.address),
+                Some(rule.clone()),
+            ));
+        }
+        match (everywhere(), to.host) {
+            (Some(rule), Some(host)) => {
+                let host = host.clone();
+                Ok(permit(
+                    &rule,
+                    Target::Name { host, port },
+                    Some(rule.clone()),
+                ))
+            }
+            (_, None) if to.listener.class == Class::Tls => Err(Denial::NoName),
+            // Everything is allowed but what has to be named, be it the address of an alias: that
+            // is for the alias' hosts.
+            (Some(rule), None) if guarded(address).is_none() => Ok(permit(
+                &rule,
+                Target::Address(to.address),
+                Some(rule.clone()),
+            )),
+            (_, None) | (None, Some(_)) => Err(Denial::NoRule),
+        }
+    }
+
+    /// The decision on one request of a permitted connection. Only a permit for a *name* leads to
+    /// injections, and only for requests to that very name: a credential never goes where an address led.
+    ///
+    /// # Errors
+    /// [`Denial::RequestNotAllowed`] if the request is for another host or port than the permit's, if
+    /// the host is allowed for certain requests alone and this is none of them, or if it is a TRACE
+    /// that would be answered with the credential.
+    pub fn authorize_request(
+        &self,
+        permit: &Permit,
+        request: &RequestFacts<'_>,
+    ) -> Result<RequestPermit, Denial> {
+        if request.port != permit.port() {
+            return Err(Denial::RequestNotAllowed);
+        }
+        let host = match &permit.target {
+            Target::Name { host, .. } if Some(host) == request.host => host,
+            Target::Name { .. } => return Err(Denial::RequestNotAllowed),
+            Target::Address(_) => return untouched(permit),
+        };
+        // At most one rule of each kind applies: the first `AIProviderRoute` and the first `SandboxProxyRule`.
+        let mut first: Option<&Grant> = None;
+        let mut second = None;
+        for grant in self.rules.naming(host) {
+            let Allows::Requests(rule) = &grant.allows else {
+                continue;
+            };
+            if !grant.covers(request.port, &permit.listener) || !rule.matches(request) {
+                continue;
+            }
+            match first.map(|grant| &grant.allows) {
+                None => first = Some(grant),
+                Some(Allows::Requests(one))
+                    if one.provider.is_none() != rule.provider.is_none() =>
+                {
+                    second = Some(rule);
+                    break;
+                }
+                Some(_) => {}
+            }
+        }
+        let Some(grant) = first else {
+            return untouched(permit);
+        };
+        let mut granted = RequestPermit {
+            rule: grant.rule.clone(),
+            provider: None,
+            injections: Vec::new(),
+            credential: None,
+        };
+        let Allows::Requests(rule) = &grant.allows else {
+            return untouched(permit);
+        };
+        for rule in std::iter::once(rule).chain(second) {
+            granted.provider = granted.provider.or(rule.provider);
+            granted.injections.extend_from_slice(&rule.injections);
+            granted.credential = match (granted.credential, &rule.credential) {
+                (Some(one), Some(other)) => Some(format!("{one},{other}").into()),
+                (one, other) => one.or_else(|| other.clone()),
+            };
+        }
+        // TRACE sends back what it was sent (RFC 9110 section 9.3.8), the injected header included.
+        if !granted.injections.is_empty() && request.method.eq_ignore_ascii_case("TRACE") {
+            return Err(Denial::RequestNotAllowed);
+        }
+        Ok(granted)
+    }
+
+    /// Does a CIDR rule for this port name the address, so that a guarded address may be dialled, or a
+    /// private one for a name? A rule that merely contains it among everything else does not.
+    #[must_use]
+    pub fn named_by_cidr(&self, address: IpAddr, port: u16) -> bool {
+        let address = address.to_canonical();
+        let special = guarded(address).is_some() || private(address);
+        self.rules
+            .containing(address)
+            .filter(|grant| grant.has_port(port))
+            .flat_map(|grant| &grant.cidrs)
+            .filter(|cidr| cidr.contains(&address))
+            .any(|cidr| !special || overrides_guard(cidr))
+    }
+
+    fn default_rule(&self) -> Option<RuleName> {
+        (self.default == DefaultPolicy::AllowAll)
+            .then(|| format!("EgressGateway/{} defaultPolicy", self.name).into())
+    }
+}
+
+const EVERYWHERE: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+];
+
+/// No rule sets anything: allowed only if the connection was allowed as a whole.
+fn untouched(permit: &Permit) -> Result<RequestPermit, Denial> {
+    let rule = permit.open.clone().ok_or(Denial::RequestNotAllowed)?;
+    Ok(RequestPermit {
+        rule,
+        provider: None,
+        injections: Vec::new(),
+        credential: None,
+    })
+}
+
+/// Joins ranges that overlap or touch; `ranges` is sorted by its start.
+fn merge_ports(ranges: &BTreeSet<PortRange>) -> Vec<PortRange> {
+    let mut merged: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start() <= last.end().saturating_add(1) => {
+                *last = last.extended_to(range.end());
+            }
+            _ => merged.push(*range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The policy engine: documents in, decisions out. Pure: it refuses to know files, sockets, clocks and
+//! everything asynchronous; whoever has those hands it texts and facts.
+//!
+//! Reading order, which is the order in which a policy flows:
+//! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
+//! (the documents as written, `Raw*`) → `compile` (references, defaults, conflicts → [`Policy`]) →
+//! `decision` (what a [`Gateway`] answers). `host`, `address`, `path`, `template`, `provider` and
+//! `gateway` are the vocabulary; `diagnostic` is how a problem is shown.
+
+mod address;
+mod compile;
+mod decision;
+mod decode;
+mod diagnostic;
+mod gateway;
+mod host;
+mod path;
+mod problems;
+mod provider;
+mod resource;
+mod rules;
+mod template;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+pub use address::{PortRange, embedded_v4, guarded, private};
+pub use compile::compile;
+pub use decision::{
+    Denial, Destination, KernelRule, Permit, RequestFacts, RequestPermit, RuleName, Target,
+};
+pub use diagnostic::{Diagnostic, Severity, Span, Style};
+pub use gateway::{
+    CaptureBody, Class, DefaultPolicy, Dns, DnsTransport, DnsUpstream, Gateway, HostAlias, Limits,
+    Listener, LookupFamily, Otlp, TlsMode, UpstreamTls,
+};
+pub use host::{Host, HostError, HostPattern};
+pub use path::{PathError, PathPattern};
+pub use provider::{HTTPS_PORT, Provider};
+pub use template::{Injection, MissingSecret, SecretRef, Template};
+
+use crate::secrets::SecretValue;
+
+/// The largest policy file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// One policy file, already read. Its text may hold secrets, so it is wiped on drop.
+pub struct SourceFile {
+    /// The name shown to people.
+    pub name: String,
+    /// The whole text; at most [`MAX_FILE_BYTES`].
+    pub text: Zeroizing<String>,
+}
+
+/// What came of a folder.
+#[derive(Debug)]
+pub struct Compiled {
+    /// `None` if any diagnostic is an error.
+    pub policy: Option<Policy>,
+    /// Every problem of every file, in the order of files and places.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A valid policy.
+#[derive(Debug)]
+pub struct Policy {
+    /// The gateways by name; at least one.
+    pub gateways: BTreeMap<String, Arc<Gateway>>,
+    /// The `Secret` documents, with the keys that hold a value.
+    pub secrets: Vec<SecretDocument>,
+}
+
+/// One `Secret` document.
+#[derive(Debug)]
+pub struct SecretDocument {
+    /// `metadata.name`.
+    pub name: String,
+    /// The decoded values by key; placeholders and empty values are left out.
+    pub values: BTreeMap<String, SecretValue>,
+}
+
+impl Compiled {
+    /// Every diagnostic, rendered one after the other as [`Diagnostic::render_with`] does; `files` are
+    /// the ones that were compiled.
+    #[must_use]
+    pub fn report(&self, files: &[SourceFile], style: Style) -> String {
+        self.diagnostics
+            .iter()
+            .map(|diagnostic| {
+                let source = files
+                    .iter()
+                    .find(|file| Some(file.name.as_str()) == diagnostic.file())
+                    .map_or("", |file| file.text.as_str());
+                diagnostic.render_with(source, style)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,188 @@
+//! Where each provider's responses hold what we look for.
+//!
+//! It refuses to know how a response arrives; paths are those of a whole response and of a stream's events alike, since no
+//! provider uses one path for two things.
+
+use super::json::{EACH, Path};
+
+/// What a scalar of a response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Input,
+    Output,
+    CacheRead,
+    CacheCreation,
+    Reasoning,
+    Model,
+    Id,
+    /// One of several: each choice has its own.
+    FinishReason,
+    /// Repeated in each piece of a stream: counted once.
+    RepeatedFinishReason,
+}
+
+/// A provider's way to write a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Anthropic,
+    OpenAi,
+    Google,
+}
+
+impl Shape {
+    /// The paths of a response; `stream` says that it comes as events.
+    pub(super) fn paths(self, stream: bool) -> &'static [(Path, Field)] {
+        match self {
+            Self::Anthropic => ANTHROPIC,
+            Self::OpenAi => OPENAI,
+            Self::Google if stream => GOOGLE_STREAM,
+            Self::Google => GOOGLE,
+        }
+    }
+
+    /// The parts of a usage that are not contained in another part, by which a total is made.
+    pub(super) fn disjoint(self) -> &'static [Field] {
+        match self {
+            // "input_tokens" leaves out what the cache served or took in.
+            Self::Anthropic => &[
+                Field::Input,
+                Field::CacheRead,
+                Field::CacheCreation,
+                Field::Output,
+            ],
+            // "cached_tokens" and "reasoning_tokens" are details of the other two.
+            Self::OpenAi => &[Field::Input, Field::Output],
+            // "promptTokenCount" contains the cached ones, "candidatesTokenCount" leaves out the thoughts.
+            Self::Google => &[Field::Input, Field::Output, Field::Reasoning],
+        }
+    }
+}
+
+/// Messages: a whole message, `message_start` (under "message") and `message_delta`, whose counts are cumulative.
+const ANTHROPIC: &[(Path, Field)] = &[
+    (&["id"], Field::Id),
+    (&["model"], Field::Model),
+    (&["stop_reason"], Field::RepeatedFinishReason),
+    (&["usage", "input_tokens"], Field::Input),
+    (&["usage", "output_tokens"], Field::Output),
+    (&["usage", "cache_read_input_tokens"], Field::CacheRead),
+    (
+        &["usage", "cache_creation_input_tokens"],
+        Field::CacheCreation,
+    ),
+    (&["message", "id"], Field::Id),
+    (&["message", "model"], Field::Model),
+    (&["message", "usage", "input_tokens"], Field::Input),
+    (&["message", "usage", "output_tokens"], Field::Output),
+    (
+        &["message", "usage", "cache_read_input_tokens"],
+        Field::CacheRead,
+    ),
+    (
+        &["message", "usage", "cache_creation_input_tokens"],
+        Field::CacheCreation,
+    ),
+    (&["delta", "stop_reason"], Field::RepeatedFinishReason),
+];
+
+/// Chat completions, completions and embeddings; then responses, whole and (under "response") as events.
+const OPENAI: &[(Path, Field)] = &[
+    (&["id"], Field::Id),
+    (&["model"], Field::Model),
+    (&["choices", EACH, "finish_reason"], Field::FinishReason),
+    (&["usage", "prompt_tokens"], Field::Input),
+    (&["usage", "completion_tokens"], Field::Output),
+    (
+        &["usage", "prompt_tokens_details", "cached_tokens"],
+        Field::CacheRead,
+    ),
+    (
+        &["usage", "completion_tokens_details", "reasoning_tokens"],
+        Field::Reasoning,
+    ),
+    (&["usage", "input_tokens"], Field::Input),
+    (&["usage", "output_tokens"], Field::Output),
+    (
+        &["usage", "input_tokens_details", "cached_tokens"],
+        Field::CacheRead,
+    ),
+    (
+        &["usage", "output_tokens_details", "reasoning_tokens"],
+        Field::Reasoning,
+    ),
+    (
+        &["incomplete_details", "reason"],
+        Field::RepeatedFinishReason,
+    ),
+    (&["response", "id"], Field::Id),
+    (&["response", "model"], Field::Model),
+    (&["response", "usage", "input_tokens"], Field::Input),
+    (&["response", "usage", "output_tokens"], Field::Output),
+    (
+        &["response", "usage", "input_tokens_details", "cached_tokens"],
+        Field::CacheRead,
+    ),
+    (
+        &[
+            "response",
+            "usage",
+            "output_tokens_details",
+            "reasoning_tokens",
+        ],
+        Field::Reasoning,
+    ),
+    (
+        &["response", "incomplete_details", "reason"],
+        Field::RepeatedFinishReason,
+    ),
+];
+
+/// One response; or, as a stream without `alt=sse`, an array of them.
+const GOOGLE: &[(Path, Field)] = &[
+    (&["responseId"], Field::Id),
+    (&["modelVersion"], Field::Model),
+    (&["candidates", EACH, "finishReason"], Field::FinishReason),
+    (&["usageMetadata", "promptTokenCount"], Field::Input),
+    (&["usageMetadata", "candidatesTokenCount"], Field::Output),
+    (
+        &["usageMetadata", "cachedContentTokenCount"],
+        Field::CacheRead,
+    ),
+    (&["usageMetadata", "thoughtsTokenCount"], Field::Reasoning),
+    (&[EACH, "responseId"], Field::Id),
+    (&[EACH, "modelVersion"], Field::Model),
+    (
+        &[EACH, "candidates", EACH, "finishReason"],
+        Field::RepeatedFinishReason,
+    ),
+    (&[EACH, "usageMetadata", "promptTokenCount"], Field::Input),
+    (
+        &[EACH, "usageMetadata", "candidatesTokenCount"],
+        Field::Output,
+    ),
+    (
+        &[EACH, "usageMetadata", "cachedContentTokenCount"],
+        Field::CacheRead,
+    ),
+    (
+        &[EACH, "usageMetadata", "thoughtsTokenCount"],
+        Field::Reasoning,
+    ),
+];
+
+/// One response an event; every event repeats what is known so far, and some models the reason too.
+const GOOGLE_STREAM: &[(Path, Field)] = &[
+    (&["responseId"], Field::Id),
+    (&["modelVersion"], Field::Model),
+    (
+        &["candidates", EACH, "finishReason"],
+        Field::RepeatedFinishReason,
+    ),
+    (&["usageMetadata", "promptTokenCount"], Field::Input),
+    (&["usageMetadata", "candidatesTokenCount"], Field::Output),
+    (
+        &["usageMetadata", "cachedContentTokenCount"],
+        Field::CacheRead,
+    ),
+    (&["usageMetadata", "thoughtsTokenCount"], Field::Reasoning),
+];

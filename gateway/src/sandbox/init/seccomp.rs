@@ -1,0 +1,212 @@
+//! The system call filter of the command and all its descendants. It answers with errors and kills
+//! nothing, but for programs of another architecture. It takes away what the namespaces
+//! and capabilities leave: odd socket families, io_uring, typing into the terminal, keyrings, eBPF.
+//!
+//! Knows no addresses: a filter cannot look behind pointers, so `connect` is not its business.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const ARCH: TargetArch = TargetArch::aarch64;
+
+/// Kernel configuration, other people's memory and keys, clocks: nothing an agent's work needs. Most
+/// would fail for want of capabilities; some have had holes behind those.
+const FORBIDDEN: [c_long; 28] = [
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_userfaultfd,
+    libc::SYS_syslog,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_vhangup,
+    libc::SYS_nfsservctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+];
+/// io_uring runs other system calls beside the filter; clone3 has its flags where the filter cannot
+/// look, and every libc falls back to clone.
+const ABSENT: [c_long; 4] = [
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_clone3,
+];
+/// Typing into the caller's terminal, and the console's paste buffer.
+const TERMINAL_REQUESTS: [libc::Ioctl; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
+
+/// The families a program may open sockets of.
+const FAMILIES: [i32; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];
+/// Of the internet families only these protocols (0: the type's default): no ICMP, SCTP, DCCP, UDP-Lite,
+/// L2TP, nor MPTCP, whose further subflows no hook sees.
+const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+/// And none of these types. SOCK_PACKET (10) is the old way to packet sockets.
+const RAW_TYPES: [i32; 5] = [
+    libc::SOCK_RAW,
+    libc::SOCK_RDM,
+    libc::SOCK_SEQPACKET,
+    libc::SOCK_DCCP,
+    10,
+];
+/// Flags in `type` above the type itself (linux/net.h, SOCK_TYPE_MASK).
+const TYPE_MASK: u64 = 0xF;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// The programs to install, in this order. One answers with one error number, hence several; the
+/// kernel takes the most severe answer, and of several errors the last installed one's.
+pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
+    let unconditional =
+        |calls: &[c_long]| -> Rules { calls.iter().map(|call| (*call, Vec::new())).collect() };
+
+    let mut forbidden = unconditional(&FORBIDDEN);
+    let requests = TERMINAL_REQUESTS
+        .iter()
+        .map(|&request| rule(vec![equal(1, low_word(request))?]))
+        .collect::<Result<_, _>>()?;
+    forbidden.insert(libc::SYS_ioctl, requests);
+    // Other namespaces are agents' tools, but whoever owns a cgroup namespace may mount cgroups.
+    for call in [libc::SYS_clone, libc::SYS_unshare] {
+        let flag = word(libc::CLONE_NEWCGROUP);
+        forbidden.insert(call, vec![rule(vec![masked(0, flag, flag)?])?]);
+    }
+    let mut raw = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for kind in RAW_TYPES {
+            raw.push(rule(vec![
+                equal(0, word(family))?,
+                masked(1, TYPE_MASK, word(kind))?,
+            ])?);
+        }
+    }
+    forbidden.insert(libc::SYS_socket, raw);
+
+    let mut foreign = Rules::new();
+    for call in [libc::SYS_socket, libc::SYS_socketpair] {
+        let none_of = none_of(0, &FAMILIES)?;
+        foreign.insert(call, vec![rule(none_of)?]);
+    }
+
+    let mut protocols = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut conditions = none_of(2, &PROTOCOLS)?;
+        conditions.push(equal(0, word(family))?);
+        protocols.push(rule(conditions)?);
+    }
+    let protocols = Rules::from([(libc::SYS_socket, protocols)]);
+
+    let mut programs = vec![
+        program(protocols, libc::EPROTONOSUPPORT)?,
+        program(forbidden, libc::EPERM)?,
+        program(foreign, libc::EAFNOSUPPORT)?,
+        program(unconditional(&ABSENT), libc::ENOSYS)?,
+    ];
+    programs.extend(x32());
+    Ok(programs)
+}
+
+fn program(rules: Rules, error: i32) -> Result<BpfProgram, BackendError> {
+    let error = SeccompAction::Errno(error.cast_unsigned());
+    SeccompFilter::new(rules, SeccompAction::Allow, error, ARCH)?.try_into()
+}
+
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions)
+}
+
+/// Only the low 32 bits count: the kernel reads these arguments as ints, whatever is above.
+fn equal(argument: u8, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+}
+
+fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, BackendError> {
+    let masked = SeccompCmpOp::MaskedEq(mask);
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, value)
+}
+
+fn none_of(argument: u8, values: &[i32]) -> Result<Vec<SeccompCondition>, BackendError> {
+    values
+        .iter()
+        .map(|&value| {
+            SeccompCondition::new(
+                argument,
+                SeccompCmpArgLen::Dword,
+                SeccompCmpOp::Ne,
+                word(value),
+            )
+        })
+        .collect()
+}
+
+fn word(value: i32) -> u64 {
+    u64::from(value.cast_unsigned())
+}
+
+/// An ioctl's number is a c_ulong with glibc and a c_int with musl.
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "needed for one libc, not for the other"
+)]
+fn low_word(request: libc::Ioctl) -> u64 {
+    (request as u64) & u64::from(u32::MAX)
+}
+
+/// The x32 numbers, which the 64-bit kernel takes under the 64-bit architecture's name and no
+/// table above contains: absent.
+#[cfg(target_arch = "x86_64")]
+fn x32() -> Option<BpfProgram> {
+    use seccompiler::sock_filter;
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const NUMBER_OFFSET: u32 = 0; // struct seccomp_data
+    const X32_BIT: u32 = 0x4000_0000; // __X32_SYSCALL_BIT
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    Some(vec![
+        step(LOAD_WORD, 0, 0, NUMBER_OFFSET),
+        step(JUMP_IF_AT_LEAST, 0, 1, X32_BIT),
+        step(
+            RETURN,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
+        ),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn x32() -> Option<BpfProgram> {
+    None
+}

@@ -1,0 +1,104 @@
+//! One record a denial, a connection and a request, told to three listeners: the local audit log
+//! (loses nothing), the OTLP exporter (never waits) and the log. Knows nothing of sockets or policy.
+
+mod audit;
+pub mod log;
+mod otlp;
+mod record;
+pub mod redact;
+
+pub use audit::AuditLog;
+pub use otlp::{Exporter, ExporterSettings, OtlpTransport};
+pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
+
+use redact::Redactor;
+use std::sync::Arc;
+
+/// Where the records of one gateway go.
+pub struct Telemetry {
+    audit: Arc<AuditLog>,
+    exporter: Option<Exporter>,
+    redactor: Redactor,
+}
+
+impl Telemetry {
+    /// `exporter` is `None` when the gateway has no OTLP endpoint.
+    pub fn new(audit: Arc<AuditLog>, exporter: Option<Exporter>, redactor: Redactor) -> Self {
+        Self {
+            audit,
+            exporter,
+            redactor,
+        }
+    }
+
+    /// What must not be exported.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
+    /// Begins a request's span, whose id the upstream may be told.
+    pub fn begin(&self, traceparent: Option<&str>) -> Option<otlp::Begun> {
+        self.exporter.as_ref().map(|to| to.begin(traceparent))
+    }
+
+    /// Ends a request.
+    pub fn request(&self, record: &mut RequestRecord) {
+        tracing::info!(
+            sandbox = &*record.who.sandbox,
+            method = %record.method,
+            host = %record.host,
+            path = %record.path,
+            status = record.status,
+            reason = record.reason.map(crate::outcome::DenyReason::as_str),
+            error = record.error,
+            rule = record.rule.as_deref(),
+            "request"
+        );
+        self.audit.request(record);
+        if let Some(exporter) = &self.exporter {
+            exporter.request(record);
+        }
+    }
+
+    /// Ends a connection that was spliced.
+    pub fn connection(&self, record: &ConnectionRecord) {
+        tracing::info!(
+            sandbox = &*record.who.sandbox,
+            destination = %record.who.destination,
+            host = record.host.as_deref(),
+            up = record.bytes_up,
+            down = record.bytes_down,
+            error = record.error.as_deref(),
+            "connection"
+        );
+        self.audit.connection(record);
+        if let Some(exporter) = &self.exporter {
+            exporter.connection(record);
+        }
+    }
+
+    /// Records a denial.
+    pub fn denied(&self, record: &DenialRecord) {
+        tracing::warn!(
+            sandbox = &*record.who.sandbox,
+            destination = %record.who.destination,
+            host = record.host.as_deref(),
+            reason = record.reason.as_str(),
+            stage = record.stage.as_str(),
+            pid = record.who.tgid,
+            comm = &*record.who.comm,
+            "denied"
+        );
+        self.audit.denied(record);
+        if let Some(exporter) = &self.exporter {
+            exporter.denied(record);
+        }
+    }
+
+    /// Sends what is queued; waits a few seconds at most. Blocks: not for async code.
+    pub fn flush(&self) {
+        if let Some(exporter) = &self.exporter {
+            exporter.shut_down();
+        }
+    }
+}

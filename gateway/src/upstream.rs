@@ -1,0 +1,17 @@
+//! The gateway's side towards the world: resolves, guards, connects, verifies, pools. Dials nothing
+//! without a [`Permit`], and dials what the permit names, never a name derived again.
+
+mod client;
+mod collector;
+mod connect;
+mod pool;
+mod resolve;
+mod verify;
+
+pub use client::{Answer, RequestBody, Scheme, Upstream, Verb};
+pub use collector::Collector;
+pub use pool::PooledBody;
+pub use resolve::{NameError, Resolver};
+pub use verify::{TrustError, Verifier};
+
+use crate::policy::Permit;

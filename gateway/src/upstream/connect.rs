@@ -1,0 +1,89 @@
+//! From a permit to a connected socket: resolve, guard, connect.
+
+use super::Permit;
+use super::resolve::Resolver;
+use crate::outcome::UpstreamError;
+use crate::policy::{Gateway, Target, guarded, private};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// One address. A dead one must not eat the client's patience: the next is tried after it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Addresses tried of one name.
+const MAX_ADDRESSES: usize = 8;
+
+/// Connects to what the permit names.
+pub(super) async fn connect(
+    gateway: &Gateway,
+    resolver: &Resolver,
+    permit: &Permit,
+) -> Result<TcpStream, UpstreamError> {
+    let mut last = None;
+    for address in addresses(gateway, resolver, permit).await? {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Requests and events are small and must not wait for more (RFC 896).
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY not set");
+                }
+                return Ok(stream);
+            }
+            Ok(Err(source)) => last = Some(UpstreamError::Connect { address, source }),
+            Err(elapsed) => {
+                let source = io::Error::new(io::ErrorKind::TimedOut, elapsed);
+                last = Some(UpstreamError::Connect { address, source });
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| UpstreamError::Resolve {
+        host: permit.target().to_string(),
+        cause: "no address".to_owned(),
+    }))
+}
+
+async fn addresses(
+    gateway: &Gateway,
+    resolver: &Resolver,
+    permit: &Permit,
+) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let (host, port) = match permit.target() {
+        // A rule named the address itself, so the guard steps aside.
+        Target::Address(address) => return Ok(vec![*address]),
+        Target::Name { host, port } => (host, *port),
+    };
+    let found = resolver
+        .resolve(host)
+        .await
+        .map_err(|error| UpstreamError::Resolve {
+            host: host.to_string(),
+            cause: error.to_string(),
+        })?;
+    let mut refused = None;
+    let mut usable = Vec::with_capacity(found.addresses.len());
+    let aliases = gateway.alias(host).unwrap_or_default();
+    for ip in found.addresses {
+        match guard(ip) {
+            Some(kind) if !aliases.contains(&ip) && !gateway.named_by_cidr(ip, port) => {
+                refused = Some((ip, kind));
+            }
+            _ => usable.push(SocketAddr::new(ip, port)),
+        }
+    }
+    usable.truncate(MAX_ADDRESSES);
+    match refused {
+        // A name with a guarded address among others is a rebinding attempt or a mistake: the
+        // others are used, the guarded one never.
+        Some((address, kind)) if usable.is_empty() => Err(UpstreamError::Guarded {
+            host: host.to_string(),
+            address,
+            kind,
+        }),
+        _ => Ok(usable),
+    }
+}
+
+fn guard(ip: IpAddr) -> Option<&'static str> {
+    guarded(ip).or_else(|| private(ip).then_some("private"))
+}

@@ -1,0 +1,244 @@
+//! Connections that have been used and can be used again. One pool a sandbox: what one sandbox did
+//! to a connection is never another's to find.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::client::RequestBody;
+
+/// An idle connection older than this is not trusted any more: servers close theirs after 60 s and
+/// more (nginx 75 s, Envoy 1 h, AWS load balancers 60 s).
+const IDLE: Duration = Duration::from_secs(50);
+/// Idle HTTP/1 connections kept for one target.
+const MAX_IDLE: usize = 64;
+/// Requests on one HTTP/2 connection before another is opened; RFC 9113 §6.5.2 recommends that
+/// servers allow no fewer than 100.
+const MAX_STREAMS: usize = 100;
+
+/// What a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// What the permit named.
+    pub(super) target: String,
+    /// The name verified, empty without TLS.
+    pub(super) verified: String,
+}
+
+/// A pool.
+#[derive(Default)]
+pub(super) struct Pool {
+    targets: Mutex<HashMap<Key, Connections>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    http1: Vec<(Instant, http1::SendRequest<RequestBody>)>,
+    http2: Vec<Http2>,
+    /// Held while the first connection is made, so that a burst learns the protocol before it dials.
+    first: Arc<tokio::sync::Mutex<()>>,
+    known: bool,
+}
+
+/// A share of an HTTP/2 connection.
+#[derive(Clone)]
+pub(super) struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Arc<AtomicUsize>,
+}
+
+/// A connection to send one request on.
+pub(super) enum Connection {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>, Stream),
+}
+
+/// One stream's place on an HTTP/2 connection, given back when dropped.
+pub(super) struct Stream(Arc<AtomicUsize>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Http2 {
+    pub(super) fn new(sender: http2::SendRequest<RequestBody>) -> Self {
+        Self {
+            sender,
+            streams: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<Connection> {
+        let before = self.streams.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream(Arc::clone(&self.streams));
+        (before < MAX_STREAMS).then(|| Connection::Http2(self.sender.clone(), stream))
+    }
+}
+
+impl Pool {
+    /// A connection that can be used now.
+    pub(super) fn take(&self, key: &Key) -> Option<Connection> {
+        let mut targets = self.lock();
+        let connections = targets.get_mut(key)?;
+        connections
+            .http2
+            .retain(|shared| !shared.sender.is_closed());
+        if let Some(connection) = connections.http2.iter().find_map(Http2::stream) {
+            return Some(connection);
+        }
+        while let Some((since, sender)) = connections.http1.pop() {
+            if since.elapsed() < IDLE && sender.is_ready() {
+                return Some(Connection::Http1(sender));
+            }
+        }
+        None
+    }
+
+    /// The turn to make the first connection; `None` once the protocol is known.
+    pub(super) fn first(&self, key: &Key) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut targets = self.lock();
+        let connections = targets.entry(key.clone()).or_default();
+        // With HTTP/2 a burst may well fit the connections there are about to be.
+        (!connections.known || !connections.http2.is_empty())
+            .then(|| Arc::clone(&connections.first))
+    }
+
+    /// The protocol of the target is known now.
+    pub(super) fn learned(&self, key: &Key) {
+        self.lock().entry(key.clone()).or_default().known = true;
+    }
+
+    pub(super) fn share(&self, key: &Key, connection: Http2) {
+        self.lock()
+            .entry(key.clone())
+            .or_default()
+            .http2
+            .push(connection);
+    }
+
+    fn put(&self, key: &Key, sender: http1::SendRequest<RequestBody>) {
+        let mut targets = self.lock();
+        let idle = &mut targets.entry(key.clone()).or_default().http1;
+        idle.retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
+        if idle.len() < MAX_IDLE {
+            idle.push((Instant::now(), sender));
+        }
+    }
+
+    /// Takes a connection back once hyper has finished with the exchange before.
+    pub(super) fn give_back(
+        self: Arc<Self>,
+        key: Key,
+        mut sender: http1::SendRequest<RequestBody>,
+    ) {
+        if sender.is_ready() {
+            self.put(&key, sender);
+        } else if !sender.is_closed() {
+            tokio::spawn(async move {
+                if sender.ready().await.is_ok() {
+                    self.put(&key, sender);
+                }
+            });
+        }
+    }
+
+    /// Drops what has been idle for too long.
+    pub(super) fn sweep(&self) {
+        self.lock().retain(|_, connections| {
+            connections
+                .http1
+                .retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
+            connections
+                .http2
+                .retain(|shared| !shared.sender.is_closed());
+            !connections.http1.is_empty()
+                || !connections.http2.is_empty()
+                || Arc::strong_count(&connections.first) > 1
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Connections>> {
+        // A panic while it was held leaves lists of connections: still good.
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A response body that gives its connection back when it has been read to the end. Dropped earlier,
+/// the connection is closed (HTTP/1) or the stream reset (HTTP/2): by hyper.
+pub struct PooledBody {
+    body: Incoming,
+    back: Option<Back>,
+}
+
+enum Back {
+    Http1(Arc<Pool>, Key, http1::SendRequest<RequestBody>),
+    Http2(#[expect(dead_code, reason = "held for its Drop")] Stream),
+}
+
+impl PooledBody {
+    pub(super) fn http1(
+        body: Incoming,
+        pool: Arc<Pool>,
+        key: Key,
+        sender: http1::SendRequest<RequestBody>,
+    ) -> Self {
+        let back = Some(Back::Http1(pool, key, sender));
+        let mut this = Self { body, back };
+        if this.body.is_end_stream() {
+            this.finished();
+        }
+        this
+    }
+
+    pub(super) fn http2(body: Incoming, stream: Stream) -> Self {
+        let back = Some(Back::Http2(stream));
+        Self { body, back }
+    }
+
+    /// For a connection that is nobody's afterwards.
+    pub(super) fn unpooled(body: Incoming) -> Self {
+        Self { body, back: None }
+    }
+
+    fn finished(&mut self) {
+        if let Some(Back::Http1(pool, key, sender)) = self.back.take() {
+            pool.give_back(key, sender);
+        }
+    }
+}
+
+impl Body for PooledBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.finished(),
+            Some(Ok(_)) if self.body.is_end_stream() => self.finished(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.back = None,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

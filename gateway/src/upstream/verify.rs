@@ -1,0 +1,113 @@
+//! Verified TLS towards upstreams: Mozilla's roots and, where the policy adds one, its trust bundle.
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Why a trust bundle was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// It is not PEM.
+    #[error("the additional trust bundle is not PEM certificates: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// It holds nothing.
+    #[error("the additional trust bundle holds no certificate")]
+    Empty,
+    /// A certificate cannot be a trust anchor, or TLS cannot be set up.
+    #[error("the additional trust bundle: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Client configurations that differ in what they offer by ALPN, and share all else.
+#[derive(Clone)]
+pub struct Verifier {
+    any_http: TlsConnector,
+    http1: TlsConnector,
+}
+
+/// What to offer the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// HTTP/2 and HTTP/1.1.
+    AnyHttp,
+    /// HTTP/1.1 alone: an upgrade needs it.
+    Http1,
+}
+
+impl Verifier {
+    /// `bundle` is PEM, trusted besides the public roots.
+    pub fn new(bundle: Option<&[u8]>) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        if let Some(bundle) = bundle {
+            let before = roots.len();
+            for certificate in CertificateDer::pem_slice_iter(bundle) {
+                roots.add(certificate?)?;
+            }
+            if roots.len() == before {
+                return Err(TrustError::Empty);
+            }
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let http1 = TlsConnector::from(Arc::new(config.clone()));
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+        Ok(Self {
+            any_http: TlsConnector::from(Arc::new(config)),
+            http1,
+        })
+    }
+
+    /// Speaks TLS with the upstream and verifies that it is `name`.
+    pub(super) async fn connect<S>(
+        &self,
+        offer: Offer,
+        name: &str,
+        stream: S,
+    ) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name =
+            ServerName::try_from(name.to_owned()).map_err(|error: InvalidDnsNameError| {
+                io::Error::new(io::ErrorKind::InvalidInput, error)
+            })?;
+        let connector = match offer {
+            Offer::AnyHttp => &self.any_http,
+            Offer::Http1 => &self.http1,
+        };
+        connector.connect(name, stream).await
+    }
+}
+
+/// Did the upstream choose HTTP/2?
+pub(super) fn is_http2<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TrustError, Verifier};
+
+    #[test]
+    fn a_bundle_without_certificates_is_refused() {
+        assert!(Verifier::new(None).is_ok());
+        assert!(matches!(Verifier::new(Some(b"")), Err(TrustError::Empty)));
+        assert!(matches!(
+            Verifier::new(Some(b"not pem")),
+            Err(TrustError::Empty)
+        ));
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(Verifier::new(Some(broken)).is_err());
+    }
+}

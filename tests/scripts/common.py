@@ -1,0 +1,24 @@
+"""What the small clients share. They run inside a sandbox that nobody configured."""
+
+import json
+import socket
+import ssl
+import sys
+
+
+def tell(**facts):
+    """One JSON object a line, at once."""
+    print(json.dumps(facts), flush=True)
+
+
+def tls(host, port=443, alpn=("http/1.1",)):
+    """A TLS connection to host, verified against the system's own trust."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(list(alpn))
+    raw = socket.create_connection((host, port), timeout=20)
+    return context.wrap_socket(raw, server_hostname=host)
+
+
+def main(table):
+    """Runs the function of table that the first argument names, with the other arguments."""
+    table[sys.argv[1]](*sys.argv[2:])

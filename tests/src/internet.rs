@@ -1,0 +1,319 @@
+//! The outside world of a test: the thread that calls [`Internet::attach`] moves into a network
+//! namespace of its own, "the host", next to another one, "the internet", that owns addresses
+//! which the host routes to it, listens there, and counts every packet that arrives. It refuses to
+//! answer anything useful.
+//!
+//! Both namespaces are nameless: they end with the threads and processes in them, so that a killed
+//! test leaves nothing on the machine, and the machine's own network is never touched.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{Pid, gettid};
+
+/// A foreign host (RFC 5737, TEST-NET-3).
+pub const FOREIGN_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+/// A foreign host (RFC 3849).
+pub const FOREIGN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+/// A foreign name server (RFC 5737, TEST-NET-2).
+pub const FOREIGN_DNS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
+/// Where clouds keep their metadata services.
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The TCP ports that are open on every address of the internet.
+pub const OPEN_PORTS: [u16; 4] = [22, 80, 443, 8443];
+/// The UDP ports that are open on every address of the internet.
+pub const OPEN_UDP_PORTS: [u16; 2] = [53, 443];
+
+/// A packet that arrived in the internet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// From there.
+    pub source: IpAddr,
+    /// To there.
+    pub destination: IpAddr,
+    /// The protocol number of the IP header (6 TCP, 17 UDP, 132 SCTP…).
+    pub protocol: u8,
+    /// The destination port, of TCP, UDP and SCTP.
+    pub port: Option<u16>,
+}
+
+/// The internet, until it is dropped; the thread stays in the host namespace.
+pub struct Internet {
+    packets: Arc<Mutex<Vec<Packet>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Internet {
+    /// Moves the calling thread into a fresh namespace and gives it an internet. Whatever is to
+    /// live there (a runtime, a child process) must be started by this thread afterwards.
+    pub fn attach() -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .context("cannot make a network namespace: the end-to-end suites need root")?;
+        ip("link set lo up")?;
+        let packets = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (say, hear) = mpsc::channel();
+        let (cable, is_laid) = mpsc::channel();
+        let thread = std::thread::spawn({
+            let (packets, stop) = (Arc::clone(&packets), Arc::clone(&stop));
+            move || match enter(&say, &is_laid) {
+                Ok(outside) => {
+                    drop(say.send(Said::Ready));
+                    outside.watch(&packets, &stop);
+                }
+                Err(error) => drop(say.send(Said::Failed(error))),
+            }
+        });
+        let internet = Self {
+            packets,
+            stop,
+            thread: Some(thread),
+        };
+        loop {
+            match hear.recv().context("the internet thread ended")? {
+                Said::Namespace(thread) => {
+                    lay_cable(thread)?;
+                    cable.send(()).context("the internet thread ended")?;
+                }
+                Said::Failed(error) => return Err(error),
+                Said::Ready => return Ok(internet),
+            }
+        }
+    }
+
+    /// Every packet to an address of the internet, neighbour discovery and its like left out.
+    pub fn packets(&self) -> Vec<Packet> {
+        // A packet sent just now is in the capture's queue already, but maybe not read yet.
+        std::thread::sleep(Duration::from_millis(50));
+        self.packets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Fails if anything at all arrived.
+    pub fn saw_nothing(&self) -> Result<()> {
+        let packets = self.packets();
+        if !packets.is_empty() {
+            bail!("packets got out: {packets:?}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Internet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            eprintln!("the internet thread panicked");
+        }
+    }
+}
+
+/// What lives on the far side of the cable.
+struct Outside {
+    capture: OwnedFd,
+    _listeners: Vec<TcpListener>,
+    _sockets: Vec<UdpSocket>,
+}
+
+impl Outside {
+    fn watch(&self, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
+        let mut frame = [0; 2048];
+        while !stop.load(Ordering::Relaxed) {
+            // A timeout is the chance to look at `stop`.
+            if let Ok(length) = recv(self.capture.as_raw_fd(), &mut frame, MsgFlags::MSG_TRUNC)
+                && let Some(packet) = parse(&frame[..length.min(frame.len())])
+                && is_traffic(&packet)
+            {
+                packets
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(packet);
+            }
+        }
+    }
+}
+
+/// What the internet thread tells the host thread.
+enum Said {
+    /// It stands in its namespace: here is the number of the thread.
+    Namespace(Pid),
+    Ready,
+    Failed(anyhow::Error),
+}
+
+/// The host's side of the cable; `thread` stands on the other.
+fn lay_cable(thread: Pid) -> Result<()> {
+    ip(&format!(
+        "link add internet type veth peer name host netns {thread}"
+    ))?;
+    ip("addr add 203.0.113.1/24 dev internet")?;
+    ip("addr add 2001:db8::1/64 dev internet nodad")?;
+    ip("link set internet up")?;
+    ip(&format!("route add default via {FOREIGN_V4}"))?;
+    ip(&format!("route add default via {FOREIGN_V6}"))
+}
+
+/// Moves this thread into the internet's namespace and sets everything up there.
+fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    ip("link set lo up")?;
+    say.send(Said::Namespace(gettid()))
+        .context("the host thread ended")?;
+    cable.recv().context("there is no cable")?;
+    ip(&format!("addr add {FOREIGN_V4}/24 dev host"))?;
+    ip(&format!("addr add {FOREIGN_V6}/64 dev host nodad"))?;
+    ip(&format!("addr add {FOREIGN_DNS}/32 dev host"))?;
+    ip(&format!("addr add {METADATA}/32 dev host"))?;
+    ip("link set host up")?;
+    ip("route add default via 203.0.113.1")?;
+    // Dual-stack sockets: one takes both families.
+    let everywhere = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    let listeners = OPEN_PORTS.map(|port| TcpListener::bind(everywhere(port)));
+    let sockets = OPEN_UDP_PORTS.map(|port| UdpSocket::bind(everywhere(port)));
+    let capture = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )
+    .context("cannot capture packets")?;
+    setsockopt(
+        &capture,
+        sockopt::ReceiveTimeout,
+        &TimeVal::milliseconds(20),
+    )?;
+    Ok(Outside {
+        capture,
+        _listeners: listeners.into_iter().collect::<Result<_, _>>()?,
+        _sockets: sockets.into_iter().collect::<Result<_, _>>()?,
+    })
+}
+
+fn is_traffic(packet: &Packet) -> bool {
+    const ICMP_V6: u8 = 58;
+    let ours = match packet.destination {
+        IpAddr::V4(address) => [FOREIGN_V4, FOREIGN_DNS, METADATA].contains(&address),
+        IpAddr::V6(address) => address == FOREIGN_V6,
+    };
+    // Neighbour discovery is how the host's kernel finds the far side; it is nobody's traffic.
+    ours && packet.protocol != ICMP_V6
+}
+
+/// An Ethernet frame's IP packet; None for everything else.
+fn parse(frame: &[u8]) -> Option<Packet> {
+    let packet = frame.get(14..)?;
+    let (source, destination, protocol, rest) = match frame.get(12..14)? {
+        [0x08, 0x00] => {
+            let words = usize::from(packet.first()? & 0x0f);
+            let v4 = |at: usize| -> Option<Ipv4Addr> {
+                <[u8; 4]>::try_from(packet.get(at..at + 4)?)
+                    .ok()
+                    .map(Ipv4Addr::from)
+            };
+            let protocol = *packet.get(9)?;
+            (
+                IpAddr::from(v4(12)?),
+                IpAddr::from(v4(16)?),
+                protocol,
+                packet.get(words * 4..)?,
+            )
+        }
+        [0x86, 0xdd] => {
+            let v6 = |at: usize| -> Option<Ipv6Addr> {
+                <[u8; 16]>::try_from(packet.get(at..at + 16)?)
+                    .ok()
+                    .map(Ipv6Addr::from)
+            };
+            let protocol = *packet.get(6)?;
+            (
+                IpAddr::from(v6(8)?),
+                IpAddr::from(v6(24)?),
+                protocol,
+                packet.get(40..)?,
+            )
+        }
+        _ => return None,
+    };
+    let port = match (protocol, rest) {
+        (6 | 17 | 132, [_, _, high, low, ..]) => Some(u16::from_be_bytes([*high, *low])),
+        _ => None,
+    };
+    Some(Packet {
+        source,
+        destination,
+        protocol,
+        port,
+    })
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .context("cannot run ip (of iproute2)")?;
+    if !output.status.success() {
+        bail!(
+            "ip {arguments}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn what_the_host_sends_is_captured_and_nothing_else() -> Result<()> {
+        let story = || -> Result<()> {
+            let internet = Internet::attach()?;
+            internet.saw_nothing()?;
+            for (address, number) in [
+                (IpAddr::from(FOREIGN_V4), 6),
+                (FOREIGN_V6.into(), 6),
+                (METADATA.into(), 6),
+                (FOREIGN_DNS.into(), 17),
+            ] {
+                if number == 6 {
+                    TcpStream::connect_timeout(&(address, 80).into(), Duration::from_secs(2))
+                        .with_context(|| format!("cannot connect to {address}"))?;
+                } else {
+                    UdpSocket::bind("0.0.0.0:0")?.send_to(b"?", (address, 53))?;
+                }
+                let packets = internet.packets();
+                assert!(
+                    packets.iter().any(|packet| packet.destination == address
+                        && packet.protocol == number
+                        && packet.port == Some(if number == 6 { 80 } else { 53 })),
+                    "{address}: {packets:?}"
+                );
+            }
+            assert!(internet.saw_nothing().is_err());
+            Ok(())
+        };
+        // A thread of its own: the namespace is left with it.
+        std::thread::scope(|scope| match scope.spawn(story).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! A server that says what it saw, and that can do the things of HTTP which a gateway might spoil:
+//! long and slow bodies, trailers, early answers, upgrades. It refuses nobody.
+//!
+//! - `/bytes/N`: N bytes of [`pattern`](super::body::pattern)
+//! - `/sse/N/M`: N events, M milliseconds apart
+//! - `/trailers`: a body and the trailer `x-checksum`
+//! - `/slow/M`: an answer after M milliseconds
+//! - `/status/N`: an empty answer of status N
+//! - `/early`: 413 before the body was read
+//! - `/cut`: a body that breaks off
+//! - `/ws`: a WebSocket that echoes
+//! - anything else, by any method: the request as JSON
+
+use std::time::Duration;
+
+use hyper::header::{HeaderValue, TRAILER};
+use hyper::{HeaderMap, Response, StatusCode};
+
+use super::body::{Body, generated, json as answer, plain, streamed, whole};
+use super::sse::{Event, stream};
+use super::{Exchange, Service, websocket};
+
+/// The value of the trailer `x-checksum`.
+pub const CHECKSUM: &str = "sha256=beef";
+
+/// See the module.
+pub struct Echo;
+
+impl Service for Echo {
+    async fn answer(&self, exchange: Exchange) -> Response<Body> {
+        let Exchange { request, record } = exchange;
+        let path = request.uri().path().to_owned();
+        let mut segments = path.trim_start_matches('/').split('/');
+        let what = segments.next().unwrap_or_default();
+        let mut number = || -> u64 {
+            let segment = segments.next().unwrap_or_default();
+            segment.parse().unwrap_or_default()
+        };
+        match what {
+            "ws" => return websocket::upgrade(request),
+            "early" => return plain(StatusCode::PAYLOAD_TOO_LARGE, "no more, please\n"),
+            _ => {}
+        }
+        if let Err(error) = record.read(request.into_body()).await {
+            let error = serde_json::json!({"error": error.to_string()});
+            return answer(StatusCode::BAD_REQUEST, &error);
+        }
+        match what {
+            "bytes" => Response::new(generated(number())),
+            "sse" => {
+                let events = (0..number()).map(|number| Event::data(format!("event {number}")));
+                let events = events.collect();
+                stream(events, Duration::from_millis(number()))
+            }
+            "trailers" => trailers(),
+            "slow" => {
+                tokio::time::sleep(Duration::from_millis(number())).await;
+                plain(StatusCode::OK, "at last\n")
+            }
+            "status" => {
+                let status = u16::try_from(number()).unwrap_or_default();
+                let mut response = Response::new(whole(""));
+                *response.status_mut() =
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+                response
+            }
+            "cut" => cut(),
+            _ => answer(StatusCode::OK, &record.seen().to_json()),
+        }
+    }
+}
+
+fn trailers() -> Response<Body> {
+    let (writer, body) = streamed();
+    tokio::spawn(async move {
+        if writer.data("body, then trailers\n").await {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-checksum", HeaderValue::from_static(CHECKSUM));
+            writer.trailers(trailers).await;
+        }
+    });
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    // Over HTTP/1.1 only announced trailers are sent.
+    headers.insert(TRAILER, HeaderValue::from_static("x-checksum"));
+    response
+}
+
+fn cut() -> Response<Body> {
+    let (writer, body) = streamed();
+    tokio::spawn(async move {
+        if writer.data("half of ").await {
+            writer.fail().await;
+        }
+    });
+    Response::new(body)
+}

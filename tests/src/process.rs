@@ -1,0 +1,309 @@
+//! A child process whose output is read while it runs, each line with its time of arrival, and
+//! that cannot outlive its deadline. It refuses to know what is run.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// Between being asked and being killed.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a condition is looked at.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A line of output, with the time since the start at which its last byte arrived.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Since the process was started.
+    pub at: Duration,
+    /// Without its line end.
+    pub text: String,
+}
+
+/// A child process, in a process group of its own.
+pub struct Process {
+    child: Child,
+    started: Instant,
+    stdout: Output,
+    stderr: Output,
+    what: String,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// After how long.
+    pub elapsed: Duration,
+    /// What it printed.
+    pub stdout: Vec<Line>,
+    /// What it complained of.
+    pub stderr: Vec<Line>,
+}
+
+impl Process {
+    /// Starts `command`, giving it `input` and then the end of it.
+    pub fn start(mut command: Command, input: &[u8]) -> Result<Self> {
+        let what = format!("{command:?}");
+        let started = Instant::now();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot run {what}"))?;
+        let stdout = Output::of(child.stdout.take().context("no stdout")?, started);
+        let stderr = Output::of(child.stderr.take().context("no stderr")?, started);
+        let mut stdin = child.stdin.take().context("no stdin")?;
+        let input = input.to_vec();
+        std::thread::spawn(move || {
+            // A child that does not read its input is no failure of the harness.
+            drop(stdin.write_all(&input));
+        });
+        Ok(Self {
+            child,
+            started,
+            stdout,
+            stderr,
+            what,
+        })
+    }
+
+    /// Its process id on this host.
+    pub fn id(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+    }
+
+    /// Since its start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Sends `signal` to the process alone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.id()?, signal).with_context(|| format!("cannot signal {}", self.what))
+    }
+
+    /// Waits until a line of stdout or stderr satisfies `wanted`.
+    pub fn wait_for_line(
+        &mut self,
+        deadline: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Line> {
+        let begun = Instant::now();
+        loop {
+            let ended = self.child.try_wait()?;
+            let mut lines = self.stdout.lines();
+            lines.extend(self.stderr.lines());
+            if let Some(line) = lines.into_iter().find(|line| wanted(&line.text)) {
+                return Ok(line);
+            }
+            if let Some(status) = ended {
+                bail!("{} ended ({status}) early:\n{}", self.what, self.said());
+            }
+            if begun.elapsed() > deadline {
+                bail!(
+                    "no such line from {} in {deadline:?}:\n{}",
+                    self.what,
+                    self.said()
+                );
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Waits for its end; past `deadline` it is an error, and the process is killed.
+    pub fn wait(mut self, deadline: Duration) -> Result<Ended> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                let elapsed = self.started.elapsed();
+                // Somebody may have inherited the pipes; what came by now is what counts.
+                self.stdout.join(GRACE);
+                self.stderr.join(GRACE);
+                return Ok(Ended {
+                    status,
+                    elapsed,
+                    stdout: self.stdout.lines(),
+                    stderr: self.stderr.lines(),
+                });
+            }
+            if begun.elapsed() > deadline {
+                self.end()?;
+                bail!(
+                    "{} did not end in {deadline:?}:\n{}",
+                    self.what,
+                    self.said()
+                );
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// What it has printed to stdout so far.
+    pub fn stdout(&self) -> Vec<Line> {
+        self.stdout.lines()
+    }
+
+    /// What it has printed to stderr so far.
+    pub fn stderr(&self) -> Vec<Line> {
+        self.stderr.lines()
+    }
+
+    fn said(&self) -> String {
+        format!(
+            "stdout:\n{}stderr:\n{}",
+            join(&self.stdout.lines()),
+            join(&self.stderr.lines())
+        )
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        self.signal(Signal::SIGTERM)?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > GRACE {
+                killpg(self.id()?, Signal::SIGKILL)?;
+                self.child.wait()?;
+                break;
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("cannot end {}: {error:#}", self.what);
+        }
+    }
+}
+
+impl Ended {
+    /// The exit status as a shell gives it: 128 + N for signal N.
+    pub fn code(&self) -> i32 {
+        self.status
+            .code()
+            .or_else(|| self.status.signal().map(|signal| 128 + signal))
+            .unwrap_or(-1)
+    }
+
+    /// stdout as one text.
+    pub fn out(&self) -> String {
+        join(&self.stdout)
+    }
+
+    /// stderr as one text.
+    pub fn err(&self) -> String {
+        join(&self.stderr)
+    }
+}
+
+fn join(lines: &[Line]) -> String {
+    lines
+        .iter()
+        .map(|line| format!("{}\n", line.text))
+        .collect()
+}
+
+/// One stream of output.
+struct Output {
+    lines: Arc<Mutex<Vec<Line>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn of(stream: impl Read + Send + 'static, started: Instant) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let store = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut raw = Vec::new();
+            while stream
+                .read_until(b'\n', &mut raw)
+                .is_ok_and(|count| count > 0)
+            {
+                let text = String::from_utf8_lossy(&raw);
+                store
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(Line {
+                        at: started.elapsed(),
+                        text: text.trim_end_matches(['\n', '\r']).to_owned(),
+                    });
+                raw.clear();
+            }
+        });
+        Self {
+            lines,
+            reader: Some(reader),
+        }
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn join(&mut self, deadline: Duration) {
+        let begun = Instant::now();
+        while let Some(reader) = &self.reader {
+            if reader.is_finished() {
+                self.reader = None;
+            } else if begun.elapsed() > deadline {
+                return;
+            } else {
+                std::thread::sleep(TICK);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Result<Process> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::start(command, b"input\n")
+    }
+
+    #[test]
+    fn lines_carry_their_time_and_the_status_is_a_shell_s() -> Result<()> {
+        let ended = shell("cat; sleep 0.2; echo late; echo bad >&2; kill -TERM $$")?
+            .wait(Duration::from_secs(5))?;
+        assert_eq!(ended.code(), 128 + 15);
+        assert_eq!(ended.out(), "input\nlate\n");
+        assert_eq!(ended.err(), "bad\n");
+        assert!(ended.stdout[1].at - ended.stdout[0].at > Duration::from_millis(150));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_outlives_its_deadline() -> Result<()> {
+        let started = Instant::now();
+        let error = shell("echo begun; sleep 60")?
+            .wait(Duration::from_millis(200))
+            .err()
+            .context("it ended by itself")?;
+        assert!(error.to_string().contains("begun"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+        Ok(())
+    }
+}

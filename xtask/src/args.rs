@@ -1,0 +1,218 @@
+//! The command line: arguments in, one [`Invocation`] or a usage error out.
+//! It refuses to know what the commands do beyond their help.
+
+use crate::Failure;
+use crate::setup::Route;
+
+const HELP: &str = "\
+cargo xtask: set up, build, show and test Postern
+
+Usage: cargo xtask <COMMAND> [OPTIONS]
+
+Commands:
+  setup   Install what build and tests need; the second time it finds everything there
+          --route rustup|debian   insist on where the compiler of the kernel programs comes from
+  build   Set up, then compile the postern binary
+          --release               optimised, as it is shipped
+  demo    Set up, build, and show the gateway at work on this machine (needs root)
+          --release
+  test    Run the suites in order; one that fails does not stop the others
+          --only NAME             only this suite (can be repeated)
+          --list                  say which suites there are
+  tidy    Check the house rules: file length, module docs, who may import what
+  fuzz    Fuzz the pure parsers (needs a nightly toolchain and cargo-fuzz)
+          [TARGET]                one target; otherwise each in turn
+          --seconds N             for so long each (default 60)
+  help    This text
+
+Examples:
+  cargo xtask build --release
+  sudo -E env \"PATH=$PATH\" cargo xtask demo
+  cargo xtask test --only fmt --only clippy
+  cargo xtask fuzz client_hello --seconds 600
+
+Exit codes: 0 everything worked, 1 a step failed, 2 the command line makes no sense.
+Colours: off when standard output is no terminal, or with NO_COLOR=1.
+";
+
+/// Long enough for a smoke test of every target within a CI run.
+const FUZZ_SECONDS: u32 = 60;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Invocation {
+    Help(&'static str),
+    Setup {
+        route: Option<Route>,
+    },
+    Build {
+        release: bool,
+    },
+    Demo {
+        release: bool,
+    },
+    ListSuites,
+    /// Empty `only`: every suite.
+    Test {
+        only: Vec<String>,
+    },
+    Tidy,
+    Fuzz {
+        target: Option<String>,
+        seconds: u32,
+    },
+}
+
+/// Parses what follows the program's name. Without anything it asks for help, which is a usage error to a script.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, Failure> {
+    let mut arguments = arguments.into_iter();
+    let Some(command) = arguments.next() else {
+        return Err(Failure::usage(format!("no command given\n\n{HELP}")));
+    };
+    let mut rest: Vec<String> = arguments.collect();
+    if rest
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
+        return Ok(Invocation::Help(HELP));
+    }
+    let invocation = match command.as_str() {
+        "help" | "--help" | "-h" => Invocation::Help(HELP),
+        "setup" => Invocation::Setup {
+            route: take_value(&mut rest, "--route")?
+                .map(|name| {
+                    Route::parse(&name)
+                        .ok_or_else(|| usage(format!("--route is rustup or debian, not `{name}`")))
+                })
+                .transpose()?,
+        },
+        "build" => Invocation::Build {
+            release: take_flag(&mut rest, "--release"),
+        },
+        "demo" => Invocation::Demo {
+            release: take_flag(&mut rest, "--release"),
+        },
+        "test" => {
+            let list = take_flag(&mut rest, "--list");
+            let mut only = Vec::new();
+            while let Some(name) = take_value(&mut rest, "--only")? {
+                only.push(name);
+            }
+            if list {
+                Invocation::ListSuites
+            } else {
+                Invocation::Test { only }
+            }
+        }
+        "tidy" => Invocation::Tidy,
+        "fuzz" => Invocation::Fuzz {
+            seconds: take_value(&mut rest, "--seconds")?
+                .map(|text| {
+                    text.parse()
+                        .map_err(|error| usage(format!("--seconds `{text}`: {error}")))
+                })
+                .transpose()?
+                .unwrap_or(FUZZ_SECONDS),
+            target: if rest.first().is_some_and(|first| !first.starts_with('-')) {
+                Some(rest.remove(0))
+            } else {
+                None
+            },
+        },
+        unknown => return Err(usage(format!("there is no command `{unknown}`"))),
+    };
+    match rest.first() {
+        None => Ok(invocation),
+        Some(extra) => Err(usage(format!("`{command}` does not take `{extra}`"))),
+    }
+}
+
+fn usage(message: String) -> Failure {
+    Failure::usage(message).hint("`cargo xtask help` lists the commands and their options")
+}
+
+/// Removes a flag, however often it was given.
+fn take_flag(arguments: &mut Vec<String>, flag: &str) -> bool {
+    let before = arguments.len();
+    arguments.retain(|argument| argument != flag);
+    arguments.len() < before
+}
+
+/// Removes the first `--option value` or `--option=value`.
+fn take_value(arguments: &mut Vec<String>, option: &str) -> Result<Option<String>, Failure> {
+    let joined = |argument: &str| {
+        argument
+            .strip_prefix(option)
+            .and_then(|rest| rest.strip_prefix('='))
+            .map(str::to_owned)
+    };
+    for index in 0..arguments.len() {
+        if let Some(value) = joined(&arguments[index]) {
+            arguments.remove(index);
+            return Ok(Some(value));
+        }
+        if arguments[index] == option {
+            if index + 1 == arguments.len() {
+                return Err(usage(format!("`{option}` needs a value")));
+            }
+            arguments.remove(index);
+            return Ok(Some(arguments.remove(index)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::process::ExitCode;
+
+    use super::*;
+
+    fn words(line: &str) -> Result<Invocation, Failure> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn suites_can_be_chosen_in_both_spellings() {
+        assert_eq!(
+            words("test --only fmt --only=clippy").unwrap(),
+            Invocation::Test {
+                only: vec!["fmt".to_owned(), "clippy".to_owned()]
+            }
+        );
+    }
+
+    #[test]
+    fn a_fuzz_target_may_come_before_or_after_its_options() {
+        let expected = Invocation::Fuzz {
+            target: Some("sni".to_owned()),
+            seconds: 5,
+        };
+        assert_eq!(words("fuzz sni --seconds 5").unwrap(), expected);
+        assert_eq!(words("fuzz --seconds=5 sni").unwrap(), expected);
+    }
+
+    #[test]
+    fn what_a_command_does_not_take_is_a_usage_error() {
+        for line in [
+            "",
+            "frobnicate",
+            "build --fast",
+            "tidy now",
+            "test --only",
+            "setup --route snap",
+            "fuzz --seconds -1",
+            "fuzz a b",
+        ] {
+            let failure = words(line).unwrap_err();
+            assert_eq!(failure.exit_code(), ExitCode::from(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_one_option_away_from_every_command() {
+        for line in ["help", "--help", "build --help", "fuzz -h"] {
+            assert_eq!(words(line).unwrap(), Invocation::Help(HELP), "{line}");
+        }
+    }
+}

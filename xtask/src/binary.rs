@@ -1,0 +1,140 @@
+//! Builds the `postern` binary and runs the demo with it.
+//! It refuses to know what the demo shows.
+
+use std::env;
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::Failure;
+use crate::console::{Console, Style, line, seconds};
+use crate::process::{self, command_line};
+use crate::setup;
+use crate::workspace::{Workspace, is_root};
+
+/// Compiles `postern` and says where it is and how large. Cargo's own progress is shown.
+pub(crate) fn build(
+    workspace: &Workspace,
+    console: Console,
+    release: bool,
+) -> Result<PathBuf, Failure> {
+    let start = Instant::now();
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--package", "gateway", "--bin", "postern"]);
+    if release {
+        cargo.arg("--release");
+    }
+    console.heading(&command_line(&cargo));
+    // The target folder can be set in four places: cargo itself knows where the executable went.
+    cargo
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit());
+    let output = cargo
+        .output()
+        .map_err(|error| Failure::failed(format!("cannot run cargo: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure::failed("postern did not compile"));
+    }
+    let binary = executable(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| Failure::failed("cargo named no executable"))?;
+    let size = fs::metadata(&binary)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", binary.display())))?
+        .len();
+    line(format_args!(
+        "{} {} {}",
+        console.paint(Style::Good, &binary.display().to_string()),
+        mebibytes(size),
+        console.paint(Style::Dim, &format!("({})", seconds(start.elapsed()))),
+    ));
+    Ok(binary)
+}
+
+/// Sets up, builds, and runs the demo, as root: by `sudo` when a person is there to type a password.
+pub(crate) fn demo(workspace: &Workspace, console: Console, release: bool) -> Result<(), Failure> {
+    if !is_root() {
+        return demo_as_root(release);
+    }
+    setup::run(workspace, console, None)?;
+    let binary = build(workspace, console, release)?;
+    let mut demo = workspace.cargo();
+    demo.args(["run", "--quiet", "--package", "e2e", "--bin", "demo", "--"])
+        .arg("--postern")
+        .arg(binary);
+    process::shown(&mut demo)
+}
+
+fn demo_as_root(release: bool) -> Result<(), Failure> {
+    // sudo resets PATH even with -E, and rustup's cargo is in the user's home.
+    let path = env::var("PATH").unwrap_or_default();
+    let mut sudo = Command::new("sudo");
+    sudo.args([
+        "-E",
+        "env",
+        &format!("PATH={path}"),
+        "cargo",
+        "xtask",
+        "demo",
+    ]);
+    if release {
+        sudo.arg("--release");
+    }
+    if !io::stdin().is_terminal() {
+        return Err(
+            Failure::failed("the demo makes namespaces and cgroups, which needs root")
+                .hint("run: sudo -E env \"PATH=$PATH\" cargo xtask demo"),
+        );
+    }
+    line("the demo makes namespaces and cgroups, which needs root: asking sudo");
+    process::shown(&mut sudo)
+}
+
+/// The last executable among cargo's messages: one JSON object a line, `"executable":"/path"` or `null`.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let (_, rest) = messages.rsplit_once("\"executable\":\"")?;
+    let mut path = String::new();
+    let mut characters = rest.chars();
+    loop {
+        match characters.next()? {
+            '"' => return Some(PathBuf::from(path)),
+            // A path has no control characters that would need more than one character after the backslash.
+            '\\' => path.push(characters.next()?),
+            plain => path.push(plain),
+        }
+    }
+}
+
+/// `12.3 MiB`, rounded down, without floating point.
+fn mebibytes(bytes: u64) -> String {
+    const MEBIBYTE: u64 = 1 << 20;
+    let tenths = bytes * 10 / MEBIBYTE;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_the_last_that_cargo_names() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","executable":"/t/debug/build/x"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","executable":"/t/a \"b\"/postern","fresh":true}"#,
+        );
+        assert_eq!(
+            executable(messages),
+            Some(PathBuf::from("/t/a \"b\"/postern"))
+        );
+        assert_eq!(executable(r#"{"executable":null}"#), None);
+    }
+
+    #[test]
+    fn sizes_are_in_binary_units() {
+        assert_eq!(mebibytes(12 * (1 << 20) + (1 << 19)), "12.5 MiB");
+        assert_eq!(mebibytes(0), "0.0 MiB");
+    }
+}

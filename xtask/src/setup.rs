@@ -1,0 +1,82 @@
+//! `cargo xtask setup`: brings a machine to where `build`, `demo` and `test` work, and does nothing the second time.
+//! The order of the steps is here; what each of them installs is in its own module. It refuses to know what is built later.
+
+mod apt;
+mod ebpf;
+mod linker;
+mod python;
+mod rustc;
+
+use std::process::Command;
+
+use crate::Failure;
+use crate::console::Console;
+use crate::process::{self, Log};
+use crate::workspace::{Workspace, cargo_path};
+use apt::Apt;
+
+pub(crate) use ebpf::Route;
+
+/// What the steps share: the checkout, the log of everything they run, and the package manager.
+#[derive(Debug)]
+struct Machine<'a> {
+    workspace: &'a Workspace,
+    log: Log,
+    apt: Apt,
+}
+
+/// Installs what is missing. `route` insists on one source of the eBPF compiler; without it the best one is taken.
+pub(crate) fn run(
+    workspace: &Workspace,
+    console: Console,
+    route: Option<Route>,
+) -> Result<(), Failure> {
+    let mut machine = Machine {
+        workspace,
+        log: Log::create(workspace.tools.join("setup.log"))?,
+        apt: Apt::default(),
+    };
+    console.step("system packages", |note| {
+        apt::install_base(&mut machine, &note)
+    })?;
+    console.step("rustfmt and clippy", |note| components(&machine, &note))?;
+    let mut found = None;
+    console.step("eBPF compiler", |note| {
+        let toolchain = ebpf::find_or_install(&mut machine, &note, route)?;
+        let summary = toolchain.to_string();
+        found = Some(toolchain);
+        Ok(summary)
+    })?;
+    // The step above returned early if it found nothing.
+    if let Some(toolchain) = found {
+        console.step("bpf-linker", |note| {
+            linker::find_or_install(&mut machine, &note, &toolchain)
+        })?;
+        ebpf::record(workspace, &toolchain)?;
+    }
+    console.step("Python clients", |note| python::install(&machine, &note))
+}
+
+/// `cargo fmt` and `cargo clippy`, which a minimal rustup profile leaves out.
+fn components(machine: &Machine<'_>, note: &crate::console::Note) -> Result<String, Failure> {
+    let missing: Vec<&str> = [("fmt", "rustfmt"), ("clippy", "clippy")]
+        .into_iter()
+        .filter(|(subcommand, _)| {
+            process::answer(Command::new(cargo_path()).args([subcommand, "--version"])).is_none()
+        })
+        .map(|(_, component)| component)
+        .collect();
+    if missing.is_empty() {
+        return Ok("already there".to_owned());
+    }
+    note.say(&format!("adding {}", missing.join(", ")));
+    machine
+        .log
+        .run(
+            Command::new("rustup")
+                .args(["component", "add"])
+                .args(missing),
+        )
+        .map_err(|failure| failure.hint("without rustup, install rustfmt and clippy by hand"))?;
+    Ok("added".to_owned())
+}
