@@ -101,7 +101,10 @@ mod tests {
         let said = String::from_utf8(output.stdout)?;
         assert!(said.contains("0::/e2e-selftest-"), "{said}");
         let path = group.path().to_owned();
-        assert_eq!(groups(&mount()?, "e2e-selftest")?, [path.clone()]);
+        assert_eq!(
+            groups(&mount()?, "e2e-selftest")?,
+            std::slice::from_ref(&path)
+        );
         drop(group);
         assert!(!path.exists());
         Ok(())

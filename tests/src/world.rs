@@ -126,7 +126,7 @@ impl World {
             ca,
             folder: tempfile::Builder::new().prefix("e2e-").tempdir()?,
             audits: AtomicU32::new(0),
-            runtime: runtime,
+            runtime,
             _lock: lock,
         };
         // The folder is readable to all, so that a sandbox of another user can work in it.

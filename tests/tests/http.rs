@@ -1,5 +1,9 @@
 //! HTTP as servers and clients really speak it goes through unharmed, and what a client says about
 //! credentials does not.
+#![allow(
+    clippy::print_stdout,
+    reason = "a measurement is shown with the test that made it"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,8 @@
 //! Many clients in one sandbox at once.
+#![allow(
+    clippy::print_stdout,
+    reason = "a measurement is shown with the test that made it"
+)]
 
 use std::time::Duration;
 

@@ -65,7 +65,6 @@ fn a_span_tells_who_asked_what_and_redacts_the_key() -> Result<()> {
         ])
         .succeed()?;
     let span = world.otlp.wait_for(SOON, on_path("/v1/messages"))?;
-    println!("{:#}", span.to_json());
     assert_eq!(span.name(), format!("chat {MODEL}"));
     assert!(span.is_server());
     assert_eq!(span.text("http.request.method"), Some("POST"));

@@ -47,7 +47,7 @@ fn run(console: Console, invocation: Invocation) -> Result<(), Failure> {
         }
         Invocation::Demo { release } => binary::demo(&workspace, console, release),
         Invocation::ListSuites => {
-            for suite in suites::all(&workspace) {
+            for suite in suites::ALL {
                 console::line(format_args!("{:<8} {}", suite.name, suite.about));
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the suites, their order, and the table at the end. [`all`] is the list to edit.
+//! `cargo xtask test`: the suites, their order, and the table at the end. [`ALL`] is the list to edit.
 //! It refuses to know what a suite tests, beyond what it needs to be started.
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,9 @@ enum Needs {
     Nothing,
     /// `setup`: the gateway's build script compiles the kernel programs.
     Toolchain,
-    /// A built `postern`, and the right to make namespaces, cgroups and eBPF programs.
+    /// And the right to make namespaces and cgroups.
+    ToolchainAndRoot,
+    /// And a built `postern`, and the right to make namespaces, cgroups and eBPF programs.
     BinaryAndRoot,
 }
 
@@ -45,86 +47,80 @@ enum Work {
 }
 
 /// Every suite, in the order they run.
-pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
-    let mut suites = vec![
-        Suite {
-            name: "fmt",
-            about: "rustfmt finds nothing to change",
-            needs: Needs::Nothing,
-            work: Work::Cargo(&[
-                // rustfmt would colour its differences in a file too.
-                "fmt --all --check -- --color never",
-                "fmt --check --manifest-path gateway-ebpf/Cargo.toml -- --color never",
-            ]),
+pub(crate) const ALL: &[Suite] = &[
+    Suite {
+        name: "fmt",
+        about: "rustfmt finds nothing to change",
+        needs: Needs::Nothing,
+        work: Work::Cargo(&[
+            // rustfmt would colour its differences in a file too.
+            "fmt --all --check -- --color never",
+            "fmt --check --manifest-path gateway-ebpf/Cargo.toml -- --color never",
+        ]),
+    },
+    Suite {
+        name: "clippy",
+        about: "no warning in any target of the workspace",
+        needs: Needs::Toolchain,
+        work: Work::Cargo(&["clippy --workspace --all-targets -- -D warnings"]),
+    },
+    Suite {
+        name: "tidy",
+        about: "house rules: file length, module docs, who may import what",
+        needs: Needs::Nothing,
+        work: Work::Tidy,
+    },
+    Suite {
+        name: "unit",
+        about: "unit, golden and documentation tests of gateway, gateway-common and xtask",
+        needs: Needs::Toolchain,
+        work: Work::Tests(&[
+            "test --no-fail-fast -p gateway -p gateway-common -p xtask --lib --bins",
+            "test --no-fail-fast -p gateway -p gateway-common --doc",
+        ]),
+    },
+    Suite {
+        name: "sandbox",
+        about: "the cage against somebody who wants out (as root)",
+        needs: Needs::ToolchainAndRoot,
+        work: Work::Tests(&["test --no-fail-fast -p gateway --test sandbox"]),
+    },
+    Suite {
+        name: "deny",
+        about: "licences, sources and duplicates of dependencies (with cargo-deny)",
+        needs: Needs::Nothing,
+        work: Work::CargoPlugin {
+            plugin: "deny",
+            install: "cargo install cargo-deny --locked",
+            // Advisories need a database from the network: CI must not fail for what was published overnight.
+            command: "deny check bans licenses sources",
         },
-        Suite {
-            name: "clippy",
-            about: "no warning in any target of the workspace",
-            needs: Needs::Toolchain,
-            work: Work::Cargo(&["clippy --workspace --all-targets -- -D warnings"]),
-        },
-        Suite {
-            name: "tidy",
-            about: "house rules: file length, module docs, who may import what",
-            needs: Needs::Nothing,
-            work: Work::Tidy,
-        },
-        Suite {
-            name: "unit",
-            about: "unit and documentation tests of gateway, gateway-common and xtask",
-            needs: Needs::Toolchain,
-            work: Work::Tests(&[
-                "test --no-fail-fast -p gateway -p gateway-common -p xtask --lib --bins",
-                "test --no-fail-fast -p gateway -p gateway-common --doc",
-            ]),
-        },
-        Suite {
-            name: "golden",
-            about: "policy diagnostics and provider transcripts against recorded results",
-            needs: Needs::Toolchain,
-            work: Work::Tests(&["test --no-fail-fast -p gateway --test *"]),
-        },
-        Suite {
-            name: "deny",
-            about: "licences, sources and duplicates of dependencies (with cargo-deny)",
-            needs: Needs::Nothing,
-            work: Work::CargoPlugin {
-                plugin: "deny",
-                install: "cargo install cargo-deny --locked",
-                // Advisories need a database from the network: CI must not fail for what was published overnight.
-                command: "deny check bans licenses sources",
-            },
-        },
-        Suite {
-            name: "e2e",
-            about: "the built gateway against mock upstreams in namespaces (as root)",
-            needs: Needs::BinaryAndRoot,
-            work: Work::Tests(&["test --no-fail-fast -p e2e -- --test-threads=1"]),
-        },
-    ];
-    // Golden tests can live in the library too; cargo takes a pattern that matches no target for an error.
-    if !has_rust_file(&workspace.root.join("gateway/tests")) {
-        suites.retain(|suite| suite.name != "golden");
-    }
-    suites
-}
+    },
+    Suite {
+        name: "e2e",
+        about: "the built gateway against mock upstreams in namespaces (as root)",
+        needs: Needs::BinaryAndRoot,
+        work: Work::Tests(&["test --no-fail-fast -p e2e -- --test-threads=1"]),
+    },
+];
 
 /// Runs the suites named in `only`, or all, and prints a table; fails if one of them did.
 pub(crate) fn run(workspace: &Workspace, console: Console, only: &[String]) -> Result<(), Failure> {
-    let mut suites = all(workspace);
     if let Some(unknown) = only
         .iter()
-        .find(|name| suites.iter().all(|suite| suite.name != name.as_str()))
+        .find(|name| ALL.iter().all(|suite| suite.name != name.as_str()))
     {
-        let names: Vec<_> = suites.iter().map(|suite| suite.name).collect();
+        let names: Vec<_> = ALL.iter().map(|suite| suite.name).collect();
         return Err(Failure::usage(format!("there is no suite `{unknown}`"))
             .hint(&format!("there are: {}", names.join(", "))));
     }
-    suites.retain(|suite| only.is_empty() || only.iter().any(|name| name == suite.name));
+    let suites = ALL
+        .iter()
+        .filter(|suite| only.is_empty() || only.iter().any(|name| name == suite.name));
 
     let mut prepared = Prepared::default();
     let mut rows = Vec::new();
-    for suite in &suites {
+    for suite in suites {
         let start = Instant::now();
         line("");
         console.heading(&format!("{}: {}", suite.name, suite.about));
@@ -199,11 +195,14 @@ impl Suite {
     }
 }
 
-/// What the lines `test result: ok. 3 passed; 0 failed; 1 ignored; …` add up to.
+/// What lines as `test result: ok. 3 passed; 0 failed; 1 ignored; …` add up to. Programs with a main function of their
+/// own print no such line, but one `test NAME ... ok` a test as libtest does.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct TestCount {
     passed: u32,
     ignored: u32,
+    /// `... ok` since the last summary, which includes them.
+    unsummed: u32,
 }
 
 impl TestCount {
@@ -212,8 +211,11 @@ impl TestCount {
             .strip_prefix("test result: ")
             .and_then(|result| result.split_once(". "))
         else {
+            let is_ok = text.starts_with("test ") && text.trim_end().ends_with(" ... ok");
+            self.unsummed += u32::from(is_ok);
             return;
         };
+        self.unsummed = 0;
         for count in counts.split(';') {
             let mut words = count.split_whitespace();
             let number = words.next().and_then(|word| word.parse::<u32>().ok());
@@ -227,12 +229,10 @@ impl TestCount {
 
     /// A suite whose tests have all gone (a renamed folder, a wrong filter) must not look healthy.
     fn outcome(self) -> Outcome {
-        match self {
-            Self { passed: 0, .. } => Outcome::Failed("not one test was run".to_owned()),
-            Self { passed, ignored: 0 } => Outcome::Passed(format!("{passed} tests")),
-            Self { passed, ignored } => {
-                Outcome::Passed(format!("{passed} tests, {ignored} ignored"))
-            }
+        match (self.passed + self.unsummed, self.ignored) {
+            (0, _) => Outcome::Failed("not one test was run".to_owned()),
+            (passed, 0) => Outcome::Passed(format!("{passed} tests")),
+            (passed, ignored) => Outcome::Passed(format!("{passed} tests, {ignored} ignored")),
         }
     }
 }
@@ -254,16 +254,16 @@ impl Prepared {
         if needs == Needs::Nothing {
             return Ok(None);
         }
-        if needs == Needs::BinaryAndRoot && !is_root() {
+        if needs != Needs::Toolchain && !is_root() {
             return Err(Failure::failed("needs root")
-                .hint("run: sudo -E env \"PATH=$PATH\" cargo xtask test --only e2e"));
+                .hint("run: sudo -E env \"PATH=$PATH\" cargo xtask test"));
         }
         let text = |failure: Failure| failure.to_string();
         self.toolchain
             .get_or_insert_with(|| setup::run(workspace, console, None).map_err(text))
             .clone()
             .map_err(Failure::failed)?;
-        if needs == Needs::Toolchain {
+        if needs != Needs::BinaryAndRoot {
             return Ok(None);
         }
         self.binary
@@ -314,14 +314,6 @@ fn summary(console: Console, rows: &[(&str, Outcome, Duration)]) -> Result<(), F
     }
 }
 
-fn has_rust_file(folder: &Path) -> bool {
-    folder.read_dir().is_ok_and(|mut entries| {
-        entries.any(|entry| {
-            entry.is_ok_and(|entry| entry.path().extension().is_some_and(|ext| ext == "rs"))
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,13 +330,17 @@ mod tests {
     fn test_counts_add_up_over_programs() {
         let lines = [
             "running 3 tests\n",
+            "test a::b ... ok\n",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n",
             "my test result: ok. 9 passed; 0 failed\n",
             "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
+            "test a sentence about the sandbox ... ok\n",
+            "test another ... FAILED\n",
         ];
         let expected = TestCount {
             passed: 5,
             ignored: 1,
+            unsummed: 1,
         };
         assert_eq!(count(&lines), expected);
     }

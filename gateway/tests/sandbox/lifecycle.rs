@@ -32,7 +32,8 @@ pub(crate) const TESTS: &[Test] = &[
         "an interrupt typed at the terminal reaches the command alone",
         typed_interrupt,
     ),
-    ("the end of output is the command's end", end_of_output),
+    ("a stopped command stops its job and goes on with it", stopped_together),
+    ("a stopped command that nobody could resume goes on", stopped_alone),
     ("by hand the init refuses to run", init_by_hand),
 ];
 
@@ -158,16 +159,31 @@ fn typed_interrupt() {
     assert_eq!(output.status.code(), Some(5), "{text}");
 }
 
-fn end_of_output() {
+fn stopped_together() {
     let work = folder();
     let mut child = Sandbox::in_folder(work.path())
-        .command(&["sh", "-c", "exec >/dev/null 2>&1; kill -STOP $$"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .command(&["sh", "-c", "kill -STOP $$; exit 4"])
         .spawn()
         .unwrap();
-    // Nobody can resume a job without a terminal, so it goes on by itself.
-    assert_eq!(wait(&mut child), Some(0));
+    let status = format!("/proc/{}/status", child.id());
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(&status).unwrap().contains("State:\tT") {
+        assert!(Instant::now() < deadline, "it does not stop");
+        sleep(Duration::from_millis(20));
+    }
+    signal(&child, Signal::SIGCONT);
+    assert_eq!(wait(&mut child), Some(4));
+}
+
+fn stopped_alone() {
+    let work = folder();
+    // In a session of its own there is no shell to say `fg`.
+    let mut child = Sandbox::in_folder(work.path())
+        .under(&["setsid", "--wait"])
+        .command(&["sh", "-c", "kill -STOP $$; exit 4"])
+        .spawn()
+        .unwrap();
+    assert_eq!(wait(&mut child), Some(4));
 }
 
 fn init_by_hand() {

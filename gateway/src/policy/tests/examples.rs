@@ -65,7 +65,7 @@ fn request(gateway: &Gateway, host: &str, path: &str) -> Result<RequestPermit, D
         listener: gateway.listener(Class::Tls, 443).unwrap(),
     })?;
     let facts = RequestFacts {
-        host,
+        host: Some(host),
         port: 443,
         method: "POST",
         path,
