@@ -174,7 +174,8 @@ pub struct Flow {
     pub address: Address,
     /// Original destination port, host order.
     pub port: u16,
-    /// Which listener family the socket was sent to: 4 or 6.
+    /// Which listener family the socket was sent to: 4 or 6. Zero: the socket was not redirected
+    /// and may talk within its own namespace.
     pub via: u8,
     /// See [`protocol`].
     pub protocol: u8,
@@ -188,6 +189,27 @@ pub struct Flow {
     pub time: u64,
     /// The task that asked.
     pub process: Process,
+}
+
+impl Flow {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
+        address: [0; 4],
+        port: 0,
+        via: 0,
+        protocol: 0,
+        sandbox: 0,
+        cgroup: 0,
+        cookie: 0,
+        time: 0,
+        process: Process {
+            pid: 0,
+            tgid: 0,
+            uid: 0,
+            gid: 0,
+            comm: [0; COMM_LEN],
+        },
+    };
 }
 
 /// Why a kernel program refused. The numbers are part of the ring buffer's format.
@@ -206,6 +228,8 @@ pub mod refusal {
     pub const PROTOCOL: u8 = 6;
     /// A socket type that the sandbox may not create.
     pub const SOCKET_TYPE: u8 = 7;
+    /// A packet of a socket that no hook has judged, or that would leave the machine.
+    pub const BACKSTOP: u8 = 8;
 }
 
 /// A refusal, as the ring buffer carries it.
@@ -251,8 +275,8 @@ mod userspace {
     )]
     use super::{Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings};
 
-    // SAFETY (all): `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are
-    // a valid value and every byte is initialised.
+    // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
+    // value and every byte is initialised.
     unsafe impl aya::Pod for Settings {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ListenerKey {}

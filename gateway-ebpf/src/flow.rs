@@ -1,21 +1,22 @@
 //! Carries a redirected socket's original destination to the gateway: kept with the socket from
 //! connect() on, and put where `accept()` can find it once the local port is known.
 
-use crate::maps::{FLOWS, SOCKETS, count};
+use crate::maps::{FLOWS, LISTENERS, SETTINGS, SOCKETS, count};
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_TCP_CLOSE, BPF_TCP_SYN_SENT,
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
+        BPF_TCP_CLOSE, BPF_TCP_SYN_SENT, bpf_sock,
     },
     helpers::{
         bpf_get_netns_cookie,
-        generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+        generated::bpf_sk_storage_get,
     },
     programs::{SockAddrContext, SockOpsContext},
 };
 use core::ptr::{addr_of, read_volatile};
-use gateway_common::{Flow, FlowKey, counter, v4_mapped};
+use gateway_common::{Flow, FlowKey, ListenerKey, Listeners, counter, v4_mapped};
 
 /// Keeps `flow` with the socket, over whatever an earlier connect() left. `Err` when the kernel has
 /// no memory for it: then the socket must not be redirected.
@@ -33,19 +34,20 @@ pub fn remember(ctx: &SockAddrContext, mut flow: Flow) -> Result<(), ()> {
 
 /// The record of this socket, if it was redirected.
 #[inline(always)]
-pub fn of(ctx: &SockAddrContext) -> Option<&Flow> {
+pub fn redirected(ctx: &SockAddrContext) -> Option<&Flow> {
     // SAFETY: as above.
-    unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }
+    unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }.filter(|flow| flow.via != 0)
 }
 
-/// Drops the record: this connect() goes elsewhere.
+/// Has any hook let this socket go on? `sk` may be null.
 #[inline(always)]
-pub fn forget(ctx: &SockAddrContext) {
-    // SAFETY: the context's socket is valid while the program runs; deleting nothing is no error.
-    unsafe {
-        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        bpf_sk_storage_delete(core::ptr::from_ref(&SOCKETS).cast_mut().cast(), sk.cast());
+pub fn is_recorded(sk: *mut bpf_sock) -> bool {
+    if sk.is_null() {
+        return false;
     }
+    let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
+    // SAFETY: checked for null, and the caller has it from the kernel.
+    unsafe { !bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).is_null() }
 }
 
 /// TCP connection set-up: the source port is known and the SYN has not left yet.
@@ -71,8 +73,34 @@ pub fn hand_over(ctx: &SockOpsContext) {
                 let _ignored = FLOWS.remove(key);
             }
         }
+        // Servers within a namespace that is the sandbox's own: no address hook sees these sockets.
+        BPF_SOCK_OPS_TCP_LISTEN_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => serve_locally(ctx),
         _ => {}
     }
+}
+
+/// Lets a listening or accepted socket answer, where loopback belongs to the sandbox.
+#[inline(always)]
+fn serve_locally(ctx: &SockOpsContext) {
+    let key = ListenerKey {
+        // SAFETY: the helper takes this program type's context.
+        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        sandbox: SETTINGS.current().sandbox,
+        reserved: 0,
+    };
+    // SAFETY: one flag is read; entries are replaced as a whole.
+    let private = unsafe { LISTENERS.get(key) }
+        .is_some_and(|listeners| listeners.flags & Listeners::PRIVATE != 0);
+    // SAFETY: the kernel passes a valid context; `sk` may be null and is checked.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if !private || sk.is_null() {
+        return;
+    }
+    let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: checked for null. The value starts as zeroes, which is what "local" looks like; without
+    // memory for it there is no record, and the backstop drops what the socket sends.
+    unsafe { bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), create) };
 }
 
 #[inline(always)]
@@ -85,7 +113,7 @@ fn record(ctx: &SockOpsContext) -> Option<(FlowKey, Flow)> {
         }
         let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
         let flow = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Flow>();
-        *flow.as_ref()?
+        *flow.as_ref().filter(|flow| flow.via != 0)?
     };
     let address = if flow.via == 4 {
         // An IPv6 socket talking IPv4 has its address in the IPv4 field too, and only there yet.

@@ -7,13 +7,14 @@
 #![expect(unsafe_code, reason = "kernel contexts and maps are raw pointers")]
 
 mod context;
+mod egress;
 mod flow;
 mod maps;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
-    programs::{SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use context::Destination;
 use gateway_common::Address;
@@ -72,6 +73,11 @@ pub fn postern_sock_create(ctx: SockContext) -> i32 {
     }
 }
 
+#[cgroup_skb(egress)]
+pub fn postern_egress(ctx: SkBuffContext) -> i32 {
+    if egress::may_pass(&ctx) { ALLOW } else { REFUSE }
+}
+
 #[sock_ops]
 pub fn postern_sock_ops(ctx: SockOpsContext) -> u32 {
     flow::hand_over(&ctx);
@@ -86,17 +92,17 @@ type Write = fn(&SockAddrContext, &Address, u16);
 fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write) -> i32 {
     match verdict::outgoing(ctx, &to) {
         Action::Refuse => REFUSE,
-        Action::Local => {
-            flow::forget(ctx);
-            ALLOW
-        }
-        Action::Redirect(flow, port) => {
-            if flow::remember(ctx, flow).is_err() {
-                return REFUSE;
+        Action::Local(flow) => match flow::remember(ctx, flow) {
+            Ok(()) => ALLOW,
+            Err(()) => REFUSE,
+        },
+        Action::Redirect(flow, port) => match flow::remember(ctx, flow) {
+            Ok(()) => {
+                write(ctx, &context::listener(to.spelling), port);
+                ALLOW
             }
-            write(ctx, &context::listener(to.spelling), port);
-            ALLOW
-        }
+            Err(()) => REFUSE,
+        },
     }
 }
 
@@ -104,7 +110,7 @@ fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write) -> i32 {
 #[inline(always)]
 fn answer_from_server(ctx: &SockAddrContext, from: Destination, write: Write) -> i32 {
     if context::is_loopback(&from.address)
-        && let Some(flow) = flow::of(ctx)
+        && let Some(flow) = flow::redirected(ctx)
         && flow.protocol == gateway_common::protocol::UDP
     {
         write(ctx, &flow.address, flow.port);
@@ -115,7 +121,7 @@ fn answer_from_server(ctx: &SockAddrContext, from: Destination, write: Write) ->
 /// getpeername() shows where the client wanted to go, not the listener.
 #[inline(always)]
 fn honest_peer(ctx: &SockAddrContext, write: Write) -> i32 {
-    if let Some(flow) = flow::of(ctx) {
+    if let Some(flow) = flow::redirected(ctx) {
         write(ctx, &flow.address, flow.port);
     }
     ALLOW

@@ -51,6 +51,15 @@ pub fn count(which: u32) {
     }
 }
 
+/// Records a refusal, and counts it whether or not there is room for the record.
+#[inline(always)]
+pub fn emit(event: &Event) {
+    count(counter::REFUSED);
+    if EVENTS.output(event, 0).is_err() {
+        count(counter::EVENTS_LOST);
+    }
+}
+
 /// Cgroup storage that all programs attached to a cgroup share: that is what a key of a bare cgroup
 /// id means to the kernel (Documentation/bpf/map_cgroup_storage.rst). aya-ebpf's own type has the
 /// other key, one value per attach type.

@@ -4,7 +4,7 @@
 
 use crate::{
     context::{self, AF_INET, AF_INET6, Destination, Spelling},
-    maps::{EVENTS, LISTENERS, PORT_SETS, RULES, SETTINGS, count},
+    maps::{LISTENERS, PORT_SETS, RULES, SETTINGS, count, emit},
 };
 use aya_ebpf::{
     EbpfContext,
@@ -40,7 +40,7 @@ pub enum Action {
     /// `EPERM`.
     Refuse,
     /// Untouched: it cannot leave the sandbox's own namespace.
-    Local,
+    Local(Flow),
     /// To the gateway's port.
     Redirect(Flow, u16),
 }
@@ -88,7 +88,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
         let private_loopback = local && listeners.flags & Listeners::PRIVATE != 0;
         match judge(&settings, to, stream) {
             Ok(()) => Ok(tcp),
-            Err(_) if private_loopback => return Action::Local,
+            Err(_) if private_loopback => return Action::Local(Flow { via: 0, ..flow }),
             Err(reason) => Err(reason),
         }
     };
@@ -132,7 +132,7 @@ pub fn socket_type(ctx: &SockContext) -> Result<(), ()> {
             // SAFETY: a helper without arguments.
             time: unsafe { bpf_ktime_get_boot_ns() },
             process,
-            ..EMPTY_FLOW
+            ..Flow::EMPTY
         },
         // SAFETY: the helper takes this program type's context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
@@ -247,29 +247,3 @@ fn refuse(ctx: &SockAddrContext, flow: &Flow, netns: u64, reason: u8) {
         protocol: context::protocol(ctx),
     });
 }
-
-#[inline(always)]
-fn emit(event: &Event) {
-    count(counter::REFUSED);
-    if EVENTS.output(event, 0).is_err() {
-        count(counter::EVENTS_LOST);
-    }
-}
-
-const EMPTY_FLOW: Flow = Flow {
-    address: [0; 4],
-    port: 0,
-    via: 0,
-    protocol: 0,
-    sandbox: 0,
-    cgroup: 0,
-    cookie: 0,
-    time: 0,
-    process: gateway_common::Process {
-        pid: 0,
-        tgid: 0,
-        uid: 0,
-        gid: 0,
-        comm: [0; gateway_common::COMM_LEN],
-    },
-};

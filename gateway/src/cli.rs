@@ -36,7 +36,7 @@ Examples:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Log filter, such as warn, info or gateway=debug [default: warn for exec, info for run]
+    /// Log filter, such as warn, info or gateway=debug [default: error for exec, info elsewhere]
     #[arg(long, global = true, value_name = "FILTER", env = "POSTERN_LOG")]
     log_level: Option<String>,
     /// Log lines for people or for machines

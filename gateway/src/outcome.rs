@@ -50,6 +50,8 @@ pub enum DenyReason {
     ProtocolNotAllowed,
     /// A socket type outside the allowlist.
     SocketTypeNotAllowed,
+    /// A packet of a socket that was never judged, dropped.
+    Backstop,
     /// A connection without a record of where it was meant to go.
     NoOriginalDestination,
     /// The sandbox has as many connections open as it may.
@@ -130,6 +132,11 @@ impl DenyReason {
                 "socket_type_not_allowed",
                 403,
                 "the sandbox may create TCP and UDP sockets",
+            ),
+            Self::Backstop => (
+                "backstop",
+                403,
+                "the socket was not opened under the gateway's control",
             ),
             Self::NoOriginalDestination => (
                 "no_original_destination",
@@ -220,6 +227,7 @@ impl From<RefusalReason> for DenyReason {
             RefusalReason::OwnListener => Self::OwnListener,
             RefusalReason::Protocol => Self::ProtocolNotAllowed,
             RefusalReason::SocketType => Self::SocketTypeNotAllowed,
+            RefusalReason::Backstop => Self::Backstop,
         }
     }
 }

@@ -8,22 +8,20 @@
 )]
 
 pub mod bpf;
+mod mount;
+mod passing;
 
-use std::ffi::{CStr, CString};
+pub use mount::{
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach_mount,
+    clone_mount, mount_setattr,
+};
+pub use passing::receive_with_fds;
+
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_long, c_uint, c_ulong};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
-
-/// `MOUNT_ATTR_*` bits for [`mount_setattr`] (linux/mount.h).
-pub const MOUNT_ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-/// Set-user-id bits and file capabilities are ignored on the mount.
-pub const MOUNT_ATTR_NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
-/// Device nodes cannot be opened on the mount.
-pub const MOUNT_ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
-/// Programs cannot be executed from the mount.
-pub const MOUNT_ATTR_NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 fn check(result: c_long) -> io::Result<c_long> {
     if result < 0 {
@@ -237,83 +235,6 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()>
     Ok(())
 }
 
-/// A detached copy of the mount tree at `path` (relative to `directory` if given; an empty path
-/// means `directory` itself). With `recursive`, what is mounted beneath it comes along.
-///
-/// # Errors
-/// What `open_tree` says: `ENOENT`, `EPERM`, `EINVAL` for a mount that may not be copied.
-pub fn clone_mount(
-    directory: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    recursive: bool,
-) -> io::Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    flags |= libc::AT_EMPTY_PATH.cast_unsigned();
-    if recursive {
-        flags |= libc::AT_RECURSIVE.cast_unsigned();
-    }
-    let directory = directory.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    own(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })
-}
-
-/// Attaches a detached mount tree at `target`, following symbolic links nowhere but in the
-/// directories leading there.
-///
-/// # Errors
-/// What `move_mount` says: `ENOENT`, `EPERM`, `EINVAL`, `ENOTDIR` if one is a file and the other not.
-pub fn attach_mount(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
-    // SAFETY: both paths are NUL-terminated and outlive the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    })?;
-    Ok(())
-}
-
-/// Sets `MOUNT_ATTR_*` bits on the mount at `path` (or of `tree`, if `path` is empty), with
-/// `recursive` on everything mounted beneath it too, all or nothing.
-///
-/// # Errors
-/// What `mount_setattr` says: `EBUSY` if a file is open for writing, `ENOSYS` before Linux 5.12.
-pub fn mount_setattr(
-    tree: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    recursive: bool,
-    set: u64,
-) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let mut flags = libc::AT_EMPTY_PATH.cast_unsigned();
-    if recursive {
-        flags |= libc::AT_RECURSIVE.cast_unsigned();
-    }
-    let tree = tree.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
-    // SAFETY: `path` is NUL-terminated; `attributes` is the struct the kernel expects, with its
-    // size; both outlive the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree,
-            path.as_ptr(),
-            flags,
-            std::ptr::from_ref(&attributes),
-            size_of::<libc::mount_attr>(),
-        )
-    })?;
-    Ok(())
-}
-
 /// Gives the calling process a new, empty session keyring. A kernel without keyrings has none
 /// to share either, and is no error.
 ///
@@ -433,63 +354,17 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
     // SAFETY: the buffer is a u64 and `length` says so; both outlive the call.
-    check(
-        unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_NETNS_COOKIE,
-                (&raw mut cookie).cast(),
-                &raw mut length,
-            )
-        }
-        .into(),
-    )?;
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    check(result.into())?;
     Ok(cookie)
-}
-
-/// Receives one message and the descriptors that came with it (`SCM_RIGHTS`), which are
-/// close-on-exec. Returns the number of bytes: 0 means that the peer is gone.
-///
-/// # Errors
-/// What `recvmsg` says; `InvalidData` if descriptors or bytes were cut off.
-pub fn receive_with_fds(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    at_most: usize,
-) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut slices = [io::IoSliceMut::new(buffer)];
-    let mut space = vec![0_u8; control_space(at_most)];
-    let message = recvmsg::<UnixAddr>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    let mut fds = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            for number in numbers {
-                // SAFETY: the kernel has just installed this descriptor for us through
-                // recvmsg; nothing else in the process knows of it.
-                fds.push(unsafe { OwnedFd::from_raw_fd(number) });
-            }
-        }
-    }
-    if message
-        .flags
-        .intersects(MsgFlags::MSG_CTRUNC | MsgFlags::MSG_TRUNC)
-    {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    Ok((message.bytes, fds))
-}
-
-fn control_space(fds: usize) -> usize {
-    let bytes = c_uint::try_from(fds.saturating_mul(size_of::<RawFd>())).unwrap_or(c_uint::MAX);
-    // SAFETY: CMSG_SPACE is arithmetic on its argument.
-    let space = unsafe { libc::CMSG_SPACE(bytes) };
-    usize::try_from(space).unwrap_or(usize::MAX)
 }
 
 /// Watches a descriptor for readiness. Must be called in a tokio runtime.

@@ -63,7 +63,7 @@ def tries():
     yield "chroot through /proc/1/root", lambda: shell("chroot /proc/1/root true && ls /proc/1/root/root")
     yield "list /proc/1/root", lambda: shell("ls /proc/1/root/")
     yield "list /proc/1/cwd", lambda: shell("ls /proc/1/cwd/")
-    yield "list /proc/1/fd", lambda: shell("ls /proc/1/fd/ | grep .")
+    yield "follow /proc/1/fd", lambda: shell("cat /proc/1/fd/0 < /dev/null || readlink /proc/1/fd/* | grep .")
     yield "read /proc/1/mem", lambda: shell("head -c 1 /proc/1/mem")
     yield "ptrace pid 1", lambda: ptrace(1)
     yield "kill pid 1", lambda: shell("kill -KILL 1 && sleep 0.2 && test ! -d /proc/1")

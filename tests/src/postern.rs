@@ -331,6 +331,7 @@ fn quiet(command: &mut Command) {
     command.env("NO_COLOR", "1");
     for name in [
         "RUST_LOG",
+        "POSTERN_LOG",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",

@@ -243,6 +243,23 @@ fn echo_does_trailers_early_answers_lengths_and_events() -> Result<()> {
         !early.err().contains("100 Continue") && early.err().contains("413"),
         "{early:?}"
     );
+    std::fs::File::create(world.work("upload"))?.set_len(20 << 20)?;
+    for host in ["h1.test", "h2.test"] {
+        let url = format!("https://{host}/early");
+        let early = [
+            "curl",
+            "-s",
+            "-H",
+            "Expect:",
+            "-w",
+            "%{http_code}",
+            "-T",
+            "upload",
+            &url,
+        ];
+        let early = direct(&world, &early)?;
+        assert!(early.out().contains("413"), "{early:?}");
+    }
     let cut = direct(&world, &["curl", "-s", "https://echo.test/cut"])?;
     assert_ne!(cut.code(), 0, "{cut:?}");
     Ok(())

@@ -127,7 +127,7 @@ fn the_client_believes_that_it_talks_to_the_address_it_asked_for() -> Result<()>
             "https://echo.test/",
         ])
         .succeed()?;
-    let connection = done.record("connection", |record| record.host() == "echo.test")?;
+    let connection = done.record("request", |record| record.host() == "echo.test")?;
     assert_eq!(done.out().trim(), connection.destination(), "{done}");
     assert!(
         connection.process("pid").is_some_and(|pid| pid > 0),

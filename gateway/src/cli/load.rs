@@ -6,6 +6,7 @@ use crate::app::Places;
 use crate::policy::{Policy, Severity};
 use crate::store;
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, setrlimit};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -29,8 +30,11 @@ impl Settled {
 }
 
 impl Folders {
-    /// Makes the state folder (root's alone) and finds the secrets folder.
+    /// Makes the state folder (root's alone) and finds the secrets folder. From here on the process
+    /// holds secrets: it leaves no core dump, and nobody but root may look into its memory.
     pub(super) fn settle(&self) -> Result<Settled> {
+        nix::sys::prctl::set_dumpable(false).context("cannot make the process non-dumpable")?;
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot turn core dumps off")?;
         let policy = self
             .policy
             .canonicalize()

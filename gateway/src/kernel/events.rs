@@ -36,6 +36,8 @@ pub enum RefusalReason {
     Protocol,
     /// A socket type outside the allowlist.
     SocketType,
+    /// A packet of a socket that no hook has judged.
+    Backstop,
 }
 
 impl RefusalReason {
@@ -48,6 +50,7 @@ impl RefusalReason {
             refusal::LISTENER => Self::OwnListener,
             refusal::PROTOCOL => Self::Protocol,
             refusal::SOCKET_TYPE => Self::SocketType,
+            refusal::BACKSTOP => Self::Backstop,
             _ => return None,
         })
     }

@@ -7,7 +7,7 @@ use super::maps::{self, RuleSet};
 use crate::policy::KernelRule;
 use crate::sys;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SockOps};
+use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::{ListenerKey, Listeners, PortSet, RuleKey, Settings, counter};
 use std::io;
@@ -86,7 +86,8 @@ fn brief(error: &ProgramError) -> String {
 }
 
 /// Name in the object, kind, and the kernel's attach type (`enum bpf_attach_type`, linux/bpf.h).
-const PROGRAMS: [(&str, Kind, u32); 10] = [
+const PROGRAMS: [(&str, Kind, u32); 11] = [
+    ("postern_egress", Kind::Skb, 1),
     ("postern_sock_create", Kind::Sock, 2),
     ("postern_sock_ops", Kind::SockOps, 3),
     ("postern_connect4", Kind::SockAddr, 10),
@@ -101,6 +102,7 @@ const PROGRAMS: [(&str, Kind, u32); 10] = [
 
 #[derive(Clone, Copy)]
 enum Kind {
+    Skb,
     Sock,
     SockAddr,
     SockOps,
@@ -345,6 +347,11 @@ fn load_program(object: &mut Ebpf, name: &'static str, kind: Kind) -> Result<Own
     };
     let program = object.program_mut(name).ok_or(KernelError::Missing(name))?;
     let fd = match kind {
+        Kind::Skb => {
+            let program: &mut CgroupSkb = program.try_into().map_err(refused)?;
+            program.load().map_err(refused)?;
+            program.fd().map_err(refused)?.as_fd().try_clone_to_owned()
+        }
         Kind::Sock => {
             let program: &mut CgroupSock = program.try_into().map_err(refused)?;
             program.load().map_err(refused)?;

@@ -6,7 +6,6 @@
 //! start, never a weaker sandbox. Names no policy.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
@@ -23,6 +22,7 @@ mod masks;
 mod mounts;
 mod pseudo;
 mod seccomp;
+mod streams;
 mod supervise;
 
 /// The hidden subcommand by which the binary runs as a sandbox's init. Its only argument is
@@ -87,13 +87,15 @@ fn report(control: &mut UnixStream, last: &Event) -> ExitCode {
 }
 
 fn live(control: &mut UnixStream, start: &Start) -> Result<Event, Refusal> {
-    refuse_directories_as_standard_streams()?;
+    streams::check()?;
     let view = mounts::build(start)?;
     for warning in view.warnings {
         plan::send(control, &Event::Warning(warning)).doing(|| "report".into())?;
     }
+    streams::reopen()?;
     sys::join_new_session_keyring().doing(|| "make a session keyring".into())?;
-    let filters = seccomp::filters().doing(|| "compile the system call filter".into())?;
+    let filters =
+        seccomp::filters(&start.plan.identity).doing(|| "compile the system call filter".into())?;
     let signals = supervise::Signals::block().doing(|| "watch for children".into())?;
     sys::ignore_signal(libc::SIGTTOU).doing(|| "ignore SIGTTOU".into())?;
     let terminal = supervise::Terminal::open();
@@ -103,24 +105,4 @@ fn live(control: &mut UnixStream, start: &Start) -> Result<Event, Refusal> {
     identity::give_up(&start.plan.identity)?;
     supervise::run(control, signals, terminal.as_ref(), running)
         .doing(|| "supervise the command".into())
-}
-
-/// A directory as standard input would be a way into the host's mounts (`openat(0, "..")`).
-fn refuse_directories_as_standard_streams() -> Result<(), Refusal> {
-    use nix::sys::stat::{SFlag, fstat};
-    let streams = [fstat(io::stdin()), fstat(io::stdout()), fstat(io::stderr())];
-    for (number, status) in streams.into_iter().enumerate() {
-        let Ok(status) = status else {
-            return Err(Refusal(format!(
-                "descriptor {number} is closed: redirect it from or to /dev/null instead"
-            )));
-        };
-        let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
-        if kind == SFlag::S_IFDIR {
-            return Err(Refusal(format!(
-                "descriptor {number} is a directory, which would lead out of the sandbox"
-            )));
-        }
-    }
-    Ok(())
 }

@@ -12,6 +12,8 @@
 //! - The command has no capability over any namespace it is in; set-user-id programs give it
 //!   none; hardware, the kernel's settings and log, keyrings, eBPF, io_uring, and sockets other than
 //!   Unix, TCP, UDP and netlink ones are out of reach.
+//! - It leaves no set-user-id or set-group-id file behind, and as root no file with capabilities. (The price:
+//!   `chmod g+s` fails on folders too, and root has no extended attributes.)
 //! - Whatever becomes of the gateway, the sandbox dies with it (parent-death signal, and the
 //!   [`janitor`], which also cleans up).
 //! - A step that fails is a refusal to start.
@@ -22,6 +24,8 @@
 //!   for the masks. Run the command as a user who may not read them (`--user`).
 //! - Trust in the work folder afterwards: hooks, build scripts and configuration written there run with your
 //!   rights when *you* run them.
+//! - Named pipes of the host outside those places can be opened, files locked, folders watched, as far as the
+//!   identity may.
 //! - Unix sockets of the host that appear outside `/run`, `/tmp` and the home directory after the
 //!   start, or that belong to another network namespace, can be connected to, as far as the identity
 //!   may. Abstract ones are out of reach in a private network only.

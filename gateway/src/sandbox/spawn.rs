@@ -80,6 +80,7 @@ pub struct Running {
     orders: OwnedWriteHalf,
     events: mpsc::Receiver<io::Result<Event>>,
     terminal: Terminal,
+    forwarded: Forwarded,
     /// What is less than was asked for, to be told before the command's own output.
     pub warnings: Vec<String>,
 }
@@ -175,9 +176,15 @@ impl Init {
 
     /// Has the sandbox built and the command started; returns once its exec has succeeded.
     ///
+    /// From here on this process no longer reacts by itself to SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1,
+    /// SIGUSR2, SIGWINCH and SIGTSTP, for good, as tokio's handlers stay installed: they are kept for
+    /// [`Running::supervise`] to pass on.
+    ///
     /// # Errors
     /// [`SpawnError::Refused`] with the reason if anything at all could not be done.
     pub async fn start(mut self, plan: Plan) -> Result<Running, SpawnError> {
+        // Before the command can run and somebody can mean it.
+        let forwarded = Forwarded::listen()?;
         let terminal = Terminal::of_caller();
         let order = Order::Start(Box::new(Start {
             plan,
@@ -210,6 +217,7 @@ impl Init {
             orders,
             events,
             terminal,
+            forwarded,
             warnings,
         })
     }
@@ -240,16 +248,12 @@ impl Running {
     /// Sees the command through: passes on the signals this process gets, stops when the command is
     /// stopped and has it go on afterwards, lends it the terminal, and takes the terminal back.
     ///
-    /// Terminates this process's default reactions to the signals concerned (SIGHUP, SIGINT, SIGQUIT,
-    /// SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP) for good, as tokio's handlers stay installed.
-    ///
     /// # Errors
     /// [`SpawnError::Vanished`] if the init was killed from outside.
     pub async fn supervise(mut self) -> Result<Outcome, SpawnError> {
-        let mut forwarded = Forwarded::listen()?;
         let outcome = loop {
             tokio::select! {
-                event = self.event() => match event? {
+                event = self.events.recv() => match event.transpose()? {
                     Some(Event::Exited(code)) => break Ok(Outcome::Exited(code)),
                     Some(Event::Signaled(number)) => break Ok(Outcome::Signaled(number)),
                     Some(Event::Failed { status, message }) => {
@@ -259,7 +263,7 @@ impl Running {
                     Some(Event::Continued | Event::Started | Event::Warning(_)) => {}
                     None => break Err(SpawnError::Vanished),
                 },
-                number = forwarded.next() => {
+                number = self.forwarded.next() => {
                     // The command's end may have come first, which the next event tells.
                     self.signal(number).await.ok();
                 }
@@ -372,6 +376,7 @@ fn host_sockets() -> Vec<PathBuf> {
 }
 
 /// The signals that are the command's business.
+#[derive(Debug)]
 struct Forwarded(Vec<(i32, tokio::signal::unix::Signal)>);
 
 impl Forwarded {

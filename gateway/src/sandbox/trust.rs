@@ -5,7 +5,7 @@
 //! All of it is public. Private keys are unknown here, and so is which hosts get terminated.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -278,16 +278,11 @@ fn certificates(pem: &str) -> Vec<Vec<u8>> {
 }
 
 /// The value of `JAVA_TOOL_OPTIONS` in an environment, for [`environment`].
-pub fn java_options<'a, K: AsRef<OsStr>, V: AsRef<OsStr> + 'a>(
-    variables: impl IntoIterator<Item = &'a (K, V)>,
-) -> Option<&'a str>
-where
-    K: 'a,
-{
+pub fn java_options(variables: &[(OsString, OsString)]) -> Option<&str> {
     variables
-        .into_iter()
-        .find(|(name, _)| name.as_ref() == "JAVA_TOOL_OPTIONS")
-        .and_then(|(_, value)| value.as_ref().to_str())
+        .iter()
+        .find(|(name, _)| name == "JAVA_TOOL_OPTIONS")
+        .and_then(|(_, value)| value.to_str())
 }
 
 #[cfg(test)]

@@ -19,6 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("sockets of the host refuse", host_sockets),
     ("device nodes cannot be made", device_nodes),
     ("set-user-id programs give nothing", set_user_id),
+    ("nothing privileged is left behind", privileged_files),
+    (
+        "a kernel file system in the work folder is taken out",
+        kernel_file_system_at_work,
+    ),
     ("chroot leads nowhere", chroot),
     (
         "a directory as standard input is refused",
@@ -342,6 +347,55 @@ fn set_user_id() {
         .shell("./sh -p -c 'id -u'; grep '^CapBnd' /proc/self/status");
     assert!(!out.starts_with("0\n"), "{out}");
     assert!(out.contains("0000000000000000"), "{out}");
+}
+
+fn privileged_files() {
+    must_fail(&[
+        "cp /bin/true t && chmod u+s t",
+        "cp /bin/true t && chmod 2755 t",
+        "install -m 4755 /bin/true t",
+        "cp /bin/true t && chmod 4755 /proc/self/fd/3 3<t",
+        "find . -perm /6000 | grep .",
+        "chmod 000 /dev/null",
+    ]);
+    // creat, open and openat of a set-user-id file, and with what O_TMPFILE is; by number, for there is no
+    // program for it. The path is a null pointer: EFAULT would mean that the filter let it through.
+    let create = i64::from(libc::O_CREAT | libc::O_WRONLY);
+    let temporary = i64::from(libc::O_TMPFILE | libc::O_WRONLY);
+    let script: String = [create, temporary]
+        .iter()
+        .map(|flags| {
+            format!(
+                "$PROBE call {} -100 0 {flags} {}\n",
+                libc::SYS_openat,
+                0o4755
+            )
+        })
+        .collect();
+    let plain = format!("$PROBE call {} -100 0 {create} {}", libc::SYS_openat, 0o755);
+    let newer = format!("$PROBE call {} -100 0 0 0", libc::SYS_openat2);
+    as_each(&format!("{script}\n{plain}\n{newer}"), |out| {
+        let answers: Vec<i32> = out.lines().map(|line| line.parse().unwrap()).collect();
+        let expected = [libc::EPERM, libc::EPERM, libc::EFAULT, libc::ENOSYS];
+        assert_eq!(answers, expected);
+    });
+    let work = folder();
+    let out = Sandbox::in_folder(work.path()).shell(&format!(
+        "cp /bin/true t; setcap cap_sys_admin+ep t && echo ESCAPED; $PROBE call {} 1 0 0 0 0",
+        libc::SYS_fsetxattr
+    ));
+    assert_eq!(out, format!("{}\n", libc::EOPNOTSUPP));
+}
+
+fn kernel_file_system_at_work() {
+    let work = folder();
+    for kind in ["proc", "sysfs", "devtmpfs", "cgroup2"] {
+        let script = format!("mkdir -p fs; mount -t {kind} none fs && exec \"$@\"");
+        let out = Sandbox::in_folder(work.path())
+            .under(&["unshare", "-m", "sh", "-c", &script, "sh"])
+            .shell("ls -A fs | wc -l; unshare -Urmpf mount -t proc none /mnt && echo ESCAPED");
+        assert_eq!(out, "0\n", "{kind}");
+    }
 }
 
 fn chroot() {

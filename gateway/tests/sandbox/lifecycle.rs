@@ -32,8 +32,14 @@ pub(crate) const TESTS: &[Test] = &[
         "an interrupt typed at the terminal reaches the command alone",
         typed_interrupt,
     ),
-    ("a stopped command stops its job and goes on with it", stopped_together),
-    ("a stopped command that nobody could resume goes on", stopped_alone),
+    (
+        "a stopped command stops its job and goes on with it",
+        stopped_together,
+    ),
+    (
+        "a stopped command that nobody could resume goes on",
+        stopped_alone,
+    ),
     ("by hand the init refuses to run", init_by_hand),
 ];
 

@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("trust is where clients look for it", trust_is_laid),
     ("the resolver is the gateway's", resolver),
+    (
+        "the resolver is the gateway's behind a link into /run",
+        resolver_behind_link,
+    ),
     ("devices are functions only", devices),
     ("a shared network is the host's", shared_network),
 ];
@@ -245,6 +249,27 @@ fn trust_is_laid() {
     assert!(out.contains("read-only"), "{out}");
 }
 
+fn resolver_behind_link() {
+    let work = folder();
+    let runtime = format!("/run/postern-resolve-{}", std::process::id());
+    let etc = folder_in(Path::new("/opt"));
+    // A copy of /etc whose resolv.conf is a link, as systemd-resolved has it: alive, and dangling.
+    for make in [
+        format!("mkdir {runtime}; echo host > {runtime}/stub.conf"),
+        "true".into(),
+    ] {
+        let script = format!(
+            "{make}; cp -a /etc/. {0}; ln -sf ..{runtime}/stub.conf {0}/resolv.conf; \
+             mount --bind {0} /etc; \"$@\"; status=$?; rm -rf {runtime}; exit $status",
+            etc.path().display()
+        );
+        let out = Sandbox::in_folder(work.path())
+            .under(&["unshare", "-m", "sh", "-c", &script, "sh"])
+            .shell("cat /etc/resolv.conf; readlink /etc/resolv.conf");
+        assert_eq!(out, format!("{RESOLVER}..{runtime}/stub.conf\n"));
+    }
+}
+
 fn resolver() {
     let work = folder();
     let out =
@@ -255,8 +280,9 @@ fn resolver() {
 fn devices() {
     let work = folder();
     let out = Sandbox::in_folder(work.path()).shell(
-        "find /dev -type b; find /dev -type c | sort | tr '\\n' ' '; \
-         echo; head -c 4 /dev/urandom | wc -c; echo x > /dev/null && echo y; ls /dev/mem /dev/kvm",
+        "for f in $(find /dev); do test -b $f && echo BLOCK; test -c $f && test ! -L $f && printf '%s ' $f; done; \
+         echo; head -c 4 /dev/urandom | wc -c; echo x > /dev/null && echo y; ls /dev/mem /dev/kvm; \
+         chmod 600 /dev/null && echo CHANGED; chmod 600 /dev/stdin && echo CHANGED; true",
     );
     let mut lines = out.lines();
     let found = lines.next().unwrap();

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use hyper::header::{HeaderValue, TRAILER};
+use hyper::header::{EXPECT, HeaderValue, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::body::{Body, generated, json as answer, plain, streamed, whole};
@@ -38,7 +38,14 @@ impl Service for Echo {
         };
         match what {
             "ws" => return websocket::upgrade(request),
-            "early" => return plain(StatusCode::PAYLOAD_TOO_LARGE, "no more, please\n"),
+            "early" => {
+                if !request.headers().contains_key(EXPECT) {
+                    // Reads on, as servers do: closing at once would reset the connection, and the
+                    // client might never see the answer.
+                    tokio::spawn(async move { drop(record.read(request.into_body()).await) });
+                }
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, "no more, please\n");
+            }
             _ => {}
         }
         if let Err(error) = record.read(request.into_body()).await {

@@ -63,10 +63,10 @@ pub(super) fn lay(
     if fs::symlink_metadata(var_tmp).is_ok_and(|status| status.is_dir()) {
         empty(scratch, "var-tmp", var_tmp)?;
     }
-    if let Some(home) = home.filter(|home| wants_layer(home, writable)) {
-        if let Err(Refusal(why)) = overlay(scratch, "home", home) {
-            warnings.push(format!("{} stays read-only: {why}", home.display()));
-        }
+    if let Some(home) = home.filter(|home| wants_layer(home, writable))
+        && let Err(Refusal(why)) = overlay(scratch, "home", home)
+    {
+        warnings.push(format!("{} stays read-only: {why}", home.display()));
     }
     Ok(())
 }

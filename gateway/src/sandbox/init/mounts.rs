@@ -273,13 +273,13 @@ fn why_not_writable(path: &Path, home: Option<&Path>, named: bool) -> Option<Str
     if path.parent().is_none() {
         return Some("it is the root of the file system".into());
     }
-    if let Some(home) = home.filter(|home| home.starts_with(path)) {
-        if home != path || !named {
-            let is = if home == path { "is" } else { "contains" };
-            return Some(format!(
-                "it {is} the home directory, start-up files and all"
-            ));
-        }
+    if let Some(home) = home.filter(|home| home.starts_with(path))
+        && (home != path || !named)
+    {
+        let is = if home == path { "is" } else { "contains" };
+        return Some(format!(
+            "it {is} the home directory, start-up files and all"
+        ));
     }
     let contains = SYSTEM
         .iter()

@@ -69,7 +69,7 @@ const STACKED: usize = 64;
 #[derive(Debug)]
 pub(super) struct Devices {
     nodes: Vec<(&'static str, OwnedFd)>,
-    /// The terminal of standard input.
+    /// The terminal of the standard streams.
     console: Option<OwnedFd>,
 }
 
@@ -87,6 +87,8 @@ impl Devices {
             }
         }
         let console = nix::unistd::ttyname(std::io::stdin())
+            .or_else(|_| nix::unistd::ttyname(std::io::stdout()))
+            .or_else(|_| nix::unistd::ttyname(std::io::stderr()))
             .ok()
             .and_then(|path| copy(&path, false).ok());
         Ok(Self { nodes, console })
@@ -249,7 +251,8 @@ pub(super) fn dev(devices: &Devices) -> Result<(), Refusal> {
         mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some(options)).doing(doing)
     };
     tmpfs(dev, "mode=755,size=64k")?;
-    let device = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+    // Read-only, or root could change the mode of the host's nodes. Devices can be written to all the same.
+    let device = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
     for (name, node) in &devices.nodes {
         attach(node.as_fd(), &dev.join(name), device, false)?;
     }

@@ -1,6 +1,7 @@
 //! The system call filter of the command and all its descendants. It answers with errors and kills
 //! nothing, but for programs of another architecture. It takes away what the namespaces
-//! and capabilities leave: odd socket families, io_uring, typing into the terminal, keyrings, eBPF.
+//! and capabilities leave: odd socket families, io_uring, typing into the terminal, keyrings, eBPF,
+//! and files in the work folder that give their owner's rights to others of the host.
 //!
 //! Knows no addresses: a filter cannot look behind pointers, so `connect` is not its business.
 
@@ -11,6 +12,8 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch,
 };
+
+use crate::sandbox::identity::Identity;
 
 #[cfg(target_arch = "x86_64")]
 const ARCH: TargetArch = TargetArch::x86_64;
@@ -49,14 +52,48 @@ const FORBIDDEN: [c_long; 28] = [
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
 ];
-/// io_uring runs other system calls beside the filter; clone3 has its flags where the filter cannot
-/// look, and every libc falls back to clone.
-const ABSENT: [c_long; 4] = [
+/// io_uring runs other system calls beside the filter; clone3 and openat2 have their flags and modes where
+/// the filter cannot look, and programs fall back to clone and openat.
+const ABSENT: [c_long; 5] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_clone3,
+    libc::SYS_openat2,
 ];
+/// Extended attributes hold file capabilities. Those set by root of our user namespace would count
+/// for everybody on the host, its root being the host's by number.
+const ATTRIBUTES: [c_long; 4] = [
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SETXATTRAT,
+];
+const SETXATTRAT: c_long = 463; // asm-generic/unistd.h and x86's table, Linux 6.13
+const FCHMODAT2: c_long = 452; // the same, Linux 6.6
+/// Calls that set a file's mode, and which argument it is.
+const MODE_SETTERS: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+];
+/// Calls that set it if they create the file, and which argument is their flags; the mode is next.
+const OPENERS: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+    (libc::SYS_openat, 2),
+];
+/// The set-user-id and set-group-id bits.
+const PRIVILEGED_MODES: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
+/// Flags with which an opener creates a file. Without one of them the mode is whatever was in the register.
+const CREATING: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 /// Typing into the caller's terminal, and the console's paste buffer.
 const TERMINAL_REQUESTS: [libc::Ioctl; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
@@ -85,7 +122,7 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The programs to install, in this order. One answers with one error number, hence several; the
 /// kernel takes the most severe answer, and of several errors the last installed one's.
-pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
+pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendError> {
     let unconditional =
         |calls: &[c_long]| -> Rules { calls.iter().map(|call| (*call, Vec::new())).collect() };
 
@@ -99,6 +136,9 @@ pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
     for call in [libc::SYS_clone, libc::SYS_unshare] {
         let flag = word(libc::CLONE_NEWCGROUP);
         forbidden.insert(call, vec![rule(vec![masked(0, flag, flag)?])?]);
+    }
+    for (call, rules) in privileged_modes()? {
+        forbidden.insert(call, rules);
     }
     let mut raw = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
@@ -131,8 +171,32 @@ pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
         program(foreign, libc::EAFNOSUPPORT)?,
         program(unconditional(&ABSENT), libc::ENOSYS)?,
     ];
+    if matches!(identity, Identity::NamespaceRoot { .. }) {
+        programs.push(program(unconditional(&ATTRIBUTES), libc::EOPNOTSUPP)?);
+    }
     programs.extend(x32());
     Ok(programs)
+}
+
+/// What would leave a program on the host that runs with its owner's rights whoever starts it.
+fn privileged_modes() -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
+    for bit in PRIVILEGED_MODES.map(u64::from) {
+        for &(call, mode) in MODE_SETTERS {
+            let set = rule(vec![masked(mode, bit, bit)?])?;
+            rules.entry(call).or_default().push(set);
+        }
+        for &(call, flags) in OPENERS {
+            for creating in CREATING.map(word) {
+                let set = vec![
+                    masked(flags, creating, creating)?,
+                    masked(flags + 1, bit, bit)?,
+                ];
+                rules.entry(call).or_default().push(rule(set)?);
+            }
+        }
+    }
+    Ok(rules)
 }
 
 fn program(rules: Rules, error: i32) -> Result<BpfProgram, BackendError> {

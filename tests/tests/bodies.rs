@@ -1,0 +1,131 @@
+//! Bodies stream: event by event, however long, with no more memory than a short one needs, and
+//! as slowly as their reader wants them.
+#![allow(
+    clippy::print_stdout,
+    reason = "a measurement is shown with the test that made it"
+)]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use e2e::{World, digest, postern};
+
+#[test]
+fn events_arrive_one_by_one() -> Result<()> {
+    let world = World::new()?;
+    for flag in ["--http1.1", "--http2"] {
+        let done = world
+            .curl(&["-N", flag, "https://echo.test/sse/5/300"])
+            .succeed()?;
+        let at: Vec<Duration> = done
+            .ended
+            .stdout
+            .iter()
+            .filter(|line| line.text.starts_with("data:"))
+            .map(|line| line.at)
+            .collect();
+        assert_eq!(at.len(), 5, "{done}");
+        for pair in at.windows(2) {
+            let gap = pair[1] - pair[0];
+            assert!(gap > Duration::from_millis(150), "{flag}: {at:?}");
+            assert!(gap < Duration::from_millis(900), "{flag}: {at:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_long_upload_needs_no_more_memory_than_a_short_one() -> Result<()> {
+    let world = World::new()?;
+    let mib = if postern::is_release() { 1024 } else { 256 };
+    let mut peaks = Vec::new();
+    for (number, flag) in [(1, "--http1.1"), (mib, "--http1.1"), (mib, "--http2")] {
+        let length = number * 1024 * 1024;
+        std::fs::File::create(world.work("upload"))?.set_len(length)?;
+        let upload = [
+            flag,
+            "--max-time",
+            "120",
+            "-T",
+            "upload",
+            "https://echo.test/upload",
+        ];
+        let (done, peak) = watched(world.curl(&upload).deadline(Duration::from_secs(150)))?;
+        assert_eq!(done.code(), 0, "{done}");
+        assert_eq!(done.json()?["body"]["length"], length, "{done}");
+        println!(
+            "{number} MiB, {flag}: peak {peak} KiB in {:?}",
+            done.ended.elapsed
+        );
+        assert!(peak > 0, "the gateway's memory was never seen");
+        peaks.push(peak);
+    }
+    assert!(
+        peaks[1] < peaks[0] + SLACK && peaks[2] < peaks[0] + SLACK,
+        "{peaks:?} KiB"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_long_download_arrives_whole() -> Result<()> {
+    let world = World::new()?;
+    for flag in ["--http1.1", "--http2"] {
+        let fetch = format!("curl -s {flag} https://echo.test/bytes/50000000 | sha256sum");
+        let done = world.exec(["sh", "-c", &fetch]).succeed()?;
+        let pattern: Vec<u8> = (0..50_000_000).map(e2e::mock::body::pattern).collect();
+        assert!(
+            done.out().starts_with(&digest::sha256(&pattern)),
+            "{flag}: {done}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_slow_reader_holds_the_writer_back() -> Result<()> {
+    let world = World::new()?;
+    // 400 MB at 2 MB/s: whoever buffers, shows.
+    let url = "https://echo.test/bytes/400000000";
+    let slow = [
+        "--limit-rate",
+        "2M",
+        "--max-time",
+        "4",
+        "-o",
+        "/dev/null",
+        url,
+    ];
+    let (_, slow) = watched(world.curl(&slow))?;
+    let (_, quick) = watched(world.curl(&["-o", "/dev/null", "https://echo.test/bytes/1"]))?;
+    println!("peak {slow} KiB against {quick} KiB");
+    assert!(slow < quick + SLACK, "{slow} KiB against {quick} KiB");
+    Ok(())
+}
+
+/// Buffers and the allocator's slack, in KiB, but no part of a body's size.
+const SLACK: u64 = 32 * 1024;
+
+/// Runs `exec` and gives the peak of its gateway's memory in KiB, which is the process's own.
+fn watched(exec: postern::Exec) -> Result<(postern::Done, u64)> {
+    let running = exec.start()?;
+    let pid = running.process.id()?.as_raw();
+    let mut peak = 0;
+    // A process that has ended and not been waited for has no memory to tell of.
+    while let Some(found) = peak_memory(pid) {
+        peak = peak.max(found);
+        std::thread::sleep(Duration::from_millis(20));
+        anyhow::ensure!(
+            running.process.elapsed() < Duration::from_secs(150),
+            "it hangs"
+        );
+    }
+    Ok((running.wait()?, peak))
+}
+
+/// VmHWM, in KiB.
+fn peak_memory(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,196 @@
+//! Whatever a client says about credentials and names, the real credential goes to the host that
+//! the policy means, exactly once, and nowhere else.
+
+use anyhow::Result;
+use e2e::World;
+
+#[test]
+fn whatever_the_client_says_the_real_credential_arrives_exactly_once() -> Result<()> {
+    let world = World::new()?;
+    let own: [&[&str]; 7] = [
+        &[],
+        &["x-api-key: mine"],
+        &["x-api-key: mine", "x-api-key: mine too"],
+        &["X-API-KEY: mine", "x-Api-Key: mine too"],
+        &["x-api-key: mine", "Connection: x-api-key"],
+        &[
+            "Authorization: Basic bWluZQ==",
+            "authorization: Bearer mine",
+        ],
+        &["x-api-key;", "Connection: close, Authorization"],
+    ];
+    for flag in ["--http1.1", "--http2"] {
+        for headers in own {
+            let mut arguments = vec![flag, "--fail", "-o", "/dev/null"];
+            for header in headers {
+                arguments.extend(["-H", header]);
+            }
+            let path = "https://injected.test/once";
+            arguments.push(path);
+            world.curl(&arguments).succeed()?;
+        }
+    }
+    let all = world.mocks.echo.seen().of("/once");
+    assert_eq!(all.len(), 14);
+    for seen in all {
+        let bearer = format!("Bearer {}", world.keys.injected);
+        assert_eq!(
+            seen.header("x-api-key"),
+            [&world.keys.injected],
+            "{seen:#?}"
+        );
+        assert_eq!(seen.header("authorization"), [bearer.as_str()], "{seen:#?}");
+        assert_eq!(seen.occurrences("mine"), 0, "{seen:#?}");
+        assert_eq!(seen.occurrences("bWluZQ=="), 0, "{seen:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_missing_secret_is_503_and_nothing_goes_upstream() -> Result<()> {
+    let world = World::new()?;
+    let done = world
+        .curl(&["-i", "https://missing.test/missing"])
+        .succeed()?;
+    let answer = done.out().to_lowercase();
+    assert!(
+        answer
+            .lines()
+            .next()
+            .is_some_and(|line| line.contains(" 503")),
+        "{done}"
+    );
+    assert!(answer.contains("application/problem+json"), "{done}");
+    assert!(world.mocks.echo.seen().of("/missing").is_empty());
+    let denied = done.record("denied", |_| true)?;
+    assert_eq!(denied.host(), "missing.test");
+    assert!(denied.reason().contains("secret"), "{}", denied.0);
+    Ok(())
+}
+
+#[test]
+fn trace_is_refused_where_it_would_tell_the_credential() -> Result<()> {
+    let world = World::new()?;
+    for flag in ["--http1.1", "--http2"] {
+        let done = world
+            .curl(&[
+                flag,
+                "-X",
+                "TRACE",
+                "-w",
+                "\n%{http_code}",
+                "https://injected.test/trace",
+            ])
+            .run()?;
+        let out = done.out();
+        let status = out.trim_end().lines().last().unwrap_or_default();
+        assert!(["403", "405", "501"].contains(&status), "{done}");
+        assert!(!out.contains(&world.keys.injected), "{done}");
+        assert!(!done.records("denied").is_empty(), "{done}");
+    }
+    assert!(world.mocks.echo.seen().of("/trace").is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_path_outside_the_route_s_endpoints_is_403_and_carries_no_key() -> Result<()> {
+    let world = World::new()?;
+    for path in [
+        "/v1/files",
+        "/v1/messages/../files",
+        "/v1/messages%2f..%2ffiles",
+        "/",
+    ] {
+        let url = format!("https://api.anthropic.com{path}");
+        let done = world
+            .curl(&[
+                "--path-as-is",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-d",
+                "{}",
+                &url,
+            ])
+            .run()?;
+        let status = done.out().trim().to_owned();
+        assert!(["403", "400"].contains(&status.as_str()), "{path}: {done}");
+        assert!(!done.records("denied").is_empty(), "{done}");
+    }
+    assert!(world.mocks.anthropic.seen().all().is_empty());
+    Ok(())
+}
+
+#[test]
+fn plain_http_passes_where_a_rule_names_its_port_and_never_with_a_credential() -> Result<()> {
+    let world = World::new()?;
+    let done = world.curl(&["http://echo.test/plain"]).succeed()?;
+    assert_eq!(done.json()?["path"], "/plain");
+    let request = done.record("request", |_| true)?;
+    assert_eq!((request.host(), request.status()), ("echo.test", Some(200)));
+    let done = world
+        .curl(&[
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "http://injected.test/plain",
+        ])
+        .run()?;
+    assert_eq!(done.out().trim(), "403", "{done}");
+    let seen = world.mocks.plain.seen();
+    assert_eq!(seen.of("/plain").len(), 1);
+    assert_eq!(seen.occurrences(&world.keys.injected), 0);
+    Ok(())
+}
+
+#[test]
+fn an_authority_that_is_not_the_server_name_is_misdirected() -> Result<()> {
+    let world = World::new()?;
+    for host in [
+        "wiki.local",
+        "foreign.test",
+        "injected.test",
+        "echo.test.foreign.test",
+    ] {
+        let header = format!("Host: {host}");
+        for flag in ["--http1.1", "--http2"] {
+            let done = world
+                .curl(&[
+                    flag,
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    "-H",
+                    &header,
+                    "https://echo.test/fronted",
+                ])
+                .run()?;
+            assert_eq!(done.out().trim(), "421", "{flag}, {host}: {done}");
+            let denied = done.record("denied", |_| true)?;
+            assert_eq!(denied.stage(), "http", "{}", denied.0);
+        }
+    }
+    assert!(world.mocks.echo.seen().of("/fronted").is_empty());
+    assert!(world.mocks.wiki.seen().all().is_empty());
+    // One and the same name, however it is written.
+    for host in ["echo.test:443", "ECHO.test", "echo.test."] {
+        let header = format!("Host: {host}");
+        let done = world
+            .curl(&[
+                "--http1.1",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-H",
+                &header,
+                "https://echo.test/same",
+            ])
+            .succeed()?;
+        assert_eq!(done.out().trim(), "200", "{host}: {done}");
+    }
+    Ok(())
+}

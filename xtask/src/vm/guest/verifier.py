@@ -1,0 +1,91 @@
+#!/usr/bin/python3
+"""Has the gateway load all its programs into this kernel and reports, a line a program, whether the verifier took it,
+how many instructions it has and how many the verifier looked at. Speaks as libtest does."""
+
+import glob
+import json
+import os
+import subprocess
+import sys
+import time
+
+PATIENCE = 120
+
+
+def main():
+    policy, expected = sys.argv[1], sys.argv[2:]
+    error = open("/postern/results/verifier.gateway", "w+")
+    gateway = subprocess.Popen(
+        [os.environ["POSTERN_BIN"], "--log-level", "debug", "exec", "--policy", policy, "--", "sleep", "600"],
+        stderr=error,
+    )
+    begun = time.monotonic()
+    programs = []
+    while gateway.poll() is None and time.monotonic() - begun < PATIENCE:
+        programs = [program for program in loaded() if program["name"].startswith("postern_")]
+        if len(programs) >= len(expected) and attached():
+            break
+        time.sleep(0.5)
+    verified, attach = verified_instructions(), attached()
+    failed = 0
+    left = list(programs)
+    print(f"running {len(expected)} tests")
+    for name in expected:
+        # The kernel keeps fifteen bytes of a name; bpftool gives all of it where it finds type information.
+        found = next((p for p in left if p["name"] == name), None)
+        found = found or next((p for p in left if p["name"] == name[:15]), None)
+        if found is None:
+            failed += 1
+            print(f"test {name} ... FAILED")
+            continue
+        left.remove(found)
+        number = found["id"]
+        print(f"test {name} ... ok")
+        print(
+            f"program {name} instructions={found['bytes_xlated'] // 8} verified={verified.get(number, 'unknown')} "
+            f"native_bytes={found.get('bytes_jited', 0)} attached={attach.get(number, 'no')}"
+        )
+    gateway.terminate()
+    gateway.wait()
+    if failed:
+        error.seek(0)
+        lines = [line.rstrip() for line in error if " DEBUG " not in line]
+        print("the gateway said:", *lines[-15:], sep="\n    ")
+    print(f"test result: {'FAILED' if failed else 'ok'}. {len(expected) - failed} passed; {failed} failed; 0 ignored")
+    return 1 if failed else 0
+
+
+def bpftool(*arguments):
+    said = subprocess.run(["bpftool", "-j", *arguments], capture_output=True, text=True)
+    try:
+        return json.loads(said.stdout)
+    except ValueError:
+        return []
+
+
+def loaded():
+    programs = bpftool("prog", "show")
+    return [p for p in programs if "name" in p] if isinstance(programs, list) else []
+
+
+def attached():
+    """Program number to the hook it is attached at."""
+    groups = bpftool("cgroup", "tree")
+    groups = groups if isinstance(groups, list) else []
+    return {p["id"]: p["attach_type"] for group in groups for p in group.get("programs", [])}
+
+
+def verified_instructions():
+    """Program number to the instructions that the verifier went through (Linux 5.16 and later tell it)."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*/fdinfo/*"):
+        try:
+            fields = dict(line.split(":", 1) for line in open(path) if ":" in line)
+        except OSError:
+            continue
+        if "prog_id" in fields and "verified_insns" in fields:
+            found[int(fields["prog_id"])] = int(fields["verified_insns"])
+    return found
+
+
+sys.exit(main())
