@@ -1,8 +1,8 @@
 //! The command line: arguments in, one [`Invocation`] or a usage error out.
 //! It refuses to know what the commands do beyond their help.
 
-use crate::Failure;
 use crate::setup::Route;
+use crate::{Failure, vm};
 
 const HELP: &str = "\
 cargo xtask: set up, build, show and test Postern
@@ -23,6 +23,18 @@ Commands:
   fuzz    Fuzz the pure parsers (needs a nightly toolchain and cargo-fuzz)
           [TARGET]                one target; otherwise each in turn
           --seconds N             for so long each (default 60)
+  vm      Guests of every kernel that users run, made and booted here (needs root and Debian)
+          test                    the verifier's view and the end-to-end suites, in a guest each
+          --kernel LIST           6.1 (default), 6.12, 7.3, 5.10, host, or all: host and every supported one
+          --suite LIST            only these suites; --filter TEXT only tests with TEXT in their names
+          --lsm on|off            with or without BPF's LSM hooks (default on)
+          --wan                   40 ms there and back, one packet in a hundred lost
+          --keep                  leave the guest's disks in target/vm
+          shell                   a prompt with postern, the example policies and `demo`
+          --kernel K --lsm on|off as above; `-- COMMAND` runs one command instead
+          box [--kernel K]        a Vagrant box for libvirt, in target/vm
+          vagrant [--kernel K]    bring that box up with vagrant/ and try the gateway in it
+          list                    the kernels and where they come from
   help    This text
 
 Examples:
@@ -30,6 +42,8 @@ Examples:
   sudo -E env \"PATH=$PATH\" cargo xtask demo
   cargo xtask test --only fmt --only clippy
   cargo xtask fuzz client_hello --seconds 600
+  cargo xtask vm test --kernel 6.1,7.3 --suite verifier
+  cargo xtask vm shell -- demo
 
 Exit codes: 0 everything worked, 1 a step failed, 2 the command line makes no sense.
 Colours: off when standard output is no terminal, or with NO_COLOR=1.
@@ -60,6 +74,7 @@ pub(crate) enum Invocation {
         target: Option<String>,
         seconds: u32,
     },
+    Vm(vm::Order),
 }
 
 /// Parses what follows the program's name. Without anything it asks for help, which is a usage error to a script.
@@ -69,8 +84,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         return Err(Failure::usage(format!("no command given\n\n{HELP}")));
     };
     let mut rest: Vec<String> = arguments.collect();
+    // What follows `--` is somebody else's.
     if rest
         .iter()
+        .take_while(|argument| *argument != "--")
         .any(|argument| argument == "--help" || argument == "-h")
     {
         return Ok(Invocation::Help(HELP));
@@ -118,6 +135,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
                 None
             },
         },
+        "vm" => Invocation::Vm(vm::parse(&mut rest)?),
         unknown => return Err(usage(format!("there is no command `{unknown}`"))),
     };
     match rest.first() {
@@ -126,19 +144,22 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
     }
 }
 
-fn usage(message: String) -> Failure {
+pub(crate) fn usage(message: String) -> Failure {
     Failure::usage(message).hint("`cargo xtask help` lists the commands and their options")
 }
 
 /// Removes a flag, however often it was given.
-fn take_flag(arguments: &mut Vec<String>, flag: &str) -> bool {
+pub(crate) fn take_flag(arguments: &mut Vec<String>, flag: &str) -> bool {
     let before = arguments.len();
     arguments.retain(|argument| argument != flag);
     arguments.len() < before
 }
 
 /// Removes the first `--option value` or `--option=value`.
-fn take_value(arguments: &mut Vec<String>, option: &str) -> Result<Option<String>, Failure> {
+pub(crate) fn take_value(
+    arguments: &mut Vec<String>,
+    option: &str,
+) -> Result<Option<String>, Failure> {
     let joined = |argument: &str| {
         argument
             .strip_prefix(option)

@@ -11,6 +11,7 @@ mod process;
 mod setup;
 mod suites;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::env;
@@ -53,6 +54,7 @@ fn run(console: Console, invocation: Invocation) -> Result<(), Failure> {
             Ok(())
         }
         Invocation::Test { only } => suites::run(&workspace, console, &only),
+        Invocation::Vm(order) => vm::run(&workspace, console, order),
         Invocation::Tidy => tidy::run(&workspace, console),
         Invocation::Fuzz { target, seconds } => {
             fuzz::run(&workspace, console, target.as_deref(), seconds)

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -172,6 +172,8 @@ impl Exec {
         }
         let resolv_conf = runtime.folder.join("resolv.conf");
         fs::write(&resolv_conf, RESOLV_CONF)?;
+        // Whatever the caller's umask: the sandbox's user reads it.
+        fs::set_permissions(&resolv_conf, fs::Permissions::from_mode(0o644))?;
         let environment = self.environment(app, gateway, &identity)?;
         let mut masks = vec![folders.policy.clone(), folders.state.clone()];
         masks.extend(folders.secrets.clone());

@@ -40,7 +40,8 @@ impl Pins {
     /// cgroup. The new ones are in force already, so there is no moment without.
     pub fn replace(&self, cgroup: u64, attachment: &Attachment) -> Result<(), KernelError> {
         let folder = self.root.join(cgroup.to_string());
-        let draft = self.root.join(format!("{cgroup}.new"));
+        // No dot: bpffs keeps names with dots for itself.
+        let draft = self.root.join(format!("{cgroup}-new"));
         remove_folder(&draft)?;
         DirBuilder::new().mode(0o700).create(&draft)?;
         for (index, link) in attachment.links().enumerate() {

@@ -66,7 +66,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// A descriptor could not be copied or watched.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

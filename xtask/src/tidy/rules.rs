@@ -82,7 +82,12 @@ const NAME_RULES: &[NameRule] = &[
         id: "unsafe",
         names: &["unsafe"],
         within: CODE,
-        except: &["gateway/src/sys.rs", "gateway/src/sys", "gateway-common", "gateway-ebpf"],
+        except: &[
+            "gateway/src/sys.rs",
+            "gateway/src/sys",
+            "gateway-common",
+            "gateway-ebpf",
+        ],
         spares_tests: false,
         message: "unsafe code is in gateway/src/sys.rs, gateway-common and gateway-ebpf alone",
     },

@@ -3,6 +3,7 @@
 . /postern/environment
 export TERM=${POSTERN_TERM:-vt220}
 cd /root
+. /postern/links
 if [ -s /postern/command ]; then
     exec bash /postern/command
 fi

@@ -1,0 +1,100 @@
+//! Files of the guests: cache keys, images and sizes. It refuses to know what is in them.
+
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Vm;
+use crate::Failure;
+use crate::process;
+
+/// What a cached thing was made from, as sixteen digits: FNV-1a (draft-eastlake-fnv), 64 bits wide. Nobody attacks a cache
+/// in one's own checkout; the value only has to be the same with every compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key(u64);
+
+impl Key {
+    pub(super) fn of(parts: &[&str]) -> Self {
+        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        // A zero byte between them: no two lists of parts read the same.
+        let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+        Self(bytes.fold(BASIS, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+        }))
+    }
+}
+
+impl Display for Key {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// "cannot VERB PATH: why".
+pub(super) fn fail(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot {verb} {}: {error}", path.display()))
+}
+
+/// An empty draft folder. What else in `folder` starts with `prefix` is an older version or a broken attempt, and goes:
+/// these are gigabytes.
+pub(super) fn replaced(folder: &Path, prefix: &str) -> Result<PathBuf, Failure> {
+    fs::create_dir_all(folder).map_err(|error| fail("make", folder, &error))?;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            fs::remove_dir_all(entry.path())
+                .map_err(|error| fail("remove", &entry.path(), &error))?;
+        }
+    }
+    let draft = folder.join(format!("{prefix}draft"));
+    fs::create_dir(&draft).map_err(|error| fail("make", &draft, &error))?;
+    Ok(draft)
+}
+
+/// Writes the folder `tree` as an ext4 image with `spare` MiB of free room. The file is sparse.
+pub(super) fn make_image(
+    vm: &Vm<'_>,
+    tree: &Path,
+    image: &Path,
+    spare: u64,
+) -> Result<(), Failure> {
+    let used = process::answer(
+        Command::new("du")
+            .args(["-sm", "--apparent-size"])
+            .arg(tree),
+    )
+    .and_then(|said| said.split_whitespace().next()?.parse::<u64>().ok())
+    .ok_or_else(|| Failure::failed(format!("cannot measure {}", tree.display())))?;
+    // Inodes and blocks that are not full take a part of their own.
+    let size = used + used / 3 + spare + 16;
+    vm.log.run(
+        Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-E", "root_owner=0:0", "-d"])
+            .arg(tree)
+            .arg(image)
+            .arg(format!("{size}M")),
+    )
+}
+
+/// What a file takes on the disk, for people.
+pub(super) fn size_of(path: &Path) -> Result<String, Failure> {
+    /// `st_blocks` counts these, whatever the file system's blocks are (stat(2)).
+    const BLOCK: u64 = 512;
+    let found = fs::metadata(path).map_err(|error| fail("read", path, &error))?;
+    Ok(format!("{} MiB", (found.blocks() * BLOCK) >> 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_tell_lists_of_parts_apart() {
+        assert_eq!(Key::of(&["a"]).to_string().len(), 16);
+        assert_ne!(Key::of(&["ab", "c"]), Key::of(&["a", "bc"]));
+        assert_eq!(Key::of(&["ab", "c"]), Key::of(&["ab", "c"]));
+    }
+}

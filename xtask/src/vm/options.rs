@@ -1,0 +1,131 @@
+//! What follows `cargo xtask vm`: arguments in, one [`Order`] or a usage error out. It refuses to know what is done.
+
+use super::kernels::DEFAULT;
+use super::suites::TestOptions;
+use crate::Failure;
+use crate::args::{take_flag, take_value, usage};
+
+/// One `vm` command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    List,
+    Test(TestOptions),
+    /// An empty command: a prompt.
+    Shell {
+        kernel: String,
+        with_lsm: bool,
+        command: String,
+    },
+    Box {
+        kernel: String,
+    },
+    Vagrant {
+        kernel: String,
+    },
+}
+
+/// Takes the words after `vm` that it understands out of `rest`.
+pub(crate) fn parse(rest: &mut Vec<String>) -> Result<Order, Failure> {
+    if rest.is_empty() {
+        return Err(usage(
+            "`vm` needs one of test, shell, box, vagrant, list".to_owned(),
+        ));
+    }
+    let order = rest.remove(0);
+    // What comes after `--` is the guest's.
+    let command = match rest.iter().position(|word| word == "--") {
+        Some(at) => {
+            let words = rest.split_off(at);
+            words[1..].join(" ")
+        }
+        None => String::new(),
+    };
+    let takes_command = order == "shell";
+    if !takes_command && !command.is_empty() {
+        return Err(usage(format!("`vm {order}` takes no command")));
+    }
+    let mut kernels = Vec::new();
+    while let Some(names) = take_value(rest, "--kernel")? {
+        kernels.extend(names.split(',').map(str::to_owned));
+    }
+    let one = |kernels: Vec<String>| match kernels.as_slice() {
+        [] => Ok(DEFAULT.to_owned()),
+        [kernel] => Ok(kernel.clone()),
+        _ => Err(usage(format!("`vm {order}` takes one kernel"))),
+    };
+    Ok(match order.as_str() {
+        "list" => Order::List,
+        "test" => {
+            let mut suites = Vec::new();
+            while let Some(names) = take_value(rest, "--suite")? {
+                suites.extend(names.split(',').map(str::to_owned));
+            }
+            Order::Test(TestOptions {
+                kernels,
+                suites,
+                filter: take_value(rest, "--filter")?,
+                without_lsm: !with_lsm(rest)?,
+                wan: take_flag(rest, "--wan"),
+                keep: take_flag(rest, "--keep"),
+            })
+        }
+        "shell" => Order::Shell {
+            with_lsm: with_lsm(rest)?,
+            kernel: one(kernels)?,
+            command,
+        },
+        "box" => Order::Box {
+            kernel: one(kernels)?,
+        },
+        "vagrant" => Order::Vagrant {
+            kernel: one(kernels)?,
+        },
+        unknown => return Err(usage(format!("there is no command `vm {unknown}`"))),
+    })
+}
+
+fn with_lsm(rest: &mut Vec<String>) -> Result<bool, Failure> {
+    match take_value(rest, "--lsm")?.as_deref() {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(usage(format!("--lsm is on or off, not `{other}`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn words(line: &str) -> Result<Order, Failure> {
+        parse(&mut line.split_whitespace().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn kernels_and_suites_can_be_listed_or_repeated() {
+        let expected = Order::Test(TestOptions {
+            kernels: vec!["6.1".to_owned(), "7.3".to_owned()],
+            suites: vec!["denied".to_owned(), "http".to_owned()],
+            without_lsm: true,
+            ..TestOptions::default()
+        });
+        assert_eq!(
+            words("test --kernel 6.1,7.3 --suite denied --suite=http --lsm off").unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_shell_takes_a_command_and_one_kernel() {
+        let expected = Order::Shell {
+            kernel: DEFAULT.to_owned(),
+            with_lsm: true,
+            command: "demo --lsm x".to_owned(),
+        };
+        assert_eq!(words("shell -- demo --lsm x").unwrap(), expected);
+        assert!(words("shell --kernel 6.1,7.3").is_err());
+        assert!(words("list -- demo").is_err());
+        assert!(words("test --lsm maybe").is_err());
+        assert!(words("").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! Boots a guest: which acceleration works, which disks it gets, and for how long it may run.
+//! It refuses to know what the guest does.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Vm;
+use super::files::fail;
+use super::image::KernelImage;
+use crate::Failure;
+
+/// A kernel that runs under KVM is here in two seconds; one that hangs is given up soon.
+const PROBE: Duration = Duration::from_secs(20);
+/// What [`super::image`]'s initramfs says when it was booted for the probe.
+const PROBED: &str = "postern-probe: booted";
+/// The guest's first disk file system, Node and the mocks, with room for the page cache.
+const MEMORY: &str = "3072";
+
+/// How the guest's instructions are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accelerator {
+    /// By the processor.
+    Kvm,
+    /// By translation: several times slower, everywhere.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Boots `kernel` under KVM and sees whether it says so: a `/dev/kvm` that exists proves nothing. A failure is
+    /// remembered until the machine is started again.
+    pub(super) fn probe(vm: &Vm<'_>, kernel: &KernelImage) -> Self {
+        if fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_err()
+        {
+            return Self::Tcg;
+        }
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let record = vm.folder.join("kvm-failed");
+        if fs::read_to_string(&record).is_ok_and(|failed| failed == boot_id) {
+            return Self::Tcg;
+        }
+        let guest = Guest {
+            kernel,
+            accelerator: Self::Kvm,
+            disks: Vec::new(),
+            arguments: "postern.probe".to_owned(),
+        };
+        let mut is_booted = false;
+        let ended = watch(
+            guest.command(),
+            &vm.folder.join("kvm-probe.log"),
+            PROBE,
+            |line| {
+                is_booted |= line.contains(PROBED);
+            },
+        );
+        if ended.is_ok() && is_booted {
+            Self::Kvm
+        } else {
+            // Without the record the probe is made again next time, and that is all.
+            drop(fs::write(&record, boot_id));
+            Self::Tcg
+        }
+    }
+
+    /// For people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "emulation (TCG)",
+        }
+    }
+}
+
+/// A machine to be started.
+#[derive(Debug)]
+pub(super) struct Guest<'a> {
+    pub(super) kernel: &'a KernelImage,
+    pub(super) accelerator: Accelerator,
+    pub(super) disks: Vec<Disk>,
+    /// More of the kernel's command line.
+    pub(super) arguments: String,
+}
+
+/// A disk of a guest, in the order of their names there: vda, vdb, …
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) path: PathBuf,
+    pub(super) format: &'static str,
+    pub(super) is_read_only: bool,
+}
+
+impl Guest<'_> {
+    /// qemu, with the guest's first serial line as its standard input and output.
+    pub(super) fn command(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        match self.accelerator {
+            Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
+            Accelerator::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        };
+        qemu.args(["-smp", "2", "-m", MEMORY, "-nodefaults", "-no-user-config"])
+            .args([
+                "-display",
+                "none",
+                "-no-reboot",
+                "-serial",
+                "stdio",
+                "-nic",
+                "none",
+            ])
+            .args(["-device", "virtio-rng-pci"])
+            .arg("-kernel")
+            .arg(&self.kernel.vmlinuz)
+            .arg("-initrd")
+            .arg(&self.kernel.initrd)
+            .arg("-append")
+            .arg(format!(
+                // A guest that panics ends at once, and its last words are on the console.
+                "console=ttyS0 quiet panic=-1 net.ifnames=0 {}",
+                self.arguments
+            ));
+        for disk in &self.disks {
+            // Nothing of a guest outlives its run: what the host has cached need not reach the platters.
+            qemu.arg("-drive").arg(format!(
+                "file={},format={},if=virtio,cache=unsafe,readonly={}",
+                disk.path.display(),
+                disk.format,
+                if disk.is_read_only { "on" } else { "off" }
+            ));
+        }
+        qemu
+    }
+}
+
+/// The list of security modules with or without BPF's, as the kernel's command line has it.
+pub(super) fn lsm_argument(with_bpf: bool) -> &'static str {
+    if with_bpf {
+        "lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
+    } else {
+        "lsm=landlock,lockdown,yama,integrity,apparmor"
+    }
+}
+
+/// Runs `command` with its output in `log`, each line given to `look`; past `limit` it is killed, which is an error.
+pub(super) fn watch(
+    mut command: Command,
+    log: &Path,
+    limit: Duration,
+    mut look: impl FnMut(&str),
+) -> Result<(), Failure> {
+    let mut file = File::create(log).map_err(|error| fail("write", log, &error))?;
+    let errors = file
+        .try_clone()
+        .map_err(|error| fail("write", log, &error))?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .spawn()
+        .map_err(|error| Failure::failed(format!("cannot run qemu: {error}")))?;
+    let (say, hear) = mpsc::channel();
+    let reader = child.stdout.take().map(|stdout| {
+        thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
+            let mut bytes = Vec::new();
+            while stdout
+                .read_until(b'\n', &mut bytes)
+                .is_ok_and(|read| read > 0)
+            {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                bytes.clear();
+                if say.send(text).is_err() {
+                    return;
+                }
+            }
+        })
+    });
+    let start = Instant::now();
+    let mut outcome = Ok(());
+    loop {
+        let left = limit.saturating_sub(start.elapsed());
+        match hear.recv_timeout(left) {
+            Ok(text) => {
+                file.write_all(text.as_bytes())
+                    .map_err(|error| fail("write", log, &error))?;
+                look(text.trim_end());
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                outcome = Err(Failure::failed(format!(
+                    "the guest did not end within {} s; see {}",
+                    limit.as_secs(),
+                    log.display()
+                )));
+                // Fails only if it has just ended.
+                drop(child.kill());
+                break;
+            }
+        }
+    }
+    let ended = end(&mut child);
+    if let Some(reader) = reader {
+        // It only ends: there is nothing in it that panics.
+        drop(reader.join());
+    }
+    outcome.and(ended)
+}
+
+fn end(child: &mut Child) -> Result<(), Failure> {
+    let status = child
+        .wait()
+        .map_err(|error| Failure::failed(format!("cannot wait for qemu: {error}")))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("qemu failed ({status})")))
+    }
+}

@@ -1,0 +1,137 @@
+//! The guests' root file system: one Debian for all kernels, made without a loop device and cached by what goes into it.
+//! It refuses to know kernels.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Vm;
+use super::apt::Debian;
+use super::files::{Key, fail, make_image, replaced, size_of};
+use crate::Failure;
+use crate::console::Note;
+
+/// What the suites, the prompt and the box call in a guest.
+const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iproute2,iputils-ping,kmod,procps,less,\
+    python3,nodejs,curl,git,openssl,bind9-dnsutils,tcpdump,ca-certificates,bpftool,busybox-static,\
+    openssh-server,sudo,rsync";
+const CUSTOMIZE: &str = include_str!("guest/customize.sh");
+/// Where the guest has the Python with the SDKs.
+pub(super) const VENV: &str = "/opt/postern/venv";
+/// Room for what the suites write, beyond what is installed: the file is sparse.
+const SPARE_MIB: u64 = 1536;
+
+/// A finished root file system.
+#[derive(Debug)]
+pub(super) struct RootFs {
+    /// The folder it was made from: the box takes it from there.
+    pub(super) tree: PathBuf,
+    /// As a raw ext4 image.
+    pub(super) disk: PathBuf,
+}
+
+/// Takes the cached file system, or makes it.
+pub(super) fn provide(
+    vm: &Vm<'_>,
+    debian: &Debian,
+    note: &Note,
+) -> Result<(RootFs, String), Failure> {
+    let requirements_path = vm.workspace.root.join("tests/requirements.txt");
+    let requirements = fs::read_to_string(&requirements_path)
+        .map_err(|error| fail("read", &requirements_path, &error))?;
+    let key = Key::of(&[&debian.codename, PACKAGES, CUSTOMIZE, &requirements]);
+    let folder = vm.folder.join(format!("rootfs-{key}"));
+    let root = RootFs {
+        tree: folder.join("tree"),
+        disk: folder.join("disk.ext4"),
+    };
+    if root.disk.exists() {
+        let size = size_of(&root.disk)?;
+        return Ok((root, format!("cached, {size}")));
+    }
+    let draft = replaced(&vm.folder, "rootfs-")?;
+    note.say(&format!("Debian {}", debian.codename));
+    bootstrap(vm, debian, &draft)?;
+    note.say("Python clients");
+    python(vm, &draft.join("tree"), &requirements_path)?;
+    note.say("file system");
+    make_image(vm, &draft.join("tree"), &draft.join("disk.ext4"), SPARE_MIB)?;
+    fs::rename(&draft, &folder).map_err(|error| fail("make", &folder, &error))?;
+    let size = size_of(&root.disk)?;
+    Ok((root, format!("made, {size}")))
+}
+
+fn bootstrap(vm: &Vm<'_>, debian: &Debian, draft: &Path) -> Result<(), Failure> {
+    let updates = format!("{}-updates", debian.codename);
+    let sources = draft.join("guest.sources");
+    let hook = draft.join("customize.sh");
+    fs::write(
+        &sources,
+        debian.sources(&[&debian.codename, &updates], true),
+    )
+    .map_err(|error| fail("write", &sources, &error))?;
+    fs::write(&hook, CUSTOMIZE)
+        .and_then(|()| fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)))
+        .map_err(|error| fail("write", &hook, &error))?;
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--variant=minbase", "--format=directory"]);
+    command.arg(format!("--include={PACKAGES}"));
+    command.arg("--aptopt=Apt::Install-Recommends \"false\"");
+    for folder in ["man", "doc", "locale", "info"] {
+        command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+    }
+    command
+        .arg(format!("--customize-hook={}", hook.display()))
+        .arg(&debian.codename)
+        .arg(draft.join("tree"))
+        .arg(&sources);
+    vm.log.run(&mut command)
+}
+
+/// The pinned SDKs for the guest's own Python, which need not be the host's.
+fn python(vm: &Vm<'_>, tree: &Path, requirements: &Path) -> Result<(), Failure> {
+    let link = tree.join("usr/bin/python3");
+    let name = fs::read_link(&link).map_err(|error| fail("read", &link, &error))?;
+    let name = name.to_string_lossy().into_owned();
+    let version = name
+        .strip_prefix("python")
+        .ok_or_else(|| Failure::failed(format!("the guest's python3 is {name}")))?;
+    let venv = tree.join(&VENV[1..]);
+    let packages = venv.join(format!("lib/{name}/site-packages"));
+    fs::create_dir_all(venv.join("bin"))
+        .and_then(|()| fs::create_dir_all(&packages))
+        .and_then(|()| {
+            let text = format!(
+                "home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n"
+            );
+            fs::write(venv.join("pyvenv.cfg"), text)
+        })
+        .and_then(|()| symlink("/usr/bin/python3", venv.join("bin/python")))
+        .map_err(|error| fail("make", &venv, &error))?;
+    // The requirements name what they pull in too, so that nothing has to be resolved for another Python.
+    vm.log.run(
+        Command::new(vm.workspace.tools.join("venv/bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--no-deps",
+                "--no-compile",
+                "--only-binary=:all:",
+            ])
+            .args(["--python-version", version, "--target"])
+            .arg(&packages)
+            .arg("--requirement")
+            .arg(requirements),
+    )?;
+    // Compiled in the guest at every first import, this would take minutes under emulation.
+    vm.log.run(Command::new("chroot").arg(tree).args([
+        "/usr/bin/python3",
+        "-m",
+        "compileall",
+        "-q",
+        VENV,
+        "/usr/lib/python3",
+    ]))
+}
