@@ -8,6 +8,7 @@
 mod ca;
 mod check;
 mod detach;
+mod doctor;
 mod exec;
 mod load;
 mod run;
@@ -57,6 +58,8 @@ enum Command {
     Ca(ca::Ca),
     /// Let go of sandboxes that an ended `run` keeps shut
     Detach(detach::Detach),
+    /// Say what of Postern works on this machine, what does not, and what to do
+    Doctor(doctor::Doctor),
 }
 
 /// Where things are: the same for every subcommand that serves.
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => return check.run(),
         Command::Ca(ca) => ca.run(),
         Command::Detach(detach) => detach.run(),
+        Command::Doctor(doctor) => doctor.run(),
     };
     match outcome {
         Ok(status) => status,

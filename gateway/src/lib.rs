@@ -30,3 +30,4 @@ pub mod connection;
 
 pub mod app;
 pub mod cli;
+pub mod doctor;

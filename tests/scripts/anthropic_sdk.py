@@ -1,12 +1,14 @@
-"""The real Anthropic SDK, as an agent would use it: nothing is set but the key it believes in."""
+"""anthropic_sdk.py CALL...: the real Anthropic SDK, as an agent would use it: nothing is set but the
+key it believes in. The calls are create, stream and count."""
 
 import os
+import sys
 import time
 
 import anthropic
 from common import tell
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-haiku-4-5"
 ASK = {
     "model": MODEL,
     "max_tokens": 64,
@@ -17,27 +19,37 @@ client = anthropic.Anthropic(
     api_key=os.environ.get("ANTHROPIC_API_KEY", "clrk-injected-by-proxy"), max_retries=0
 )
 
-message = client.messages.create(**ASK)
-tell(
-    call="create",
-    text=message.content[0].text,
-    input_tokens=message.usage.input_tokens,
-    output_tokens=message.usage.output_tokens,
-)
 
-arrivals, pieces = [], []
-with client.messages.stream(**ASK) as stream:
-    for piece in stream.text_stream:
-        arrivals.append(time.monotonic())
-        pieces.append(piece)
-    final = stream.get_final_message()
-tell(
-    call="stream",
-    pieces=pieces,
-    spread_ms=int((arrivals[-1] - arrivals[0]) * 1000),
-    output_tokens=final.usage.output_tokens,
-    stop_reason=final.stop_reason,
-)
+def create():
+    message = client.messages.create(**ASK)
+    tell(
+        call="create",
+        text=message.content[0].text,
+        input_tokens=message.usage.input_tokens,
+        output_tokens=message.usage.output_tokens,
+    )
 
-count = client.messages.count_tokens(model=MODEL, messages=ASK["messages"])
-tell(call="count", input_tokens=count.input_tokens)
+
+def stream():
+    arrivals, pieces = [], []
+    with client.messages.stream(**ASK) as events:
+        for piece in events.text_stream:
+            arrivals.append(time.monotonic())
+            pieces.append(piece)
+        final = events.get_final_message()
+    tell(
+        call="stream",
+        pieces=pieces,
+        spread_ms=int((arrivals[-1] - arrivals[0]) * 1000),
+        output_tokens=final.usage.output_tokens,
+        stop_reason=final.stop_reason,
+    )
+
+
+def count():
+    counted = client.messages.count_tokens(model=MODEL, messages=ASK["messages"])
+    tell(call="count", input_tokens=counted.input_tokens)
+
+
+for name in sys.argv[1:]:
+    {"create": create, "stream": stream, "count": count}[name]()

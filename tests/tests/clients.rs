@@ -10,7 +10,9 @@ use serde_json::json;
 #[test]
 fn the_anthropic_sdk_asks_streams_and_counts() -> Result<()> {
     let world = World::new()?;
-    let done = world.script("anthropic_sdk.py", &[])?.succeed()?;
+    let done = world
+        .script("anthropic_sdk.py", &["create", "stream", "count"])?
+        .succeed()?;
     let told = done.json_lines()?;
     assert_eq!(told[0]["text"], anthropic::PIECES.concat(), "{done}");
     assert_eq!(told[0]["input_tokens"], anthropic::INPUT_TOKENS);

@@ -22,9 +22,10 @@ fn direct(world: &World, command: &[&str]) -> Result<Ended> {
     run(world.direct(command.iter().copied())?, b"")
 }
 
-fn direct_script(world: &World, name: &str, env: (&str, &str)) -> Result<Vec<Value>> {
-    let [interpreter, path] = script(name)?;
-    let mut command = world.direct([interpreter.as_str(), path.as_str()])?;
+fn direct_script(world: &World, script: &[&str], env: (&str, &str)) -> Result<Vec<Value>> {
+    let [interpreter, path] = e2e::world::script(script[0])?;
+    let all = [interpreter.as_str(), path.as_str()].into_iter();
+    let mut command = world.direct(all.chain(script[1..].iter().copied()))?;
     command.env(env.0, env.1);
     let ended = run(command, b"")?;
     ensure!(ended.code() == 0, "{ended:#?}");
@@ -38,7 +39,11 @@ fn direct_script(world: &World, name: &str, env: (&str, &str)) -> Result<Vec<Val
 fn anthropic_s_sdk_takes_the_mock_for_the_real_thing() -> Result<()> {
     let world = World::new()?;
     let key = ("ANTHROPIC_API_KEY", world.keys.anthropic.as_str());
-    let told = direct_script(&world, "anthropic_sdk.py", key)?;
+    let told = direct_script(
+        &world,
+        &["anthropic_sdk.py", "create", "stream", "count"],
+        key,
+    )?;
     assert_eq!(told[0]["text"], anthropic::PIECES.concat());
     assert_eq!(told[0]["input_tokens"], anthropic::INPUT_TOKENS);
     assert_eq!(told[1]["pieces"], serde_json::json!(anthropic::PIECES));
@@ -61,7 +66,7 @@ fn anthropic_s_sdk_takes_the_mock_for_the_real_thing() -> Result<()> {
 fn openai_s_sdk_takes_the_mock_for_the_real_thing() -> Result<()> {
     let world = World::new()?;
     let key = ("OPENAI_API_KEY", world.keys.openai.as_str());
-    let told = direct_script(&world, "openai_sdk.py", key)?;
+    let told = direct_script(&world, &["openai_sdk.py"], key)?;
     assert_eq!(told[0]["text"], openai::PIECES.concat());
     assert_eq!(told[1]["pieces"], serde_json::json!(openai::PIECES));
     assert_eq!(told[1]["output_tokens"], openai::OUTPUT_TOKENS);

@@ -13,7 +13,7 @@ const MESSAGES: &str = "https://api.anthropic.com/v1/messages";
 
 fn ask() -> String {
     let messages = json!([{"role": "user", "content": "Hello"}]);
-    json!({"model": "claude-sonnet-4-5", "max_tokens": 16, "messages": messages}).to_string()
+    json!({"model": "claude-haiku-4-5", "max_tokens": 16, "messages": messages}).to_string()
 }
 
 #[test]

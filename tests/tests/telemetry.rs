@@ -13,7 +13,7 @@ use e2e::world::PLACEHOLDER;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(5);
-const MODEL: &str = "claude-sonnet-4-5";
+const MODEL: &str = "claude-haiku-4-5";
 
 fn ask(model: &str, stream: bool) -> String {
     json!({

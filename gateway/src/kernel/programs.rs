@@ -7,7 +7,7 @@ use super::maps::{self, RuleSet};
 use crate::policy::KernelRule;
 use crate::sys;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
+use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::{ListenerKey, Listeners, PortSet, RuleKey, Settings, counter};
 use std::io;
@@ -32,7 +32,7 @@ impl SandboxId {
 pub enum KernelError {
     /// The object could not be loaded.
     #[error(
-        "the kernel did not take the eBPF object: {0}. `postern` needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.15 or later with cgroup v2 and BTF"
+        "the kernel did not take the eBPF object: {0}. `postern` needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or later with cgroup v2; `postern doctor` says what is missing"
     )]
     Load(#[source] Box<EbpfError>),
     /// A program is not in the object, or was refused by the verifier.
@@ -117,7 +117,7 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, u64>,
     next_sandbox: AtomicU32,
     // Keeps the programs loaded.
-    _object: Ebpf,
+    object: Ebpf,
 }
 
 struct Tables {
@@ -191,7 +191,7 @@ impl Kernel {
             flows,
             counters: take(&mut object, "COUNTERS")?,
             next_sandbox: AtomicU32::new(1),
-            _object: object,
+            object,
         })
     }
 
@@ -311,6 +311,21 @@ impl Kernel {
             }
         }
         sums
+    }
+
+    /// Each program and how many instructions the verifier walked for it (Linux 5.16 and later say).
+    pub fn program_sizes(&self) -> Vec<(&'static str, u32)> {
+        PROGRAMS
+            .iter()
+            .map(|(name, ..)| {
+                let info = self.object.program(name).map(Program::info);
+                let verified = match info {
+                    Some(Ok(info)) => info.verified_instruction_count().unwrap_or(0),
+                    _ => 0,
+                };
+                (*name, verified)
+            })
+            .collect()
     }
 
     fn tables(&self) -> std::sync::MutexGuard<'_, Tables> {

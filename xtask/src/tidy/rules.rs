@@ -89,7 +89,7 @@ const NAME_RULES: &[NameRule] = &[
             "gateway-ebpf",
         ],
         spares_tests: false,
-        message: "unsafe code is in gateway/src/sys.rs, gateway-common and gateway-ebpf alone",
+        message: "unsafe code is in gateway/src/sys, gateway-common and gateway-ebpf alone",
     },
     NameRule {
         id: "unfinished",
@@ -111,7 +111,11 @@ struct Exception {
 }
 
 /// An exception that nothing needs any more is a problem too.
-const EXCEPTIONS: &[Exception] = &[];
+const EXCEPTIONS: &[Exception] = &[Exception {
+    rule: "unsafe",
+    place: "gateway/tests/sandbox/probe.rs",
+    reason: "tries system calls by number, as hostile code would",
+}];
 
 /// Words that mark unfinished work, in comments as well. (Joined here, or this file would break its own rule.)
 const MARKERS: &[&str] = &[concat!("FIX", "ME"), concat!("XX", "X")];

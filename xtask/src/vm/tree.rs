@@ -145,14 +145,13 @@ impl Stage {
         Ok(Self { folder })
     }
 
-    /// Puts a file or folder of this machine at the same path in the guest.
+    /// Puts a folder of this machine at the same path in the guest.
     pub(super) fn copy(&self, vm: &Vm<'_>, path: &Path) -> Result<(), Failure> {
-        vm.log.run(
-            Command::new("cp")
-                .args(["-a", "--no-preserve=ownership", "--parents"])
-                .arg(path)
-                .arg(&self.folder),
-        )
+        let to = self.at(path);
+        let parent = to.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(parent).map_err(|error| fail("make", parent, &error))?;
+        vm.log
+            .run(Command::new("cp").arg("-a").arg(path).arg(parent))
     }
 
     /// As [`Stage::copy`], without debugging information, which is most of a test program.

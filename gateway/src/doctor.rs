@@ -1,0 +1,300 @@
+//! What this machine offers a sandbox: each check says what was found, what that means, and what to
+//! do about it. Looks only; changes nothing but for a trial load of the programs.
+
+use crate::kernel::Kernel;
+use crate::sandbox::mountinfo;
+use nix::sys::utsname::uname;
+use serde::Serialize;
+use std::fs;
+use std::path::Path;
+
+/// How much a check matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Works, with something less than there could be.
+    Less,
+    /// Postern does not work here.
+    Missing,
+}
+
+/// One check.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty if nothing.
+    pub remedy: &'static str,
+}
+
+/// The oldest kernel that has every helper and hook in use: `bpf_get_netns_cookie` for sock_ops and
+/// recursive `mount_setattr` came with 5.15 and 5.12, the process helpers in the socket-address hooks
+/// with 6.1.
+pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// Everything, in the order in which it is needed. Must be called in a tokio runtime.
+pub fn examine() -> Vec<Finding> {
+    let mounts = mountinfo::read().unwrap_or_default();
+    let mounted = |kind: &str| {
+        mounts
+            .iter()
+            .find(|mount| mount.kind == kind)
+            .map(|mount| mount.point.display().to_string())
+    };
+    vec![
+        root(),
+        kernel(),
+        present(
+            "cgroup v2",
+            mounted("cgroup2"),
+            Verdict::Missing,
+            "mount it: mount -t cgroup2 none /sys/fs/cgroup (or boot with systemd.unified_cgroup_hierarchy=1)",
+        ),
+        programs(),
+        file(
+            "BTF",
+            "/sys/kernel/btf/vmlinux",
+            Verdict::Less,
+            "a kernel with CONFIG_DEBUG_INFO_BTF gives better messages when a program is refused",
+        ),
+        present(
+            "bpffs",
+            mounted("bpf"),
+            Verdict::Less,
+            "`postern run` mounts it at /sys/fs/bpf when it attaches; `postern exec` does not need it",
+        ),
+        jit(),
+        lsm(),
+        namespaces(),
+        file_systems(),
+        file(
+            "seccomp",
+            "/proc/sys/kernel/seccomp/actions_avail",
+            Verdict::Missing,
+            "a kernel with CONFIG_SECCOMP_FILTER",
+        ),
+        terminal_injection(),
+    ]
+}
+
+fn root() -> Finding {
+    let is_root = nix::unistd::geteuid().is_root();
+    let (verdict, remedy) = if is_root {
+        (Verdict::Ok, "")
+    } else {
+        (Verdict::Missing, "run it with sudo")
+    };
+    Finding {
+        name: "root",
+        verdict,
+        found: format!("user id {}", nix::unistd::geteuid()),
+        remedy,
+    }
+}
+
+fn kernel() -> Finding {
+    let release = uname().map_or_else(
+        |error| error.to_string(),
+        |name| name.release().to_string_lossy().into_owned(),
+    );
+    let verdict = match version(&release) {
+        Some(found) if found >= OLDEST_KERNEL => Verdict::Ok,
+        _ => Verdict::Missing,
+    };
+    Finding {
+        name: "kernel",
+        verdict,
+        found: release,
+        remedy: if verdict == Verdict::Ok {
+            ""
+        } else {
+            "Linux 6.1 or later; `cargo xtask vm shell` has one to try Postern in"
+        },
+    }
+}
+
+/// The verifier's own word.
+fn programs() -> Finding {
+    match Kernel::load(false, |_| {}) {
+        Ok(kernel) => {
+            let sizes = kernel.program_sizes();
+            let largest = sizes.iter().max_by_key(|(_, verified)| *verified);
+            Finding {
+                name: "eBPF programs",
+                verdict: Verdict::Ok,
+                found: largest.map_or_else(String::new, |(name, verified)| {
+                    format!(
+                        "{} accepted; largest {name}, {verified} instructions verified",
+                        sizes.len()
+                    )
+                }),
+                remedy: "",
+            }
+        }
+        Err(error) => Finding {
+            name: "eBPF programs",
+            verdict: Verdict::Missing,
+            found: error.to_string(),
+            remedy: "needs root, Linux 6.1 or later, CONFIG_CGROUP_BPF; in a container CAP_BPF and CAP_NET_ADMIN",
+        },
+    }
+}
+
+fn jit() -> Finding {
+    let on = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    let compiled_in = on.is_ok_and(|value| value.trim() != "0");
+    Finding {
+        name: "eBPF JIT",
+        verdict: if compiled_in {
+            Verdict::Ok
+        } else {
+            Verdict::Less
+        },
+        found: if compiled_in { "on" } else { "off" }.to_owned(),
+        remedy: if compiled_in {
+            ""
+        } else {
+            "sysctl net.core.bpf_jit_enable=1: connect() is slower without"
+        },
+    }
+}
+
+/// An added layer where it is active; nothing depends on it.
+fn lsm() -> Finding {
+    let list = fs::read_to_string("/sys/kernel/security/lsm");
+    let active = list
+        .as_deref()
+        .is_ok_and(|list| list.split(',').any(|name| name.trim() == "bpf"));
+    Finding {
+        name: "BPF LSM",
+        verdict: if active { Verdict::Ok } else { Verdict::Less },
+        found: list.map_or_else(
+            |_unreadable| "unknown (no securityfs)".to_owned(),
+            |list| list.trim().to_owned(),
+        ),
+        remedy: if active {
+            ""
+        } else {
+            "nothing depends on it; `exec` keeps foreign socket families out by seccomp"
+        },
+    }
+}
+
+fn namespaces() -> Finding {
+    let missing: Vec<&str> = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"]
+        .into_iter()
+        .filter(|name| !Path::new("/proc/self/ns").join(name).exists())
+        .collect();
+    Finding {
+        name: "namespaces",
+        verdict: if missing.is_empty() {
+            Verdict::Ok
+        } else {
+            Verdict::Missing
+        },
+        found: if missing.is_empty() {
+            "all".to_owned()
+        } else {
+            format!("without {}", missing.join(", "))
+        },
+        remedy: if missing.is_empty() {
+            ""
+        } else {
+            "`exec` needs a kernel with all namespaces; `run` does not"
+        },
+    }
+}
+
+fn file_systems() -> Finding {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let overlay = known.lines().any(|line| line.ends_with("\toverlay"))
+        || Path::new("/sys/module/overlay").exists();
+    Finding {
+        name: "overlayfs",
+        verdict: if overlay { Verdict::Ok } else { Verdict::Less },
+        found: if overlay { "available" } else { "not loaded" }.to_owned(),
+        remedy: if overlay {
+            ""
+        } else {
+            "modprobe overlay: without it the home folder is read-only in the sandbox"
+        },
+    }
+}
+
+/// Seccomp blocks it in any case; the kernel can as well.
+fn terminal_injection() -> Finding {
+    let setting = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").unwrap_or_default();
+    let on = setting.trim() != "0";
+    Finding {
+        name: "TIOCSTI",
+        verdict: Verdict::Ok,
+        found: if on {
+            "possible on this kernel; blocked in sandboxes by seccomp"
+        } else {
+            "off"
+        }
+        .to_owned(),
+        remedy: "",
+    }
+}
+
+fn present(
+    name: &'static str,
+    found: Option<String>,
+    otherwise: Verdict,
+    remedy: &'static str,
+) -> Finding {
+    match found {
+        Some(found) => Finding {
+            name,
+            verdict: Verdict::Ok,
+            found,
+            remedy: "",
+        },
+        None => Finding {
+            name,
+            verdict: otherwise,
+            found: "not mounted".to_owned(),
+            remedy,
+        },
+    }
+}
+
+fn file(name: &'static str, path: &str, otherwise: Verdict, remedy: &'static str) -> Finding {
+    let exists = Path::new(path).exists();
+    Finding {
+        name,
+        verdict: if exists { Verdict::Ok } else { otherwise },
+        found: if exists {
+            path.to_owned()
+        } else {
+            format!("no {path}")
+        },
+        remedy: if exists { "" } else { remedy },
+    }
+}
+
+/// Major and minor of a kernel release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn releases_of_distributions_are_understood() {
+        assert_eq!(version("6.1.0-40-cloud-amd64"), Some((6, 1)));
+        assert_eq!(version("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(version("7.3"), Some((7, 3)));
+        assert_eq!(version("custom"), None);
+    }
+}
