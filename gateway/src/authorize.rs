@@ -59,11 +59,13 @@ pub enum Tell {
     Close,
 }
 
-/// Decides.
+/// Decides. `answered` are the names that the sandbox was answered for the destination's address:
+/// the only evidence of a name where the connection itself carries none.
 pub fn authorize(
     gateway: &Gateway,
     destination: SocketAddr,
     sniffed: &Sniffed,
+    answered: &[Host],
 ) -> Result<Authorized, Denied> {
     match sniffed {
         Sniffed::Tls(hello) => {
@@ -75,7 +77,7 @@ pub fn authorize(
         }
         Sniffed::Http1(_) => plain(gateway, destination, false),
         Sniffed::Http2Preface => plain(gateway, destination, true),
-        Sniffed::Opaque => opaque(gateway, destination),
+        Sniffed::Opaque => opaque(gateway, destination, answered),
     }
 }
 
@@ -125,22 +127,29 @@ fn plain(gateway: &Gateway, address: SocketAddr, http2: bool) -> Result<Authoriz
     }
 }
 
-fn opaque(gateway: &Gateway, address: SocketAddr) -> Result<Authorized, Denied> {
+fn opaque(gateway: &Gateway, address: SocketAddr, answered: &[Host]) -> Result<Authorized, Denied> {
     let denied = |reason| Denied {
         reason,
-        host: None,
+        host: answered.first().cloned(),
         tell: Tell::Close,
     };
     let listener = gateway
         .listener(Class::Tcp, address.port())
         .ok_or_else(|| denied(DenyReason::NoListener))?;
-    let to = Destination {
-        address,
-        host: None,
-        listener,
+    let permit = |host| {
+        gateway.authorize(&Destination {
+            address,
+            host,
+            listener,
+        })
     };
-    let permit = gateway
-        .authorize(&to)
-        .map_err(|denial| denied(denial.into()))?;
+    // Several names may share the address: the first one that a rule allows is dialled, by name.
+    for host in answered {
+        if let Ok(permit) = permit(Some(host)) {
+            let host = Some(host.clone());
+            return Ok(Authorized::Splice { permit, host });
+        }
+    }
+    let permit = permit(None).map_err(|denial| denied(denial.into()))?;
     Ok(Authorized::Splice { permit, host: None })
 }

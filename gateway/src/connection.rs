@@ -8,13 +8,14 @@ use crate::listener::Redirected;
 use crate::outcome::{DenyReason, Stage};
 use crate::peek::{Peeked, peek};
 use crate::policy::{Class, Permit};
+use crate::sniff::Sniffed;
 use crate::splice::splice;
 use crate::stream::Prefixed;
 use crate::telemetry::{ConnectionRecord, DenialRecord, Who};
 use crate::tls::{self, Leaves};
 use crate::upstream::Scheme;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +65,14 @@ pub async fn run(sandbox: Arc<Sandbox>, redirected: Redirected) {
         }
         Peeked::Gone => return,
     };
-    match authorize(gateway, destination, &sniffed) {
+    let answered = match sniffed {
+        Sniffed::Opaque => sandbox
+            .responder
+            .pins()
+            .names(destination.ip(), Instant::now()),
+        _ => Vec::new(),
+    };
+    match authorize(gateway, destination, &sniffed, &answered) {
         Ok(Authorized::Splice { permit, host }) => {
             let host = host.map(|host| host.to_string());
             copy(&sandbox, who, permit, host, stream).await;

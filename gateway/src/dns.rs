@@ -1,6 +1,10 @@
 //! The sandbox's resolver. It answers A and AAAA for names that policy allows, and nothing else: a
 //! question about another name never leaves, so DNS carries nothing out.
 
+mod pins;
+
+pub use pins::Pins;
+
 use crate::outcome::{DenyReason, Stage};
 use crate::policy::{Gateway, Host};
 use crate::telemetry::{DenialRecord, Telemetry, Who};
@@ -11,7 +15,7 @@ use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -33,6 +37,7 @@ pub struct Responder {
     resolver: Arc<Resolver>,
     telemetry: Arc<Telemetry>,
     questions: Semaphore,
+    pins: Pins,
 }
 
 impl Responder {
@@ -43,7 +48,13 @@ impl Responder {
             resolver,
             telemetry,
             questions: Semaphore::new(MAX_QUESTIONS),
+            pins: Pins::default(),
         }
+    }
+
+    /// What this sandbox was answered.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// Serves a socket until the task is aborted. `who` stands for the sandbox: UDP has no flow.
@@ -156,15 +167,19 @@ impl Responder {
         }
         match self.resolver.resolve(&host).await {
             Ok(found) => {
-                let life = found.life.min(MAX_LIFE).as_secs();
-                let life = u32::try_from(life).unwrap_or(u32::MAX);
-                let data = found.addresses.into_iter().filter_map(|ip| match ip {
-                    IpAddr::V4(ip) if wanted == RecordType::A => Some(RData::A(A(ip))),
-                    IpAddr::V6(ip) if wanted == RecordType::AAAA => Some(RData::AAAA(AAAA(ip))),
-                    _ => None,
-                });
-                for data in data.take(MAX_ANSWERS) {
-                    response.add_answer(Record::from_rdata(query.name().clone(), life, data));
+                let life = found.life.min(MAX_LIFE);
+                let ttl = u32::try_from(life.as_secs()).unwrap_or(u32::MAX);
+                let wanted = found
+                    .addresses
+                    .into_iter()
+                    .filter(|ip| ip.is_ipv4() == (wanted == RecordType::A));
+                for ip in wanted.take(MAX_ANSWERS) {
+                    self.pins.note(&host, ip, life, Instant::now());
+                    let data = match ip {
+                        IpAddr::V4(ip) => RData::A(A(ip)),
+                        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+                    };
+                    response.add_answer(Record::from_rdata(query.name().clone(), ttl, data));
                 }
                 ResponseCode::NoError
             }

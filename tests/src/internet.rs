@@ -62,6 +62,7 @@ impl Internet {
         unshare(CloneFlags::CLONE_NEWNET)
             .context("cannot make a network namespace: the end-to-end suites need root")?;
         ip("link set lo up")?;
+        degrade()?;
         let packets = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (say, hear) = mpsc::channel();
@@ -263,13 +264,28 @@ fn parse(frame: &[u8]) -> Option<Packet> {
 }
 
 fn ip(arguments: &str) -> Result<()> {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
+    run("ip", arguments)
+}
+
+/// Puts POSTERN_TEST_NETEM, netem's parameters (`delay 20ms loss 1%`), between the gateway and the mocks: what goes there
+/// and what comes back both pass this namespace's loopback device.
+fn degrade() -> Result<()> {
+    match std::env::var("POSTERN_TEST_NETEM") {
+        Ok(profile) if !profile.is_empty() => {
+            run("tc", &format!("qdisc add dev lo root netem {profile}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run(program: &str, arguments: &str) -> Result<()> {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
         .output()
-        .context("cannot run ip (of iproute2)")?;
+        .with_context(|| format!("cannot run {program} (of iproute2)"))?;
     if !output.status.success() {
         bail!(
-            "ip {arguments}: {}",
+            "{program} {arguments}: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }

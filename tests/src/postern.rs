@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::audit::{self, Record};
-use crate::process::{Ended, Line, Process};
+use crate::process::{Ended, Line, Process, patient};
 
 /// What a sandboxed command gets before it is taken for stuck.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -304,6 +304,7 @@ impl Daemon {
         deadline: Duration,
         wanted: impl Fn(&Record) -> bool,
     ) -> Result<Record> {
+        let deadline = patient(deadline);
         let begun = Instant::now();
         loop {
             let records = audit::read(&self.audit)?;

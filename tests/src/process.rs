@@ -48,6 +48,17 @@ pub struct Ended {
     pub stderr: Vec<Line>,
 }
 
+/// `deadline` on a machine that is slower by POSTERN_TEST_SLOW, a whole number: an emulated one, say. What a test waits
+/// for gets longer to happen; what it must not take longer than is the test's own to say.
+pub fn patient(deadline: Duration) -> Duration {
+    let factor = std::env::var("POSTERN_TEST_SLOW").ok();
+    deadline
+        * factor
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1)
+            .max(1)
+}
+
 impl Process {
     /// Starts `command`, giving it `input` and then the end of it.
     pub fn start(mut command: Command, input: &[u8]) -> Result<Self> {
@@ -98,6 +109,7 @@ impl Process {
         deadline: Duration,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Line> {
+        let deadline = patient(deadline);
         let begun = Instant::now();
         loop {
             let ended = self.child.try_wait()?;
@@ -122,6 +134,7 @@ impl Process {
 
     /// Waits for its end; past `deadline` it is an error, and the process is killed.
     pub fn wait(mut self, deadline: Duration) -> Result<Ended> {
+        let deadline = patient(deadline);
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {

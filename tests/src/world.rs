@@ -30,6 +30,7 @@ use crate::mock::wiki::Wiki;
 use crate::mock::{Mock, Service};
 use crate::policy::{self, Destinations, Gateway, Host};
 use crate::postern::{self, Daemon, Exec};
+use crate::process::patient;
 
 /// What a sandbox says where a key is wanted. It buys nothing.
 pub const PLACEHOLDER: &str = "clrk-injected-by-proxy";
@@ -304,7 +305,7 @@ impl World {
     pub fn wait_for_file(&self, name: &str) -> Result<()> {
         let begun = Instant::now();
         while !self.work(name).exists() {
-            if begun.elapsed() > Duration::from_secs(20) {
+            if begun.elapsed() > patient(Duration::from_secs(20)) {
                 bail!("the sandbox never made {name}");
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -15,7 +15,8 @@ mod suites;
 mod tree;
 mod vagrant;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use crate::Failure;
 use crate::console::{Console, line};
@@ -110,7 +111,12 @@ impl Ground {
     fn prepare(vm: &Vm<'_>, with_tests: bool) -> Result<Self, Failure> {
         setup::run(vm.workspace, vm.console, None)?;
         let (debian, root) = base(vm)?;
-        let postern = binary::build(vm.workspace, vm.console, true)?;
+        let postern = match env::var_os("POSTERN_BIN") {
+            // A release binary from elsewhere: what is shipped is what is tested.
+            Some(path) => fs::canonicalize(&path)
+                .map_err(|error| files::fail("find POSTERN_BIN", Path::new(&path), &error))?,
+            None => binary::build(vm.workspace, vm.console, true)?,
+        };
         let mut built = Built::default();
         if with_tests {
             vm.console.heading("test programs");

@@ -57,6 +57,7 @@ impl Otlp {
 
     /// The first span that `wanted` accepts, waiting at most `deadline` for it.
     pub fn wait_for(&self, deadline: Duration, wanted: impl Fn(&Span) -> bool) -> Result<Span> {
+        let deadline = crate::process::patient(deadline);
         let started = Instant::now();
         loop {
             let spans = self.spans();

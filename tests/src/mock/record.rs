@@ -156,6 +156,7 @@ impl Recorder {
 
     /// Waits until a request for `path` has arrived.
     pub fn wait_for(&self, path: &str, deadline: Duration) -> Result<Seen> {
+        let deadline = crate::process::patient(deadline);
         let started = Instant::now();
         loop {
             if let Some(seen) = self.of(path).pop() {
