@@ -12,9 +12,13 @@ pub enum Format {
     Json,
 }
 
+/// A bare level is about the gateway: libraries that say much at debug are asked for by name.
+const QUIET: &str = ",aya=warn,aya_obj=warn,h2=info,hyper=info,hyper_util=info,hickory_proto=info,hickory_resolver=info,netlink_proto=warn,rustls=info,opentelemetry=warn,opentelemetry_sdk=warn";
+
 /// Sets up logging for the process. `level` is a filter such as `info` or `gateway=debug`.
 pub fn init(level: &str, format: Format) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
+    let quiet = if level.contains('=') { "" } else { QUIET };
+    let filter = EnvFilter::try_new(format!("{level}{quiet}")).map_err(|error| {
         format!("--log-level {level}: {error}; try error, warn, info, debug or trace")
     })?;
     let builder = tracing_subscriber::fmt()

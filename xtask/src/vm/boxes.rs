@@ -13,6 +13,7 @@ use super::kernels::Kernel;
 use super::rootfs::RootFs;
 use super::{apt, base, kernel_image};
 use crate::Failure;
+use crate::process;
 
 const CUSTOMIZE: &str = include_str!("guest/box.sh");
 /// What a box is made with, beyond what guests are.
@@ -22,8 +23,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("sfdisk", "fdisk"),
     ("vagrant", "vagrant"),
 ];
-/// Vagrant's well-known key, which every box accepts and `vagrant up` replaces. Where it is depends on the version.
-const KEYS: &[&str] = &["/usr/share/vagrant/keys/vagrant.pub", "/usr/share/vagrant/keys/vagrant.pub.rsa"];
+/// Vagrant's well-known key, which every box accepts and `vagrant up` replaces, in the files of its package.
+const KEY: &str = "/keys/vagrant.pub";
 /// Of the disk that a user gets: builds of the whole project fit. The file is sparse.
 const DISK_GIB: u64 = 20;
 /// Where the one partition begins, as every partitioning tool has it.
@@ -31,7 +32,15 @@ const PARTITION_OFFSET: u64 = 1 << 20;
 /// A BIOS boots by the first sector's code, up to the partition table (440 bytes).
 const BOOT_CODE: u64 = 440;
 /// What GRUB needs in its core image to read the disk: there is no module on the disk.
-const GRUB_MODULES: &[&str] = &["biosdisk", "part_msdos", "ext2", "normal", "linux", "echo", "configfile"];
+const GRUB_MODULES: &[&str] = &[
+    "biosdisk",
+    "part_msdos",
+    "ext2",
+    "normal",
+    "linux",
+    "echo",
+    "configfile",
+];
 
 /// Makes the box, or takes the cached one, and says where it is.
 pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<PathBuf, Failure> {
@@ -71,7 +80,8 @@ pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<PathBuf, Failu
 /// The root file system with the kernel, its modules, and what Vagrant expects of a box.
 fn files(vm: &Vm<'_>, root: &RootFs, image: &KernelImage, draft: &Path) -> Result<(), Failure> {
     let tree = draft.join("tree");
-    vm.log.run(Command::new("cp").arg("-a").arg(&root.tree).arg(&tree))?;
+    vm.log
+        .run(Command::new("cp").arg("-a").arg(&root.tree).arg(&tree))?;
     vm.log.run(
         Command::new("cp")
             .arg("-a")
@@ -83,25 +93,38 @@ fn files(vm: &Vm<'_>, root: &RootFs, image: &KernelImage, draft: &Path) -> Resul
          initrd /boot/initrd\nboot\n",
         super::qemu::lsm_argument(true)
     );
-    let key = KEYS
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok())
-        .ok_or_else(|| Failure::failed(format!("the vagrant package has no {}", KEYS.join(" or "))))?;
+    let key = process::answer(Command::new("dpkg").args(["-L", "vagrant"]))
+        .and_then(|files| {
+            files
+                .lines()
+                .find(|path| path.ends_with(KEY))
+                .map(str::to_owned)
+        })
+        .and_then(|path| fs::read_to_string(path).ok())
+        .ok_or_else(|| Failure::failed(format!("the vagrant package has no {KEY}")))?;
     fs::create_dir_all(tree.join("boot/grub"))
         .and_then(|()| fs::copy(&image.vmlinuz, tree.join("boot/vmlinuz")))
         .and_then(|_| fs::copy(&image.initrd, tree.join("boot/initrd")))
         .and_then(|_| fs::write(tree.join("boot/grub/grub.cfg"), config))
         .and_then(|()| fs::write(tree.join("root/vagrant.pub"), key))
         .and_then(|()| fs::write(tree.join("root/box.sh"), CUSTOMIZE))
-        .and_then(|()| fs::set_permissions(tree.join("root/box.sh"), fs::Permissions::from_mode(0o755)))
+        .and_then(|()| {
+            fs::set_permissions(tree.join("root/box.sh"), fs::Permissions::from_mode(0o755))
+        })
         .map_err(|error| fail("make", &tree, &error))?;
-    vm.log.run(Command::new("chroot").arg(&tree).arg("/root/box.sh"))?;
-    fs::remove_file(tree.join("root/box.sh")).map_err(|error| fail("remove", &tree.join("root/box.sh"), &error))
+    vm.log
+        .run(Command::new("chroot").arg(&tree).arg("/root/box.sh"))?;
+    fs::remove_file(tree.join("root/box.sh"))
+        .map_err(|error| fail("remove", &tree.join("root/box.sh"), &error))
 }
 
 /// A disk with a partition table, one file system, and a boot loader between the two.
 fn disk(vm: &Vm<'_>, draft: &Path) -> Result<(), Failure> {
-    let (raw, core, tree) = (draft.join("disk.raw"), draft.join("core.img"), draft.join("tree"));
+    let (raw, core, tree) = (
+        draft.join("disk.raw"),
+        draft.join("core.img"),
+        draft.join("tree"),
+    );
     fs::File::create(&raw)
         .and_then(|file| file.set_len(DISK_GIB << 30))
         .map_err(|error| fail("make", &raw, &error))?;
@@ -128,7 +151,10 @@ fn disk(vm: &Vm<'_>, draft: &Path) -> Result<(), Failure> {
             .args(GRUB_MODULES),
     )?;
     // The core image follows the first sector, where the boot code looks for it.
-    for (from, at) in [(Path::new("/usr/lib/grub/i386-pc/boot.img"), 0), (core.as_path(), 1)] {
+    for (from, at) in [
+        (Path::new("/usr/lib/grub/i386-pc/boot.img"), 0),
+        (core.as_path(), 1),
+    ] {
         let mut dd = Command::new("dd");
         dd.arg(format!("if={}", from.display()))
             .arg(format!("of={}", raw.display()))
@@ -144,7 +170,8 @@ fn disk(vm: &Vm<'_>, draft: &Path) -> Result<(), Failure> {
 }
 
 fn pack(vm: &Vm<'_>, draft: &Path, name: &str) -> Result<(), Failure> {
-    let metadata = format!("{{\"provider\":\"libvirt\",\"format\":\"qcow2\",\"virtual_size\":{DISK_GIB}}}\n");
+    let metadata =
+        format!("{{\"provider\":\"libvirt\",\"format\":\"qcow2\",\"virtual_size\":{DISK_GIB}}}\n");
     let defaults = "Vagrant.configure(\"2\") do |config|\n  config.vm.provider :libvirt do |libvirt|\n    libvirt.disk_bus = \"virtio\"\n  end\nend\n";
     fs::write(draft.join("metadata.json"), metadata)
         .and_then(|()| fs::write(draft.join("Vagrantfile"), defaults))
@@ -165,7 +192,8 @@ fn pack(vm: &Vm<'_>, draft: &Path, name: &str) -> Result<(), Failure> {
             .args(["metadata.json", "Vagrantfile", "box.img"]),
     )?;
     for file in ["disk.raw", "core.img", "box.img"] {
-        fs::remove_file(draft.join(file)).map_err(|error| fail("remove", &draft.join(file), &error))?;
+        fs::remove_file(draft.join(file))
+            .map_err(|error| fail("remove", &draft.join(file), &error))?;
     }
     Ok(())
 }

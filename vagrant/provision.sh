@@ -1,0 +1,93 @@
+#!/bin/bash
+# Brings a machine to where `postern` and `postern-demo` can be called. Runs as root, any number of times.
+#
+#   provision.sh kernel SUITE      installs that suite's kernel; the machine has to be restarted for it
+#   provision.sh prebuilt CHECKOUT takes /tmp/postern and, if it is there, /tmp/postern-demo
+#   provision.sh build CHECKOUT    installs a compiler, runs the checkout's own set-up, and builds both
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+
+main() {
+    case "$1" in
+    kernel) kernel "$2" ;;
+    prebuilt) prebuilt "$2" ;;
+    build) build "$2" ;;
+    *)
+        echo "usage: provision.sh kernel SUITE | prebuilt CHECKOUT | build CHECKOUT" >&2
+        exit 2
+        ;;
+    esac
+}
+
+kernel() {
+    local suite=$1 archive
+    if uname -r | grep -q "$(kernel_of "$suite")"; then
+        echo "$(uname -r) is running already"
+        return
+    fi
+    archive=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+    echo "deb $archive $suite main" >/etc/apt/sources.list.d/postern-kernel.list
+    apt-get update --quiet
+    apt-get install --quiet --yes -t "$suite" linux-image-amd64
+}
+
+# The part of `uname -r` that tells a suite's kernel from the box's own.
+kernel_of() {
+    case "$1" in
+    bookworm-backports) echo '^6\.12' ;;
+    trixie-backports) echo '^7\.' ;;
+    esac
+}
+
+prebuilt() {
+    install -m 755 /tmp/postern /usr/local/bin/postern
+    [ ! -f /tmp/postern-demo ] || demo /tmp/postern-demo
+    policies "$1"
+    finish
+}
+
+build() {
+    # Debian keeps this compiler current for its browsers; a rustup that is there already comes first in PATH.
+    export PATH="/root/.cargo/bin:$PATH"
+    if ! cargo --version >/dev/null 2>&1; then
+        apt-get update --quiet
+        apt-get install --quiet --yes --no-install-recommends cargo-web rustc-web gcc libc6-dev
+    fi
+    cd "$1"
+    cargo xtask setup
+    cargo xtask build --release
+    cargo build --package e2e --bin demo
+    install -m 755 target/release/postern /usr/local/bin/postern
+    demo target/debug/demo
+    policies "$1"
+    finish
+}
+
+# The story needs to know where the binary is, and root; and the Python that has the SDKs, where there is one.
+demo() {
+    install -D -m 755 "$1" /usr/local/lib/postern/demo
+    cat >/usr/local/bin/postern-demo <<'DEMO'
+#!/bin/sh
+[ "$(id -u)" = 0 ] || exec sudo "$0" "$@"
+python=/opt/postern/venv/bin/python
+[ ! -x "$python" ] || export POSTERN_E2E_PYTHON="$python"
+exec /usr/local/lib/postern/demo --postern /usr/local/bin/postern
+DEMO
+    chmod 755 /usr/local/bin/postern-demo
+}
+
+policies() {
+    install -d /etc/postern
+    rm -rf /etc/postern/policies
+    cp -r "$1/policies" /etc/postern/policies
+}
+
+# What was installed is tried at once: a machine that cannot run it should not look provisioned.
+finish() {
+    echo "Linux $(uname -r)"
+    postern --version
+    postern check /etc/postern/policies/locked-down
+    postern exec --policy /etc/postern/policies/locked-down -- true
+}
+
+main "$@"
