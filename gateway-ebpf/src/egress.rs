@@ -28,12 +28,7 @@ const V6_NEXT_HEADER: usize = 6;
 #[inline(always)]
 pub fn may_pass(ctx: &SkBuffContext) -> bool {
     // SAFETY: the kernel passes a valid context; the verifier checks each access.
-    let (ethertype, sk) = unsafe {
-        (
-            (*ctx.skb.skb).protocol,
-            (*ctx.skb.skb).__bindgen_anon_2.sk,
-        )
-    };
+    let (ethertype, sk) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).__bindgen_anon_2.sk) };
     let (destination, protocol, family) = match read(ctx, ethertype) {
         Some(packet) => packet,
         None => ([0; 4], 0, 0),

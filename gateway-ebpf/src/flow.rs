@@ -9,10 +9,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
         BPF_TCP_CLOSE, BPF_TCP_SYN_SENT, bpf_sock,
     },
-    helpers::{
-        bpf_get_netns_cookie,
-        generated::bpf_sk_storage_get,
-    },
+    helpers::{bpf_get_netns_cookie, generated::bpf_sk_storage_get},
     programs::{SockAddrContext, SockOpsContext},
 };
 use core::ptr::{addr_of, read_volatile};

@@ -75,7 +75,11 @@ pub fn postern_sock_create(ctx: SockContext) -> i32 {
 
 #[cgroup_skb(egress)]
 pub fn postern_egress(ctx: SkBuffContext) -> i32 {
-    if egress::may_pass(&ctx) { ALLOW } else { REFUSE }
+    if egress::may_pass(&ctx) {
+        ALLOW
+    } else {
+        REFUSE
+    }
 }
 
 #[sock_ops]

@@ -96,7 +96,10 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
         Ok(0) => refuse(refusal::NO_LISTENER),
         Ok(port) => {
             count(counter::REDIRECTED);
-            debug!(ctx, "sandbox {} port {} redirected to {}", settings.sandbox, to.port, port);
+            debug!(
+                ctx,
+                "sandbox {} port {} redirected to {}", settings.sandbox, to.port, port
+            );
             Action::Redirect(flow, port)
         }
         Err(reason) => refuse(reason),
@@ -236,7 +239,10 @@ fn flow(ctx: &SockAddrContext, settings: &Settings, to: &Destination, protocol: 
 
 #[inline(always)]
 fn refuse(ctx: &SockAddrContext, flow: &Flow, netns: u64, reason: u8) {
-    debug!(ctx, "sandbox {} port {} refused: {}", flow.sandbox, flow.port, reason);
+    debug!(
+        ctx,
+        "sandbox {} port {} refused: {}", flow.sandbox, flow.port, reason
+    );
     emit(&Event {
         flow: *flow,
         netns,

@@ -63,8 +63,16 @@ pub(super) fn provide(
     }
     let tree = folder.join("tree");
     let release = release_of(&tree)?;
+    // Beside the modules since 7.x, where it is a package of its own.
+    let vmlinuz = [
+        tree.join(format!("boot/vmlinuz-{release}")),
+        tree.join(format!("usr/lib/modules/{release}/vmlinuz")),
+    ]
+    .into_iter()
+    .find(|path| path.exists())
+    .ok_or_else(|| Failure::failed(format!("the packages of {release} have no kernel")))?;
     let image = KernelImage {
-        vmlinuz: tree.join(format!("boot/vmlinuz-{release}")),
+        vmlinuz,
         initrd: folder.join("initrd"),
         modules: folder.join("modules.ext4"),
         release,

@@ -202,18 +202,15 @@ fn in_guest(
         line("not supported: only the verifier suite");
         Vec::new()
     };
-    let with_verifier = !kernel.is_supported || chosen.iter().any(Option::is_none);
+    let job = Job {
+        kernel,
+        programs,
+        with_verifier: !kernel.is_supported || chosen.iter().any(Option::is_none),
+        accelerator,
+    };
     vm.console.step("test tree", |_| {
-        pack(
-            vm,
-            ground,
-            &programs,
-            with_verifier,
-            accelerator,
-            options,
-            &work,
-            &files.0,
-        )?;
+        let stage = stage(vm, ground, &job, options, &work)?;
+        stage.pack(vm, &files.0)?;
         super::files::size_of(&files.0)
     })?;
     blank(&files.1, RESULTS_BYTES)?;
@@ -259,7 +256,7 @@ fn in_guest(
             .arg("-C")
             .arg(&folder),
     );
-    let results = read_results(&folder, &programs, with_verifier);
+    let results = read_results(&folder, &job);
     if !options.keep {
         fs::remove_dir_all(&work).map_err(|error| fail("remove", &work, &error))?;
     }
@@ -285,15 +282,12 @@ fn show(text: &str) {
     }
 }
 
-fn read_results(
-    folder: &Path,
-    programs: &[&Suite],
-    with_verifier: bool,
-) -> Result<Results, Failure> {
+fn read_results(folder: &Path, job: &Job<'_>) -> Result<Results, Failure> {
     let mut results = Results::default();
     let mut silent = Vec::new();
-    let names = programs.iter().map(|suite| suite.name.as_str());
-    for name in with_verifier
+    let names = job.programs.iter().map(|suite| suite.name.as_str());
+    for name in job
+        .with_verifier
         .then_some(VERIFIER_SUITE)
         .into_iter()
         .chain(names)
@@ -318,25 +312,26 @@ fn read_results(
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what a test tree is made of, once"
-)]
-fn pack(
-    vm: &Vm<'_>,
-    ground: &Ground,
-    programs: &[&Suite],
+/// What one guest runs.
+struct Job<'a> {
+    kernel: &'static Kernel,
+    programs: Vec<&'a Suite>,
     with_verifier: bool,
     accelerator: Accelerator,
+}
+
+fn stage(
+    vm: &Vm<'_>,
+    ground: &Ground,
+    job: &Job<'_>,
     options: &TestOptions,
     work: &Path,
-    tar: &Path,
-) -> Result<(), Failure> {
+) -> Result<Stage, Failure> {
     let stage = Stage::new(work)?;
     let limit = SUITE_LIMIT.to_string();
     let mut variables = vec![("SUITE_LIMIT", limit.as_str())];
     variables.push(("FILTER", options.filter.as_deref().unwrap_or_default()));
-    if accelerator == Accelerator::Tcg {
+    if job.accelerator == Accelerator::Tcg {
         variables.push(("POSTERN_TEST_SLOW", SLOW));
     }
     if options.wan {
@@ -344,17 +339,22 @@ fn pack(
     }
     tree::common(vm, &stage, &ground.postern, &ground.built, &variables)?;
     let mut plan = String::new();
-    for suite in programs {
+    for suite in &job.programs {
         stage.copy_program(vm, &suite.program)?;
         let (program, folder) = (suite.program.display(), suite.folder.display());
         plan.push_str(&format!("{}\t{program}\t{folder}\n", suite.name));
     }
-    if with_verifier {
+    if job.with_verifier {
         let path = vm.workspace.root.join(ENTRIES);
         let source = fs::read_to_string(&path).map_err(|error| fail("read", &path, &error))?;
         let policy = vm.workspace.root.join("policies/locked-down");
+        let mode = if job.kernel.is_supported {
+            ""
+        } else {
+            "--unsupported "
+        };
         let mut script = format!(
-            "#!/bin/sh\nexec python3 /postern/verifier.py {}",
+            "#!/bin/sh\nexec python3 /postern/verifier.py {mode}{}",
             tree::quoted(&policy.display().to_string())
         );
         for name in entries(&source) {
@@ -367,7 +367,7 @@ fn pack(
     }
     stage.write("/postern/plan", &plan, 0o644)?;
     stage.write("/postern/job", SUITES, 0o755)?;
-    stage.pack(vm, tar)
+    Ok(stage)
 }
 
 /// The names of the entry points: what stands between `pub fn` and the parenthesis after an attribute.

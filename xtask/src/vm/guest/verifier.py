@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 """Has the gateway load all its programs into this kernel and reports, a line a program, whether the verifier took it,
-how many instructions it has and how many the verifier looked at. Speaks as libtest does."""
+how many instructions it has and how many the verifier looked at. Speaks as libtest does.
+
+With --unsupported it is the other way round: this kernel is too old, and the gateway has to say so in words that its
+operator understands, which a verifier log is not."""
 
 import glob
 import json
@@ -12,7 +15,28 @@ import time
 PATIENCE = 120
 
 
+def refusal(policy):
+    command = [os.environ["POSTERN_BIN"], "exec", "--policy", policy, "--", "true"]
+    gateway = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    said = gateway.stderr
+    open("/postern/results/verifier.gateway", "w").write(said)
+    checks = {
+        "an old kernel is refused": gateway.returncode != 0,
+        "the refusal names the minimum": "or later" in said and "Linux" in said,
+        "the refusal is no verifier log": "stack depth" not in said and "processed " not in said,
+    }
+    for name, held in checks.items():
+        print(f"test {name} ... {'ok' if held else 'FAILED'}")
+    failed = list(checks.values()).count(False)
+    if failed:
+        print("the gateway said:", said)
+    print(f"test result: {'FAILED' if failed else 'ok'}. {len(checks) - failed} passed; {failed} failed; 0 ignored")
+    return 1 if failed else 0
+
+
 def main():
+    if sys.argv[1] == "--unsupported":
+        return refusal(sys.argv[2])
     policy, expected = sys.argv[1], sys.argv[2:]
     error = open("/postern/results/verifier.gateway", "w+")
     gateway = subprocess.Popen(
