@@ -153,3 +153,6 @@ fn opaque(gateway: &Gateway, address: SocketAddr, answered: &[Host]) -> Result<A
     let permit = permit(None).map_err(|denial| denied(denial.into()))?;
     Ok(Authorized::Splice { permit, host: None })
 }
+
+#[cfg(test)]
+mod tests;

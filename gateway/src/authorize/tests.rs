@@ -1,0 +1,155 @@
+//! Each kind of traffic against one policy: what becomes of it, and how a refusal is told.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use super::*;
+use crate::policy::{SourceFile, Target, compile};
+use crate::sniff::{ClientHello, ServerName};
+use std::sync::Arc;
+
+const POLICY: &str = "
+apiVersion: postern.dev/v1alpha1
+kind: EgressGateway
+metadata: {name: g}
+spec:
+  listeners:
+  - {name: tls, protocol: TLS, port: 443, tls: {mode: Terminate}}
+  - {name: mail, protocol: TLS, port: 993, tls: {mode: Passthrough}}
+  - {name: db, protocol: TCP, port: 5432}
+---
+apiVersion: postern.dev/v1alpha1
+kind: EgressL4Route
+metadata: {name: r}
+spec:
+  parentRefs: [{kind: EgressGateway, name: g}]
+  rules:
+  - matches:
+    - {destinationHostnames: [a.example], ports: [{port: 443}, {port: 993}, {port: 5432}]}
+    - {destinationCIDRs: [198.51.100.0/24], ports: [{port: 443}, {port: 5432}]}
+";
+
+fn gateway() -> Arc<Gateway> {
+    let file = SourceFile {
+        name: "p.yaml".into(),
+        text: POLICY.to_owned().into(),
+    };
+    let compiled = compile(&[file]);
+    let policy = compiled.policy.unwrap();
+    Arc::clone(&policy.gateways["g"])
+}
+
+fn hello(name: Option<&str>) -> Sniffed {
+    Sniffed::Tls(ClientHello {
+        server_name: name.map(|name| ServerName::parse(name.as_bytes()).unwrap()),
+        alpn: Vec::new(),
+        ech: false,
+    })
+}
+
+fn host(name: &str) -> Host {
+    Host::parse(name).unwrap()
+}
+
+fn decide(to: &str, sniffed: &Sniffed, answered: &[&str]) -> Result<Authorized, Denied> {
+    let answered: Vec<Host> = answered.iter().map(|name| host(name)).collect();
+    authorize(&gateway(), to.parse().unwrap(), sniffed, &answered)
+}
+
+fn target(authorized: Result<Authorized, Denied>) -> String {
+    match authorized {
+        Ok(Authorized::Splice { permit, .. }) => format!("splice {}", permit.target()),
+        Ok(Authorized::Terminate { permit, .. }) => format!("terminate {}", permit.target()),
+        Ok(Authorized::Http { http2, .. }) => format!("http, http2 {http2}"),
+        Err(denied) => format!("{} {:?}", denied.reason.as_str(), denied.tell),
+    }
+}
+
+#[test]
+fn tls_goes_by_the_server_name_wherever_the_sandbox_meant_to_connect() {
+    let name = hello(Some("A.example"));
+    assert_eq!(
+        target(decide("203.0.113.9:443", &name, &[])),
+        "terminate a.example:443"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:993", &name, &[])),
+        "splice a.example:993"
+    );
+}
+
+#[test]
+fn tls_without_a_name_goes_to_named_addresses_only() {
+    let none = hello(None);
+    assert_eq!(
+        target(decide("198.51.100.7:443", &none, &[])),
+        "terminate 198.51.100.7:443"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:443", &none, &[])),
+        "no_server_name TlsAlert"
+    );
+}
+
+#[test]
+fn a_refusal_is_told_in_the_terms_of_the_client() {
+    let foreign = hello(Some("b.example"));
+    assert_eq!(
+        target(decide("203.0.113.9:443", &foreign, &[])),
+        "no_rule TlsThenHttp"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:993", &foreign, &[])),
+        "no_rule TlsAlert"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:8443", &foreign, &[])),
+        "no_listener TlsAlert"
+    );
+    let preface = Sniffed::Http2Preface;
+    assert_eq!(
+        target(decide("203.0.113.9:80", &preface, &[])),
+        "no_listener Http { http2: true }"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:22", &Sniffed::Opaque, &[])),
+        "no_listener Close"
+    );
+}
+
+#[test]
+fn opaque_traffic_goes_by_the_name_that_was_answered_and_is_dialled_by_it() {
+    let opaque = Sniffed::Opaque;
+    assert_eq!(
+        target(decide(
+            "203.0.113.9:5432",
+            &opaque,
+            &["b.example", "a.example"]
+        )),
+        "splice a.example:5432"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:5432", &opaque, &["b.example"])),
+        "no_rule Close"
+    );
+    assert_eq!(
+        target(decide("203.0.113.9:5432", &opaque, &[])),
+        "no_rule Close"
+    );
+    assert_eq!(
+        target(decide("198.51.100.7:5432", &opaque, &[])),
+        "splice 198.51.100.7:5432"
+    );
+}
+
+#[test]
+fn what_is_permitted_is_what_is_dialled() {
+    let Ok(Authorized::Splice { permit, .. }) =
+        decide("203.0.113.9:5432", &Sniffed::Opaque, &["a.example"])
+    else {
+        panic!("not spliced");
+    };
+    let expected = Target::Name {
+        host: host("a.example"),
+        port: 5432,
+    };
+    assert_eq!(*permit.target(), expected);
+}
