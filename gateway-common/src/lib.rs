@@ -160,10 +160,13 @@ pub struct FlowKey {
     pub netns: u64,
     /// Source address.
     pub address: Address,
+    /// [`Settings::sandbox`]: sandboxes that share a namespace have listeners of their own, so the
+    /// same source address and port may be in use by each.
+    pub sandbox: u32,
     /// Source port, host order.
     pub port: u16,
     /// Always zero.
-    pub reserved: [u16; 3],
+    pub reserved: u16,
 }
 
 /// Where a sandbox's socket wanted to go, and who asked.
@@ -252,13 +255,31 @@ pub struct Event {
     pub protocol: u32,
 }
 
+/// What is left of a sandbox's allowance of recorded refusals: a flood of one must not hide the
+/// refusals of another, nor fill the disk.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Refusals that may still be recorded now.
+    pub left: u64,
+    /// When that was computed, nanoseconds since boot.
+    pub time: u64,
+}
+
+impl Allowance {
+    /// Recorded refusals a second.
+    pub const PER_SECOND: u64 = 200;
+    /// As many may come at once.
+    pub const BURST: u64 = 1000;
+}
+
 /// Counters of the per-CPU array `COUNTERS`.
 pub mod counter {
     /// Connections redirected to the gateway.
     pub const REDIRECTED: u32 = 0;
     /// Refusals, whether or not the ring buffer had room for them.
     pub const REFUSED: u32 = 1;
-    /// Refusals that found the ring buffer full.
+    /// Refusals that were not recorded: the ring buffer was full or the sandbox's allowance spent.
     pub const EVENTS_LOST: u32 = 2;
     /// Connections whose record found the flow table full; they are refused at accept.
     pub const FLOWS_LOST: u32 = 3;

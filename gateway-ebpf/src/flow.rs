@@ -130,8 +130,9 @@ fn record(ctx: &SockOpsContext) -> Option<(FlowKey, Flow)> {
         // SAFETY: the helper takes this program type's context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         address,
+        sandbox: flow.sandbox,
         port: ctx.local_port() as u16,
-        reserved: [0; 3],
+        reserved: 0,
     };
     Some((key, flow))
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use gateway_common::{
-    Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings, counter,
+    Allowance, Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings, counter,
 };
 
 /// Per attached cgroup: which sandbox, which rules. Written by the gateway alone.
@@ -51,13 +51,43 @@ pub fn count(which: u32) {
     }
 }
 
-/// Records a refusal, and counts it whether or not there is room for the record.
+/// How many refusals each sandbox may still have recorded.
+#[btf_map]
+pub static ALLOWANCES: HashMap<u32, Allowance, 16384, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// Records a refusal, and counts it whether or not it may be or can be recorded.
 #[inline(always)]
 pub fn emit(event: &Event) {
     count(counter::REFUSED);
-    if EVENTS.output(event, 0).is_err() {
+    if !allowed(event.flow.sandbox, event.flow.time) || EVENTS.output(event, 0).is_err() {
         count(counter::EVENTS_LOST);
     }
+}
+
+/// A token bucket. CPUs that race may let a few more pass.
+#[inline(always)]
+fn allowed(sandbox: u32, now: u64) -> bool {
+    const NANOSECONDS: u64 = 1_000_000_000 / Allowance::PER_SECOND;
+    let Some(allowance) = ALLOWANCES.get_ptr_mut(sandbox) else {
+        let full = Allowance {
+            left: Allowance::BURST,
+            time: now,
+        };
+        return ALLOWANCES.insert(sandbox, full, 0).is_ok();
+    };
+    // SAFETY: the pointer is to a live map value; see above for races.
+    let allowance = unsafe { &mut *allowance };
+    let earned = now.saturating_sub(allowance.time) / NANOSECONDS;
+    if earned > 0 {
+        allowance.left = (allowance.left + earned).min(Allowance::BURST);
+        allowance.time = now;
+    }
+    if allowance.left == 0 {
+        return false;
+    }
+    allowance.left -= 1;
+    true
 }
 
 /// Cgroup storage that all programs attached to a cgroup share: that is what a key of a bare cgroup

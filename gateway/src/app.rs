@@ -1,6 +1,8 @@
 //! The only wiring: loads, binds, then serves. A sandbox is attached (and shut) before anything can
 //! be reached, and opened last.
 
+mod running;
+
 use crate::connection::Sandbox;
 use crate::dns::Responder;
 use crate::http::Front;
@@ -10,11 +12,11 @@ use crate::outcome::Stage;
 use crate::policy::{Gateway, Policy};
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, SecretsError};
-use crate::telemetry::redact::Redactor;
-use crate::telemetry::{AuditLog, DenialRecord, Exporter, ExporterSettings, Telemetry, Who};
-use crate::tls::{Authority, AuthorityError, LeafError, Leaves};
-use crate::upstream::{Collector, NameError, Resolver, TrustError, Upstream, Verifier};
+use crate::telemetry::{AuditLog, DenialRecord, Who};
+use crate::tls::{AuthorityError, LeafError};
+use crate::upstream::{NameError, TrustError, Upstream};
 use gateway_common::Listeners;
+use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -122,15 +124,6 @@ pub struct App {
     connections: TaskTracker,
 }
 
-struct Running {
-    gateway: Arc<Gateway>,
-    secrets: Arc<Secrets>,
-    leaves: Arc<Leaves>,
-    telemetry: Arc<Telemetry>,
-    resolver: Arc<Resolver>,
-    verifier: Verifier,
-}
-
 /// A sandbox that is attached.
 pub struct Attached {
     attachment: Attachment,
@@ -168,13 +161,21 @@ impl App {
         let running = gateways
             .into_iter()
             .map(|(name, gateway)| {
-                let running = start_gateway(gateway, &secrets, &audit, places.state)?;
+                let running = running::start(gateway, &secrets, &audit, places.state)?;
                 Ok((name, running))
             })
             .collect::<Result<BTreeMap<_, _>, AppError>>()?;
         let watched = Arc::new(Watched::default());
         let recorder = Arc::clone(&watched);
-        let kernel = Kernel::load(debug_kernel, move |refusal| recorder.record(&refusal))?;
+        let losses = Arc::clone(&audit);
+        let kernel = Kernel::load(
+            debug_kernel,
+            move |refusal| recorder.record(&refusal),
+            move |count| {
+                tracing::warn!(count, "refusals were too many to record each");
+                losses.lost(count);
+            },
+        )?;
         Ok(Self {
             kernel: Arc::new(kernel),
             gateways: running,
@@ -217,6 +218,7 @@ impl App {
     ) -> Result<Attached, AppError> {
         let running = self.gateway(gateway)?;
         let attachment = self.kernel.attach(cgroup, cgroup_id)?;
+        let places = running.gateway.limits.max_connections_per_sandbox as usize;
         let front = Front {
             gateway: Arc::clone(&running.gateway),
             secrets: Arc::clone(&running.secrets),
@@ -226,6 +228,7 @@ impl App {
                 running.verifier.clone(),
             ),
             telemetry: Arc::clone(&running.telemetry),
+            requests: Arc::new(Semaphore::new(places)),
         };
         let responder = Responder::new(
             Arc::clone(&running.gateway),
@@ -241,7 +244,6 @@ impl App {
             draining: self.draining.clone(),
         });
         self.watched.add(attachment.sandbox, &sandbox);
-        let places = running.gateway.limits.max_connections_per_sandbox as usize;
         Ok(Attached {
             attachment,
             sandbox,
@@ -392,94 +394,6 @@ impl Watched {
             host: None,
             detail: Some(format!("protocol {}", refusal.protocol)),
         });
-    }
-}
-
-fn start_gateway(
-    gateway: Arc<Gateway>,
-    secrets: &Arc<Secrets>,
-    audit: &Arc<AuditLog>,
-    state: &Path,
-) -> Result<Running, AppError> {
-    let name = Arc::clone(&gateway.name);
-    let bundle = match &gateway.upstream_tls.trust_bundle {
-        None => None,
-        Some(reference) => Some(secrets.get(reference).ok_or_else(|| AppError::NoBundle {
-            gateway: Arc::clone(&name),
-            secret: reference.to_string(),
-        })?),
-    };
-    let verifier = Verifier::new(bundle.as_ref().map(|pem| pem.expose())).map_err(|source| {
-        AppError::Trust {
-            gateway: Arc::clone(&name),
-            source,
-        }
-    })?;
-    for reference in gateway.secret_refs() {
-        if secrets.get(reference).is_none() {
-            tracing::warn!(gateway = &*name, secret = %reference, "secret missing: requests that need it get 503");
-        }
-    }
-    let resolver = Resolver::new(Arc::clone(&gateway)).map_err(|source| AppError::Resolver {
-        gateway: Arc::clone(&name),
-        source,
-    })?;
-    let exporter = exporter(&gateway, &verifier)?;
-    let redactor = Redactor::new(
-        gateway
-            .injections()
-            .map(|injection| injection.header.clone()),
-        Arc::clone(secrets),
-    );
-    let authority = Authority::load_or_create(state, &name)?;
-    Ok(Running {
-        secrets: Arc::clone(secrets),
-        leaves: Arc::new(Leaves::new(authority)?),
-        telemetry: Arc::new(Telemetry::new(Arc::clone(audit), exporter, redactor)),
-        resolver: Arc::new(resolver),
-        verifier,
-        gateway,
-    })
-}
-
-/// The policy's endpoint, or the one of OpenTelemetry's own environment variable.
-fn exporter(gateway: &Gateway, verifier: &Verifier) -> Result<Option<Exporter>, AppError> {
-    let otlp = gateway.otlp.as_ref();
-    let endpoint = otlp
-        .and_then(|otlp| otlp.endpoint.as_deref().map(str::to_owned))
-        .or_else(|| std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
-    let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_empty()) else {
-        return Ok(None);
-    };
-    let mut headers = HashMap::new();
-    for (name, value) in otlp.iter().flat_map(|otlp| &otlp.headers) {
-        headers.insert(
-            name.to_string(),
-            String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        );
-    }
-    let settings = ExporterSettings {
-        endpoint: traces_endpoint(&endpoint),
-        headers,
-        gateway: gateway.name.to_string(),
-    };
-    let collector = Arc::new(Collector::new(verifier.clone()));
-    match Exporter::new(settings, collector) {
-        Ok(exporter) => Ok(Some(exporter)),
-        Err(source) => Err(AppError::Exporter {
-            gateway: Arc::clone(&gateway.name),
-            source,
-        }),
-    }
-}
-
-/// A base URL means its `/v1/traces` (OTLP specification, "Endpoint URLs for OTLP/HTTP").
-fn traces_endpoint(endpoint: &str) -> String {
-    let base = endpoint.trim_end_matches('/');
-    if base.ends_with("/v1/traces") {
-        base.to_owned()
-    } else {
-        format!("{base}/v1/traces")
     }
 }
 

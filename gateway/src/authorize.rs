@@ -81,6 +81,20 @@ pub fn authorize(
     }
 }
 
+/// May a client that says nothing be taken for one that waits for the server (SMTP, MySQL)? Only on a
+/// port that is a TCP listener's in the first place: elsewhere silence would be a way around the
+/// listener that reads what is said.
+pub fn may_be_silent(gateway: &Gateway, port: u16) -> bool {
+    let Some(tcp) = gateway.listener(Class::Tcp, port) else {
+        return false;
+    };
+    [Class::Tls, Class::Http].into_iter().all(|class| {
+        gateway
+            .listener(class, port)
+            .is_none_or(|other| other.port.is_none() && tcp.port.is_some())
+    })
+}
+
 fn tls(gateway: &Gateway, address: SocketAddr, host: Option<Host>) -> Result<Authorized, Denied> {
     let Some(listener) = gateway.listener(Class::Tls, address.port()) else {
         return Err(Denied {

@@ -1,17 +1,17 @@
 //! The life of one redirected connection, from its record to its end. The order of the stages is
 //! here and nothing else: no parsing, no policy.
 
-use crate::authorize::{Authorized, Denied, Tell, authorize};
+use crate::authorize::{Authorized, Denied, Tell, authorize, may_be_silent};
 use crate::dns::Responder;
 use crate::http::{Front, Session, serve};
-use crate::listener::Redirected;
+use crate::listener::{Place, Redirected};
 use crate::outcome::{DenyReason, Stage};
 use crate::peek::{Peeked, peek};
-use crate::policy::{Class, Permit};
+use crate::policy::Permit;
 use crate::sniff::Sniffed;
-use crate::splice::splice;
+use crate::splice::{Meter, splice};
 use crate::stream::Prefixed;
-use crate::telemetry::{ConnectionRecord, DenialRecord, Who};
+use crate::telemetry::{ConnectionRecord, DenialRecord, Telemetry, Who};
 use crate::tls::{self, Leaves};
 use crate::upstream::Scheme;
 use std::sync::Arc;
@@ -57,8 +57,9 @@ pub async fn run(sandbox: Arc<Sandbox>, redirected: Redirected) {
         }
         return;
     }
-    let opaque_allowed = gateway.listener(Class::Tcp, destination.port()).is_some();
-    let (sniffed, stream) = match peek(redirected.stream, opaque_allowed).await {
+    let silence = may_be_silent(gateway, destination.port());
+    let place = redirected.place;
+    let (sniffed, stream) = match peek(redirected.stream, silence).await {
         Peeked::Sniffed(sniffed, stream) => (sniffed, stream),
         Peeked::Denied { reason, detail } => {
             return record_denial(&sandbox, who, reason, None, detail);
@@ -87,14 +88,14 @@ pub async fn run(sandbox: Arc<Sandbox>, redirected: Redirected) {
                 None => destination.ip().to_string(),
             };
             let front = Arc::clone(&sandbox.front);
-            let session = Session::tls(front, who, listener, permit, host);
+            let session = Session::tls(front, who, place, listener, permit, host);
             terminate(&sandbox, session, &name, stream).await;
         }
         Ok(Authorized::Http { listener, http2 }) => {
-            let session = Session::plain(Arc::clone(&sandbox.front), who, listener);
+            let session = Session::plain(Arc::clone(&sandbox.front), who, place, listener);
             serve(session, http2, stream, sandbox.draining.clone()).await;
         }
-        Err(denied) => tell(&sandbox, who, denied, stream).await,
+        Err(denied) => tell(&sandbox, who, place, denied, stream).await,
     }
 }
 
@@ -117,40 +118,68 @@ async fn copy(
     host: Option<String>,
     stream: Prefixed<TcpStream>,
 ) {
-    let mut record = ConnectionRecord {
-        who,
-        rule: Arc::clone(permit.rule()),
-        host,
-        bytes_up: 0,
-        bytes_down: 0,
-        started: SystemTime::now(),
-        error: None,
+    let mut open = Open {
+        telemetry: &sandbox.front.telemetry,
+        meter: Meter::default(),
+        record: ConnectionRecord {
+            who,
+            rule: Arc::clone(permit.rule()),
+            host,
+            bytes_up: 0,
+            bytes_down: 0,
+            started: SystemTime::now(),
+            error: Some("cut off".to_owned()),
+        },
     };
     let mut client = stream;
-    match sandbox.front.upstream.connect(&permit).await {
-        Ok(mut upstream) => splice(&mut client, &mut upstream, &mut record).await,
+    let idle = sandbox.front.gateway.limits.idle_timeout;
+    open.record.error = match sandbox.front.upstream.connect(&permit).await {
+        Ok(mut upstream) => splice(&mut client, &mut upstream, &open.meter, idle)
+            .await
+            .err()
+            .map(|error| error.kind().to_string()),
         Err(error) => {
             tracing::info!(%error, "no connection to upstream");
-            record.error = Some(error.as_str().to_owned());
+            Some(error.as_str().to_owned())
         }
+    };
+}
+
+/// A spliced connection's record: told when the connection ends, however it ends.
+struct Open<'a> {
+    telemetry: &'a Telemetry,
+    meter: Meter,
+    record: ConnectionRecord,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.record.bytes_up = self.meter.up();
+        self.record.bytes_down = self.meter.down();
+        self.telemetry.connection(&self.record);
     }
-    sandbox.front.telemetry.connection(&record);
 }
 
 /// Explains a denial in the client's own terms. Where that is HTTP, each request is recorded as
 /// denied; otherwise the connection is.
-async fn tell(sandbox: &Sandbox, who: Who, denied: Denied, mut stream: Prefixed<TcpStream>) {
+async fn tell(
+    sandbox: &Sandbox,
+    who: Who,
+    place: Arc<Place>,
+    denied: Denied,
+    mut stream: Prefixed<TcpStream>,
+) {
     let Denied { reason, host, tell } = denied;
     let host = host.map(|host| host.to_string());
     let front = Arc::clone(&sandbox.front);
     match (tell, host) {
         (Tell::TlsThenHttp, Some(name)) => {
             record_denial(sandbox, who.clone(), reason, Some(name.clone()), None);
-            let session = Session::denied(front, who, Scheme::Https, reason);
+            let session = Session::denied(front, who, place, Scheme::Https, reason);
             terminate(sandbox, session, &name, stream).await;
         }
         (Tell::Http { http2 }, _) => {
-            let session = Session::denied(front, who, Scheme::Http, reason);
+            let session = Session::denied(front, who, place, Scheme::Http, reason);
             serve(session, http2, stream, sandbox.draining.clone()).await;
         }
         (Tell::TlsAlert | Tell::TlsThenHttp, host) => {

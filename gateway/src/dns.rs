@@ -110,8 +110,9 @@ impl Responder {
             let Ok(length) = u16::try_from(answer.len()) else {
                 return Ok(());
             };
-            stream.write_u16(length).await?;
-            stream.write_all(&answer).await?;
+            let mut message = length.to_be_bytes().to_vec();
+            message.extend_from_slice(&answer);
+            tokio::time::timeout(TCP_IDLE, stream.write_all(&message)).await??;
         }
     }
 

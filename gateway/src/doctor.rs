@@ -121,7 +121,7 @@ fn kernel() -> Finding {
 
 /// The verifier's own word.
 fn programs() -> Finding {
-    match Kernel::load(false, |_| {}) {
+    match Kernel::load(false, |_| {}, |_| {}) {
         Ok(kernel) => {
             let sizes = kernel.program_sizes();
             let largest = sizes.iter().max_by_key(|(_, verified)| *verified);

@@ -5,6 +5,7 @@
 use crate::policy::{MissingSecret, RequestPermit};
 use crate::secrets::Secrets;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 
 /// Why nothing may be sent.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,14 @@ pub fn apply(
     secrets: &Secrets,
     headers: &mut HeaderMap,
 ) -> Result<(), InjectError> {
-    for name in credential_headers(permit) {
+    let forbidden = credential_headers(permit);
+    // Servers behind CGI-like interfaces read `_` and `-` alike (RFC 3875 §4.1.18).
+    let sent: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| forbidden.iter().any(|other| is_same_field(name, other)))
+        .cloned()
+        .collect();
+    for name in sent {
         headers.remove(name);
     }
     for injection in permit.injections() {
@@ -53,4 +61,142 @@ pub fn credential_headers(permit: &RequestPermit) -> Vec<HeaderName> {
         names.extend(others.iter().map(|name| HeaderName::from_static(name)));
     }
     names
+}
+
+/// Are these one field to a server that reads `_` as `-`?
+pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let bytes = |name: &HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
+    one == other || bytes(one) == bytes(other)
+}
+
+/// Query parameters by which providers take a credential too.
+const CREDENTIAL_PARAMETERS: [&str; 7] = [
+    "key",
+    "api_key",
+    "api-key",
+    "apikey",
+    "access_token",
+    "oauth_token",
+    "auth_token",
+];
+
+/// The query without a credential of the sandbox's own, on a provider's route that injects one.
+pub fn without_credentials(permit: &RequestPermit, query: &str) -> String {
+    if permit.provider().is_none() || permit.injections().is_empty() {
+        return query.to_owned();
+    }
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            let name = percent_decode_str(name)
+                .decode_utf8_lossy()
+                .to_ascii_lowercase();
+            !CREDENTIAL_PARAMETERS.contains(&name.as_str())
+        })
+        .collect();
+    kept.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::policy::{Class, Destination, Host, RequestFacts, SecretRef, SourceFile, compile};
+    use crate::secrets::SecretValue;
+
+    const POLICY: &str = include_str!("../../policies/anthropic/policy.yaml");
+
+    fn permit(path: &str) -> RequestPermit {
+        let file = SourceFile {
+            name: "p.yaml".into(),
+            text: POLICY.to_owned().into(),
+        };
+        let policy = compile(&[file]).policy.unwrap();
+        let gateway = policy.gateways.values().next().unwrap();
+        let host = Host::parse("api.anthropic.com").unwrap();
+        let permit = gateway
+            .authorize(&Destination {
+                address: "203.0.113.9:443".parse().unwrap(),
+                host: Some(&host),
+                listener: gateway.listener(Class::Tls, 443).unwrap(),
+            })
+            .unwrap();
+        let facts = RequestFacts {
+            host: Some(&host),
+            port: 443,
+            method: "POST",
+            path,
+            tls: true,
+        };
+        gateway.authorize_request(&permit, &facts).unwrap()
+    }
+
+    fn secrets(permit: &RequestPermit, value: &[u8]) -> Secrets {
+        let references: Vec<SecretRef> = permit
+            .injections()
+            .iter()
+            .flat_map(|injection| injection.template.secret_refs().cloned())
+            .collect();
+        Secrets::from_values(
+            references
+                .into_iter()
+                .map(|reference| (reference, SecretValue::new(value.to_vec()))),
+        )
+    }
+
+    #[test]
+    fn the_real_credential_is_set_once_whatever_the_sandbox_sent() {
+        let permit = permit("/v1/messages");
+        let mut headers = HeaderMap::new();
+        for name in ["x-api-key", "x_api_key", "authorization", "accept"] {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static("own"),
+            );
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static("two"),
+            );
+        }
+        apply(&permit, &secrets(&permit, b"real"), &mut headers).unwrap();
+        let all: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        assert_eq!(headers.get_all("x-api-key").iter().count(), 1, "{all:?}");
+        assert_eq!(headers["x-api-key"], "real");
+        assert!(headers["x-api-key"].is_sensitive());
+        assert_eq!(headers.len(), 3, "{all:?}");
+        assert_eq!(headers.get_all("accept").iter().count(), 2);
+    }
+
+    #[test]
+    fn without_its_secret_or_with_a_line_break_in_it_nothing_may_be_sent() {
+        let permit = permit("/v1/messages");
+        let mut headers = HeaderMap::new();
+        let none = Secrets::from_values([]);
+        assert!(matches!(
+            apply(&permit, &none, &mut headers),
+            Err(InjectError::Missing(_))
+        ));
+        assert!(matches!(
+            apply(&permit, &secrets(&permit, b"a\r\nx: y"), &mut headers),
+            Err(InjectError::NotAFieldValue(_))
+        ));
+    }
+
+    #[test]
+    fn the_sandbox_s_own_credential_in_the_query_goes_however_it_is_spelled() {
+        let permit = permit("/v1/messages");
+        for (query, left) in [
+            ("key=mine", ""),
+            ("beta=true&API%5Fkey=mine&x=1", "beta=true&x=1"),
+            ("access_token", ""),
+            ("monkey=1&keys=2", "monkey=1&keys=2"),
+        ] {
+            assert_eq!(without_credentials(&permit, query), left);
+        }
+    }
 }

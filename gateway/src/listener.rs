@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +25,26 @@ pub struct Redirected {
     pub stream: TcpStream,
     /// What the connect hook recorded of it.
     pub origin: Origin,
+    /// Its place among the sandbox's connections.
+    pub place: Arc<Place>,
+}
+
+/// A connection's place among those that its sandbox may have open, given back when the last task
+/// that works for the connection has ended.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    tasks: TaskTracker,
+}
+
+impl Place {
+    /// Goes on with the connection in a task of its own, which draining waits for.
+    pub fn spawn(self: Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
+            task.await;
+            drop(self);
+        });
+    }
 }
 
 /// One listening socket of one sandbox in one namespace.
@@ -74,33 +94,33 @@ impl Listener {
     }
 
     fn accept(&mut self, stream: TcpStream, client: SocketAddr) {
-        // A record of another sandbox would mean that a socket crossed over: refused as well.
-        let origin = self
-            .flows
-            .take(self.netns, client)
-            .filter(|origin| origin.sandbox == self.id);
+        let origin = self.flows.take(self.id, self.netns, client);
         let Some(origin) = origin else {
             let who = self.nobody(client);
             return self.deny(who, DenyReason::NoOriginalDestination);
         };
+        if !self.sandbox.front.telemetry.is_recording() {
+            let who = self.somebody(&origin);
+            return self.deny(who, DenyReason::AuditUnavailable);
+        }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let sandbox = &self.sandbox;
-            let who = Who::new(
-                Arc::clone(&sandbox.front.gateway.name),
-                Arc::clone(&sandbox.label),
-                sandbox.generation,
-                &origin,
-            );
+            let who = self.somebody(&origin);
             return self.deny(who, DenyReason::TooManyConnections);
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
         let sandbox = Arc::clone(&self.sandbox);
-        self.connections.spawn(async move {
-            connection::run(sandbox, Redirected { stream, origin }).await;
-            drop(place);
+        let place = Arc::new(Place {
+            _permit: place,
+            tasks: self.connections.clone(),
         });
+        let redirected = Redirected {
+            stream,
+            origin,
+            place,
+        };
+        self.connections.spawn(connection::run(sandbox, redirected));
     }
 
     fn deny(&self, who: Who, reason: DenyReason) {
@@ -111,6 +131,16 @@ impl Listener {
             host: None,
             detail: None,
         });
+    }
+
+    fn somebody(&self, origin: &Origin) -> Who {
+        let sandbox = &self.sandbox;
+        Who::new(
+            Arc::clone(&sandbox.front.gateway.name),
+            Arc::clone(&sandbox.label),
+            sandbox.generation,
+            origin,
+        )
     }
 
     /// The client of a connection without a record: only its address is known.

@@ -56,6 +56,10 @@ pub enum DenyReason {
     NoOriginalDestination,
     /// The sandbox has as many connections open as it may.
     TooManyConnections,
+    /// The sandbox has as many requests under way as it may.
+    TooManyRequests,
+    /// The audit log cannot be written: nothing goes on that would leave no trace.
+    AuditUnavailable,
     /// The client did not say enough, in time, to know what it speaks.
     SniffTimeout,
     /// What the client began with is not a well-formed start of the protocol that it looks like.
@@ -147,6 +151,16 @@ impl DenyReason {
                 "too_many_connections",
                 429,
                 "the sandbox has reached limits.maxConnectionsPerSandbox",
+            ),
+            Self::TooManyRequests => (
+                "too_many_requests",
+                429,
+                "the sandbox has as many requests under way as limits.maxConnectionsPerSandbox",
+            ),
+            Self::AuditUnavailable => (
+                "audit_unavailable",
+                503,
+                "the gateway cannot write its audit log; nothing was sent",
             ),
             Self::SniffTimeout => (
                 "sniff_timeout",

@@ -366,10 +366,3 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     check(result.into())?;
     Ok(cookie)
 }
-
-/// Watches a descriptor for readiness. Must be called in a tokio runtime.
-pub fn watch(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
-    // SAFETY: `OwnedFd` always names the same open descriptor until it is dropped, which
-    // `AsyncFd` does only after it has deregistered it.
-    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(|refused| refused.into_parts().1)
-}

@@ -36,6 +36,11 @@ impl Telemetry {
         &self.redactor
     }
 
+    /// Is the audit log being kept? Where it is not, nothing new may be let through.
+    pub fn is_recording(&self) -> bool {
+        self.audit.is_recording()
+    }
+
     /// Begins a request's span, whose id the upstream may be told.
     pub fn begin(&self, traceparent: Option<&str>) -> Option<otlp::Begun> {
         self.exporter.as_ref().map(|to| to.begin(traceparent))

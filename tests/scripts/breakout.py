@@ -74,7 +74,9 @@ def tries():
     yield "write /etc", lambda: write("/etc/postern-was-here", "x")
     yield "write /usr", lambda: write("/usr/postern-was-here", "x")
     yield "write core_pattern", lambda: write("/proc/sys/kernel/core_pattern", "|/bin/true")
-    yield "write sysrq-trigger", lambda: write("/proc/sysrq-trigger", "h")
+    yield "write sysrq-trigger", lambda: shell(
+        "test ! -c /proc/sysrq-trigger && echo h > /proc/sysrq-trigger"
+    )
     yield "write ip_forward", lambda: write("/proc/sys/net/ipv4/ip_forward", "1")
     yield "make a block device", lambda: shell("mknod device b 254 0 && head -c 1 device")
     yield "read a disk", lambda: shell("cat /dev/vda /dev/sda /dev/mem 2>/dev/null | head -c 1 | grep -q .")

@@ -153,3 +153,27 @@ fn what_is_permitted_is_what_is_dialled() {
     };
     assert_eq!(*permit.target(), expected);
 }
+
+#[test]
+fn silence_is_opaque_only_where_nothing_else_reads_what_is_said() {
+    let gateway = |listeners: &str| {
+        let file = SourceFile {
+            name: "p.yaml".into(),
+            text: format!(
+                "apiVersion: postern.dev/v1alpha1\nkind: EgressGateway\nmetadata: {{name: g}}\n\
+                 spec:\n  defaultPolicy: allow-all\n  listeners: [{listeners}]\n"
+            )
+            .into(),
+        };
+        Arc::clone(&compile(&[file]).policy.unwrap().gateways["g"])
+    };
+    let tls = "{name: a, protocol: TLS, tls: {mode: Terminate}}";
+    let both = gateway(&format!("{tls}, {{name: b, protocol: TCP}}"));
+    assert!(!may_be_silent(&both, 443));
+    assert!(!may_be_silent(&both, 25));
+    let own_port = gateway(&format!("{tls}, {{name: b, protocol: TCP, port: 25}}"));
+    assert!(may_be_silent(&own_port, 25));
+    assert!(!may_be_silent(&own_port, 443));
+    let tcp_alone = gateway("{name: b, protocol: TCP}");
+    assert!(may_be_silent(&tcp_alone, 25));
+}

@@ -134,6 +134,7 @@ impl Exec {
             Netns::Host => Network::Shared,
         };
         let init = Init::spawn(&cgroup, network)?;
+        load::raise_descriptor_limit()?;
         self.open_network(app, &mut attached, &init.netns()?)?;
         let plan = self.plan(app, gateway, folders, &runtime, identity)?;
         let running = init.start(plan).await?;

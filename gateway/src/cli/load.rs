@@ -6,7 +6,7 @@ use crate::app::Places;
 use crate::policy::{Policy, Severity};
 use crate::store;
 use anyhow::{Context, Result, bail};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -66,6 +66,13 @@ impl Folders {
             audit,
         })
     }
+}
+
+/// A connection is two descriptors. The soft limit is for programs that use select(2); a sandbox's
+/// command keeps it, so `exec` raises its own only when the sandbox's first process exists.
+pub(super) fn raise_descriptor_limit() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of descriptors")
 }
 
 /// Loads a policy, showing its problems on standard error. Errors end it, warnings don't.

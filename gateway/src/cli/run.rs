@@ -35,6 +35,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
         let folders = self.folders.settle()?;
+        load::raise_descriptor_limit()?;
         let policy = load::policy(&folders)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

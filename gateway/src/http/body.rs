@@ -1,11 +1,14 @@
 //! Bodies on their way through: every frame is passed on as it comes, and looked at in passing for
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
-use super::server::Front;
+use super::server::{Activity, Front, Session};
+use crate::inject::is_same_field;
 use crate::outcome::hyper_error::Error;
 use crate::policy::CaptureBody;
+use crate::provider::Decoder;
 use crate::provider::request::RequestTap;
 use crate::provider::usage::ResponseTap;
+use crate::telemetry::redact::Redactor;
 use crate::telemetry::{Body as CapturedBody, RequestRecord};
 use crate::upstream::PooledBody;
 use bytes::Bytes;
@@ -14,9 +17,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What has been seen of a body.
 #[derive(Default)]
@@ -26,11 +30,16 @@ pub(super) struct Seen {
     pub(super) captured: Option<Capture>,
 }
 
-/// The beginning of a body, up to a limit.
+/// The beginning of a body, up to a limit, without its content coding: redaction must see the text.
 pub(super) struct Capture {
     limit: usize,
+    /// `None` for a coding that cannot be undone: then nothing is kept.
+    decoder: Option<Decoder>,
     body: CapturedBody,
 }
+
+/// Kept beyond the limit until a secret that lies across it has been redacted.
+const MARGIN: usize = 8 * 1024;
 
 impl Capture {
     /// Captures if the policy asks for it and the media type is one of the policy's.
@@ -39,25 +48,46 @@ impl Capture {
         let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let media_type = media_type.split(';').next()?.trim().to_ascii_lowercase();
         let wanted = policy.include_content_types.contains(&media_type);
+        let encoding = text(headers, &CONTENT_ENCODING);
         wanted.then(|| Self {
             limit: policy.max_bytes,
+            decoder: Decoder::new(encoding.as_deref()),
             body: CapturedBody {
-                encoding: text(headers, &CONTENT_ENCODING),
+                encoding,
                 ..CapturedBody::default()
             },
         })
     }
 
     fn add(&mut self, data: &[u8]) {
-        let room = self.limit.saturating_sub(self.body.bytes.len());
-        let taken = data.get(..room).unwrap_or(data);
-        self.body.bytes.extend_from_slice(taken);
-        self.body.truncated |= taken.len() < data.len();
+        let Self {
+            limit,
+            decoder,
+            body,
+        } = self;
+        let Some(decoder) = decoder else {
+            body.truncated = true;
+            return;
+        };
+        if body.bytes.len() >= *limit + MARGIN {
+            body.truncated |= !data.is_empty();
+            return;
+        }
+        decoder.feed(data, &mut |decoded: &[u8]| {
+            let room = (*limit + MARGIN).saturating_sub(body.bytes.len());
+            let taken = decoded.get(..room).unwrap_or(decoded);
+            body.bytes.extend_from_slice(taken);
+            body.truncated |= taken.len() < decoded.len();
+        });
     }
 
-    /// What was captured.
-    pub(super) fn into_body(self) -> CapturedBody {
-        self.body
+    /// What was captured, redacted.
+    pub(super) fn into_body(self, redactor: &Redactor) -> CapturedBody {
+        let mut body = self.body;
+        body.bytes = redactor.bytes(std::mem::take(&mut body.bytes));
+        body.truncated |= body.bytes.len() > self.limit;
+        body.bytes.truncate(self.limit);
+        body
     }
 }
 
@@ -76,17 +106,53 @@ pub(super) struct Outgoing {
     wanted: Option<Wanted>,
 }
 
-/// Resolves when the upstream said "100 Continue", or has had its time to.
+/// Whether the upstream wants the body of a request with `Expect: 100-continue`.
 pub(super) struct Wanted {
-    said: oneshot::Receiver<()>,
+    /// It said "100 Continue". `None`: nobody is left who could tell.
+    said: Option<oneshot::Receiver<()>>,
+    /// It has had its time to say so.
     patience: Pin<Box<tokio::time::Sleep>>,
+    /// It gave its final answer instead.
+    answered: Arc<AtomicBool>,
+    /// Dropped when that answer has reached the client.
+    over: oneshot::Receiver<()>,
 }
 
 impl Wanted {
-    pub(super) fn new(said: oneshot::Receiver<()>, patience: std::time::Duration) -> Self {
+    pub(super) fn new(
+        said: oneshot::Receiver<()>,
+        patience: std::time::Duration,
+        answered: Arc<AtomicBool>,
+        over: oneshot::Receiver<()>,
+    ) -> Self {
         Self {
-            said,
+            said: Some(said),
             patience: Box::pin(tokio::time::sleep(patience)),
+            answered,
+            over,
+        }
+    }
+
+    /// `Ready(true)` to go on, `Ready(false)` to end without the body.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(said) = &mut self.said {
+            match Pin::new(said).poll(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(true),
+                Poll::Ready(Err(_gone)) => self.said = None,
+                Poll::Pending => {}
+            }
+        }
+        if !self.patience.is_elapsed() {
+            ready!(self.patience.as_mut().poll(cx));
+        }
+        if !self.answered.load(Ordering::Relaxed) {
+            return Poll::Ready(true);
+        }
+        // Asking the client for it now would be wrong. The connection to the upstream ends with an
+        // incomplete body, so not before the answer is through.
+        match Pin::new(&mut self.over).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -116,9 +182,8 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Some(wanted) = &mut self.wanted {
-            let said = Pin::new(&mut wanted.said).poll(cx).is_ready();
-            if !said && wanted.patience.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            if !ready!(wanted.poll(cx)) {
+                return Poll::Ready(None);
             }
             self.wanted = None;
         }
@@ -137,7 +202,16 @@ impl Body for Outgoing {
                 capture.add(data);
             }
         } else if let Some(trailers) = frame.trailers_mut() {
-            for name in &self.forbidden {
+            let sent: Vec<HeaderName> = trailers
+                .keys()
+                .filter(|name| {
+                    self.forbidden
+                        .iter()
+                        .any(|other| is_same_field(name, other))
+                })
+                .cloned()
+                .collect();
+            for name in sent {
                 trailers.remove(name);
             }
         }
@@ -167,20 +241,74 @@ impl ResponseBody {
     }
 }
 
-/// An upstream's body and the record that ends with it, however it ends.
+/// A request under way and its record, which is told when the request ends, however it ends: the
+/// client may leave at any moment, and what went upstream by then must not be forgotten.
+pub(super) struct Open {
+    pub(super) record: RequestRecord,
+    pub(super) request: Arc<Mutex<Seen>>,
+    /// It ended as it should.
+    pub(super) ended: bool,
+    front: Arc<Front>,
+    activity: Arc<Activity>,
+    /// Its place among the sandbox's requests.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Tells the request's body, by being dropped, that all is over.
+    pub(super) over: Option<oneshot::Sender<()>>,
+    /// The upstream has answered.
+    pub(super) answered: Arc<AtomicBool>,
+}
+
+impl Open {
+    pub(super) fn new(session: &Session, record: RequestRecord) -> Self {
+        session.activity.begin();
+        Self {
+            record,
+            request: Arc::default(),
+            ended: false,
+            front: Arc::clone(&session.front),
+            activity: Arc::clone(&session.activity),
+            place: None,
+            over: None,
+            answered: Arc::default(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let record = &mut self.record;
+        if !self.ended && record.error.is_none() {
+            record.error = Some("client_closed");
+        }
+        let mut seen = lock(&self.request);
+        record.bytes_up += seen.bytes;
+        if let Some(tap) = seen.model.take()
+            && record.model.is_none()
+        {
+            record.model = tap.model().map(str::to_owned);
+        }
+        let redactor = self.front.telemetry.redactor();
+        record.request_body = seen
+            .captured
+            .take()
+            .map(|capture| capture.into_body(redactor));
+        drop(seen);
+        self.front.telemetry.request(record);
+        self.activity.end();
+    }
+}
+
+/// An upstream's body on its way to the client.
 pub(super) struct Passing {
     pub(super) body: PooledBody,
-    pub(super) record: RequestRecord,
-    pub(super) front: Arc<Front>,
-    pub(super) request: Arc<Mutex<Seen>>,
+    pub(super) open: Open,
     pub(super) usage: Option<ResponseTap>,
     pub(super) captured: Option<Capture>,
-    pub(super) ended: bool,
 }
 
 impl Passing {
     fn look(&mut self, data: &[u8]) {
-        self.record.bytes_down += data.len() as u64;
+        self.open.record.bytes_down += data.len() as u64;
         if let Some(tap) = &mut self.usage {
             tap.feed(data);
         }
@@ -192,36 +320,14 @@ impl Passing {
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() && self.record.error.is_none() {
-            self.record.error = Some("client_closed");
-        }
+        self.open.ended |= self.body.is_end_stream();
         if let Some(tap) = self.usage.take() {
-            self.record.usage = tap.finish();
+            self.open.record.usage = tap.finish();
         }
-        self.record.response_body = self.captured.take().map(Capture::into_body);
-        finish(&self.front, &mut self.record, &self.request);
+        let redactor = self.open.front.telemetry.redactor();
+        let captured = self.captured.take();
+        self.open.record.response_body = captured.map(|capture| capture.into_body(redactor));
     }
-}
-
-/// Completes a record with what was seen of the request body, and tells it.
-pub(super) fn finish(front: &Front, record: &mut RequestRecord, request: &Mutex<Seen>) {
-    let mut seen = lock(request);
-    record.bytes_up = seen.bytes;
-    if let Some(tap) = seen.model.take()
-        && record.model.is_none()
-    {
-        record.model = tap.model().map(str::to_owned);
-    }
-    record.request_body = seen.captured.take().map(Capture::into_body);
-    drop(seen);
-    let redactor = front.telemetry.redactor();
-    for body in [&mut record.request_body, &mut record.response_body]
-        .into_iter()
-        .flatten()
-    {
-        body.bytes = redactor.bytes(std::mem::take(&mut body.bytes));
-    }
-    front.telemetry.request(record);
 }
 
 impl Body for ResponseBody {
@@ -244,11 +350,11 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                passing.record.error = Some("upstream_body");
+                passing.open.record.error = Some("upstream_body");
                 Poll::Ready(Some(Err(Box::new(error))))
             }
             None => {
-                passing.ended = true;
+                passing.open.ended = true;
                 Poll::Ready(None)
             }
         }

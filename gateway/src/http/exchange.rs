@@ -2,11 +2,11 @@
 //! record. Each refusal is recorded and explained to the client.
 
 use super::authority::{self, Authority, Name};
-use super::body::{Capture, Outgoing, Passing, ResponseBody, Seen, Wanted, finish, text};
+use super::body::{Capture, Open, Outgoing, Passing, ResponseBody, Seen, Wanted, text};
 use super::headers::{self, Upgrade};
 use super::server::{Route, Session};
 use super::{problem, upgrade};
-use crate::inject::{self, InjectError};
+use crate::inject;
 use crate::outcome::{DenyReason, hyper_error::Error};
 use crate::policy::{Destination, Host, Permit, RequestFacts, RequestPermit};
 use crate::provider::request::{Operation, RequestTap, operation};
@@ -19,6 +19,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
@@ -56,37 +57,35 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    let mut record = begin(&session, &parts);
-    let granted = match authorize(&session, &parts) {
+    let mut open = Open::new(&session, begin(&session, &parts));
+    let granted = match admit(&session, &mut open).and_then(|()| authorize(&session, &parts)) {
         Ok(granted) => granted,
-        Err(refused) => return Ok(refuse(&session, record, &parts, &refused)),
+        Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
     };
-    record.host = granted.authority.name.to_string();
-    record.rule = Some(Arc::clone(granted.request_permit.rule()));
+    open.record.host = granted.authority.name.to_string();
+    open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
     let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
-    if let Err(error) = rewrite(&session, &granted, &mut parts, &mut record) {
-        let refused = Refused {
-            reason: DenyReason::SecretMissing,
-            detail: Some(error.to_string()),
-        };
-        return Ok(refuse(&session, record, &parts, &refused));
+    if let Err(refused) = rewrite(&session, &granted, &mut parts, &mut open.record) {
+        return Ok(refuse(&session, open, &parts, &refused));
     }
     let call = granted
         .request_permit
         .provider()
-        .and_then(|provider| Some((provider, operation(provider, &record.path)?)));
+        .and_then(|provider| Some((provider, operation(provider, &open.record.path)?)));
     if let Some((provider, operation)) = &call {
-        record.provider = Some(provider.as_str());
-        record.operation = Some(operation.name);
-        record.model.clone_from(&operation.model_from_path);
+        open.record.provider = Some(provider.as_str());
+        open.record.operation = Some(operation.name);
+        open.record.model.clone_from(&operation.model_from_path);
     }
-    let seen = Arc::new(Mutex::new(watch_request(&session, &parts, call.is_some())));
+    open.request = Arc::new(Mutex::new(watch_request(&session, &parts, call.is_some())));
     let verb = if granted.upgrade {
         Verb::Upgrade
     } else {
         Verb::Exchange
     };
-    let request = outgoing(&granted, parts, body, Arc::clone(&seen));
+    let (over, ended) = oneshot::channel();
+    open.over = Some(over);
+    let request = outgoing(&granted, parts, body, &open, ended);
     let sent = session
         .front
         .upstream
@@ -94,14 +93,28 @@ pub(super) async fn handle(
         .await;
     match sent {
         Err(error) => {
-            tracing::info!(%error, host = %record.host, "no answer from upstream");
-            record.error = Some(error.as_str());
-            record.status = Some(error.status());
-            finish(&session.front, &mut record, &seen);
+            open.ended = true;
+            tracing::info!(%error, host = %open.record.host, "no answer from upstream");
+            open.record.error = Some(error.as_str());
+            open.record.status = Some(error.status());
             let destination = granted.permit.target().to_string();
             Ok(problem::failed(&error, &session.who.gateway, &destination))
         }
-        Ok(answer) => Ok(pass_on(&session, answer, record, call, seen, on_upgrade)),
+        Ok(answer) => Ok(pass_on(&session, answer, open, call, on_upgrade)),
+    }
+}
+
+/// Is there room for one more, and a log to write it to?
+fn admit(session: &Session, open: &mut Open) -> Result<(), Refused> {
+    if !session.front.telemetry.is_recording() {
+        return Err(DenyReason::AuditUnavailable.into());
+    }
+    match Arc::clone(&session.front.requests).try_acquire_owned() {
+        Ok(place) => {
+            open.place = Some(place);
+            Ok(())
+        }
+        Err(_full) => Err(DenyReason::TooManyRequests.into()),
     }
 }
 
@@ -201,7 +214,7 @@ fn rewrite(
     granted: &Granted,
     parts: &mut Parts,
     record: &mut RequestRecord,
-) -> Result<(), InjectError> {
+) -> Result<(), Refused> {
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::join_cookies(&mut parts.headers);
     if granted.upgrade {
@@ -217,7 +230,11 @@ fn rewrite(
         &granted.request_permit,
         &session.front.secrets,
         &mut parts.headers,
-    )?;
+    )
+    .map_err(|error| Refused {
+        reason: DenyReason::SecretMissing,
+        detail: Some(error.to_string()),
+    })?;
     record.credential = granted.request_permit.credential().cloned();
     let traceparent = text(&parts.headers, &TRACEPARENT);
     record.span = session.front.telemetry.begin(traceparent.as_deref());
@@ -238,16 +255,26 @@ fn rewrite(
     } else {
         format!("{name}:{port}")
     };
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let built = Uri::builder()
+    let query = parts
+        .uri
+        .query()
+        .map(|query| inject::without_credentials(&granted.request_permit, query));
+    let path = match query.as_deref() {
+        None | Some("") => parts.uri.path().to_owned(),
+        Some(query) => format!("{}?{query}", parts.uri.path()),
+    };
+    let unclear = |error: String| Refused {
+        reason: DenyReason::BadAuthority,
+        detail: Some(error),
+    };
+    parts.uri = Uri::builder()
         .scheme(record.scheme)
         .authority(authority.as_str())
         .path_and_query(path)
-        .build();
-    if let (Ok(uri), Ok(host)) = (built, HeaderValue::try_from(&authority)) {
-        parts.uri = uri;
-        parts.headers.insert(HOST, host);
-    }
+        .build()
+        .map_err(|error| unclear(error.to_string()))?;
+    let host = HeaderValue::try_from(&authority).map_err(|error| unclear(error.to_string()))?;
+    parts.headers.insert(HOST, host);
     record.request_headers = session.front.telemetry.redactor().headers(&parts.headers);
     Ok(())
 }
@@ -274,8 +301,10 @@ fn outgoing(
     granted: &Granted,
     mut parts: Parts,
     body: Incoming,
-    seen: Arc<Mutex<Seen>>,
+    open: &Open,
+    over: oneshot::Receiver<()>,
 ) -> Request<RequestBody> {
+    let seen = Arc::clone(&open.request);
     let expects = parts
         .headers
         .get(EXPECT)
@@ -288,7 +317,17 @@ fn outgoing(
         return Request::from_parts(parts, body.boxed_unsync());
     }
     let (say, said) = oneshot::channel();
-    let body = Outgoing::new(body, seen, forbidden, Some(Wanted::new(said, PATIENCE)));
+    let body = Outgoing::new(
+        body,
+        seen,
+        forbidden,
+        Some(Wanted::new(
+            said,
+            PATIENCE,
+            Arc::clone(&open.answered),
+            over,
+        )),
+    );
     let mut request = Request::from_parts(parts, body.boxed_unsync());
     let say = Mutex::new(Some(say));
     hyper::ext::on_informational(&mut request, move |response| {
@@ -306,18 +345,18 @@ fn outgoing(
 fn pass_on(
     session: &Arc<Session>,
     answer: Answer,
-    mut record: RequestRecord,
+    mut open: Open,
     call: Option<(crate::policy::Provider, Operation)>,
-    seen: Arc<Mutex<Seen>>,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response<ResponseBody> {
     let front = Arc::clone(&session.front);
-    record.reused = answer.reused;
+    open.answered.store(true, Ordering::Relaxed);
+    open.record.reused = answer.reused;
     let mut response = answer.response;
-    record.status = Some(response.status().as_u16());
-    record.response_headers = front.telemetry.redactor().headers(response.headers());
+    open.record.status = Some(response.status().as_u16());
+    open.record.response_headers = front.telemetry.redactor().headers(response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrade::tunnel(front, response, record, seen, on_upgrade);
+        return upgrade::tunnel(session, response, open, on_upgrade);
     }
     headers::strip_hop_by_hop(response.headers_mut());
     let (parts, body) = response.into_parts();
@@ -336,12 +375,9 @@ fn pass_on(
     );
     let passing = Passing {
         body,
-        record,
-        front,
-        request: seen,
+        open,
         usage,
         captured,
-        ended: false,
     };
     let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
     *response.version_mut() = Version::HTTP_11;
@@ -351,16 +387,17 @@ fn pass_on(
 
 fn refuse(
     session: &Session,
-    mut record: RequestRecord,
+    mut open: Open,
     parts: &Parts,
     refused: &Refused,
 ) -> Response<ResponseBody> {
+    open.ended = true;
+    let record = &mut open.record;
     record.reason = Some(refused.reason);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
         record.request_headers = session.front.telemetry.redactor().headers(&parts.headers);
     }
-    session.front.telemetry.request(&mut record);
     let destination = match record.host.as_str() {
         "" => session.destination().to_string(),
         host => format!("{host}:{}", record.port),

@@ -1,6 +1,7 @@
 //! Runs the HTTP server for one connection.
 
 use super::exchange;
+use crate::listener::Place;
 use crate::outcome::DenyReason;
 use crate::policy::{Gateway, Listener, Permit};
 use crate::secrets::Secrets;
@@ -12,8 +13,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Header fields in one message; common servers stop at 100.
@@ -39,12 +43,19 @@ pub struct Front {
     pub upstream: Upstream,
     /// Its records.
     pub telemetry: Arc<Telemetry>,
+    /// Free places for requests under way: they cost memory and upstream connections, and one
+    /// connection can carry hundreds.
+    pub requests: Arc<Semaphore>,
 }
 
 /// One connection that carries HTTP.
 pub struct Session {
     pub(super) front: Arc<Front>,
     pub(super) who: Who,
+    /// Its place among the sandbox's connections.
+    pub(super) place: Arc<Place>,
+    /// Its requests.
+    pub(super) activity: Arc<Activity>,
     /// The listener that handles it.
     pub(super) listener: Option<Listener>,
     /// What its requests may reach.
@@ -73,6 +84,7 @@ impl Session {
     pub fn tls(
         front: Arc<Front>,
         who: Who,
+        place: Arc<Place>,
         listener: Listener,
         permit: Permit,
         host: Option<crate::policy::Host>,
@@ -84,6 +96,8 @@ impl Session {
         Self {
             front,
             who,
+            place,
+            activity: Arc::default(),
             listener: Some(listener),
             route: Route::Connection { permit, name },
             scheme: Scheme::Https,
@@ -91,10 +105,12 @@ impl Session {
     }
 
     /// A plaintext connection.
-    pub fn plain(front: Arc<Front>, who: Who, listener: Listener) -> Self {
+    pub fn plain(front: Arc<Front>, who: Who, place: Arc<Place>, listener: Listener) -> Self {
         Self {
             front,
             who,
+            place,
+            activity: Arc::default(),
             listener: Some(listener),
             route: Route::Request,
             scheme: Scheme::Http,
@@ -102,10 +118,18 @@ impl Session {
     }
 
     /// A connection that is served only to explain why it goes nowhere.
-    pub fn denied(front: Arc<Front>, who: Who, scheme: Scheme, reason: DenyReason) -> Self {
+    pub fn denied(
+        front: Arc<Front>,
+        who: Who,
+        place: Arc<Place>,
+        scheme: Scheme,
+        reason: DenyReason,
+    ) -> Self {
         Self {
             front,
             who,
+            place,
+            activity: Arc::default(),
             listener: None,
             route: Route::Denied(reason),
             scheme,
@@ -127,6 +151,7 @@ where
     let max_header_bytes = limits.max_request_header_bytes;
     let idle = limits.idle_timeout;
     let session = Arc::new(session);
+    let activity = Arc::clone(&session.activity);
     let service = service_fn(move |request| {
         let session = Arc::clone(&session);
         async move { exchange::handle(session, request).await }
@@ -147,6 +172,11 @@ where
         let mut connection = pin!(connection);
         tokio::select! {
             ended = &mut connection => ended,
+            // HTTP/1 connections are timed between requests by hyper.
+            () = activity.idle(idle) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
             () = draining.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -172,6 +202,40 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "client connection ended");
+    }
+}
+
+/// How many requests of a connection are under way, and when the last one ended.
+#[derive(Default)]
+pub(super) struct Activity {
+    under_way: AtomicUsize,
+    ended: Mutex<Option<Instant>>,
+}
+
+impl Activity {
+    pub(super) fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns when no request has been under way for `limit`.
+    async fn idle(&self, limit: Duration) {
+        let begun = Instant::now();
+        loop {
+            let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let still = ended.unwrap_or(begun).elapsed();
+            if self.under_way.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(limit).await;
+            } else if still < limit {
+                tokio::time::sleep(limit - still).await;
+            } else {
+                return;
+            }
+        }
     }
 }
 

@@ -1,59 +1,76 @@
 //! WebSockets: once the upstream has agreed, the connection is copied both ways, unread.
 
-use super::body::{ResponseBody, Seen, finish};
+use super::body::{Open, ResponseBody};
 use super::headers::strip_hop_by_hop;
-use super::server::Front;
-use crate::telemetry::RequestRecord;
+use super::server::Session;
+use crate::splice::{Meter, splice};
 use crate::upstream::PooledBody;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Passes the 101 on and joins the two connections. The record ends when they do.
+/// Passes the 101 on and joins the two connections. The record ends when they do, and the
+/// connection keeps its place among the sandbox's until then.
 pub(super) fn tunnel(
-    front: Arc<Front>,
+    session: &Session,
     mut response: Response<PooledBody>,
-    mut record: RequestRecord,
-    seen: Arc<Mutex<Seen>>,
+    mut open: Open,
     on_upgrade: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
     let Some(client) = on_upgrade else {
         // Nobody asked for it (RFC 9110 §15.2.2): the upstream is confused, or worse.
-        record.error = Some("upstream_http");
-        record.status = Some(StatusCode::BAD_GATEWAY.as_u16());
-        finish(&front, &mut record, &seen);
+        open.record.error = Some("upstream_http");
+        open.record.status = Some(StatusCode::BAD_GATEWAY.as_u16());
         let mut refused = Response::new(ResponseBody::whole(Bytes::new()));
         *refused.status_mut() = StatusCode::BAD_GATEWAY;
         return refused;
     };
     let upstream = hyper::upgrade::on(&mut response);
-    tokio::spawn(async move {
-        match tokio::try_join!(client, upstream) {
-            Ok((client, upstream)) => {
-                let mut client = TokioIo::new(client);
-                let mut upstream = TokioIo::new(upstream);
-                match tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
-                    Ok((_, down)) => record.bytes_down = down,
-                    Err(error) => {
-                        tracing::debug!(%error, "tunnel ended");
-                        record.error = Some("tunnel");
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "upgrade failed");
-                record.error = Some("tunnel");
-            }
-        }
-        finish(&front, &mut record, &seen);
-    });
+    let idle = session.front.gateway.limits.idle_timeout;
+    Arc::clone(&session.place).spawn(join(client, upstream, open, idle));
     strip_hop_by_hop(response.headers_mut());
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     response.extensions_mut().clear();
     response.map(|_nothing| ResponseBody::whole(Bytes::new()))
+}
+
+async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration) {
+    let mut tunnel = Tunnel {
+        open,
+        meter: Meter::default(),
+    };
+    let copied = match tokio::try_join!(client, upstream) {
+        Ok((client, upstream)) => {
+            let mut client = TokioIo::new(client);
+            let mut upstream = TokioIo::new(upstream);
+            splice(&mut client, &mut upstream, &tunnel.meter, idle)
+                .await
+                .map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    tunnel.open.ended = true;
+    if let Err(error) = copied {
+        tracing::debug!(error, "tunnel ended");
+        tunnel.open.record.error = Some("tunnel");
+    }
+}
+
+/// What went through is on record even if the tunnel is cut off.
+struct Tunnel {
+    open: Open,
+    meter: Meter,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.open.record.bytes_up += self.meter.up();
+        self.open.record.bytes_down += self.meter.down();
+    }
 }

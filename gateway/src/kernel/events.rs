@@ -2,9 +2,10 @@
 
 use super::flow::Origin;
 use super::programs::KernelError;
-use crate::sys;
 use aya::maps::{MapData, RingBuf};
 use gateway_common::{event_from_bytes, refusal};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use std::os::fd::AsFd;
 use tracing::{error, warn};
 
@@ -56,28 +57,40 @@ impl RefusalReason {
     }
 }
 
-/// Reads events until the runtime ends.
+/// How often the counter of lost events is looked at.
+const LOOK_MILLISECONDS: u16 = 1000;
+
+/// Reads events, on a thread of its own: a sandbox that is refused a hundred thousand times a second
+/// must not keep the runtime's threads from everybody's connections. `lost` tells how many refusals
+/// went unrecorded so far, and `on_lost` is given what is new. Ends with the process.
 pub(super) fn read_events(
-    events: RingBuf<MapData>,
+    mut events: RingBuf<MapData>,
     on_refusal: impl Fn(Refusal) + Send + 'static,
+    lost: impl Fn() -> u64 + Send + 'static,
+    on_lost: impl Fn(u64) + Send + 'static,
 ) -> Result<(), KernelError> {
-    // The watched descriptor is a copy: the ring buffer itself must stay mutable.
-    let ready = sys::watch(events.as_fd().try_clone_to_owned()?)?;
-    tokio::spawn(async move {
-        let mut events = events;
-        loop {
-            match ready.readable().await {
-                Ok(mut guard) => {
-                    guard.clear_ready();
-                    drain(&mut events, &on_refusal);
+    let descriptor = events.as_fd().try_clone_to_owned()?;
+    std::thread::Builder::new()
+        .name("kernel-events".to_owned())
+        .spawn(move || {
+            let mut known = lost();
+            loop {
+                let mut ready = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut ready, LOOK_MILLISECONDS) {
+                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &on_refusal),
+                    Err(error) => {
+                        error!(%error, "kernel events can no longer be read; ending");
+                        // Refusals would go unrecorded from here on: the sandbox is cut off instead.
+                        std::process::abort();
+                    }
                 }
-                Err(error) => {
-                    error!(%error, "kernel events can no longer be read; refusals go unrecorded");
-                    return;
+                let now = lost();
+                if now > known {
+                    on_lost(now - known);
+                    known = now;
                 }
             }
-        }
-    });
+        })?;
     Ok(())
 }
 

@@ -62,17 +62,18 @@ impl FlowTable {
         Self { flows }
     }
 
-    /// Takes the record of the connection that `accept()` reported as coming from `client` in the
-    /// namespace with this cookie. A second call finds nothing.
-    pub fn take(&mut self, netns: u64, client: SocketAddr) -> Option<Origin> {
+    /// Takes the record of the connection that this sandbox's `accept()` reported as coming from
+    /// `client` in the namespace with this cookie. A second call finds nothing.
+    pub fn take(&mut self, sandbox: SandboxId, netns: u64, client: SocketAddr) -> Option<Origin> {
         let key = FlowKey {
             netns,
             address: address_from_octets(match client.ip() {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
                 IpAddr::V6(ip) => ip.octets(),
             }),
+            sandbox: sandbox.0,
             port: client.port(),
-            reserved: [0; 3],
+            reserved: 0,
         };
         let flow = self.flows.get(&key, 0).ok()?;
         if let Err(error) = self.flows.remove(&key) {

@@ -13,7 +13,7 @@ use gateway_common::{ListenerKey, Listeners, PortSet, RuleKey, Settings, counter
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{debug, warn};
 
 /// The gateway's number for an attached sandbox; never zero, never used twice in a process.
@@ -114,7 +114,7 @@ pub struct Kernel {
     // Written at attach, reload and detach only: never on a connection's path.
     tables: Mutex<Tables>,
     flows: MapData,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Arc<PerCpuArray<MapData, u64>>,
     next_sandbox: AtomicU32,
     // Keeps the programs loaded.
     object: Ebpf,
@@ -147,10 +147,12 @@ impl Attachment {
 
 impl Kernel {
     /// Loads the programs. `debug_log` turns on their debug lines, which cost a ring buffer write a
-    /// connection; each refusal is given to `on_refusal`. Must be called in a tokio runtime.
+    /// connection; each refusal is given to `on_refusal`, and the number of those that could not be
+    /// recorded to `on_lost`. Must be called in a tokio runtime.
     pub fn load(
         debug_log: bool,
         on_refusal: impl Fn(Refusal) + Send + 'static,
+        on_lost: impl Fn(u64) + Send + 'static,
     ) -> Result<Self, KernelError> {
         let level = if debug_log {
             aya_log_level::DEBUG
@@ -172,7 +174,10 @@ impl Kernel {
             programs.push((name, attach_type, load_program(&mut object, name, kind)?));
         }
         let events: RingBuf<MapData> = take(&mut object, "EVENTS")?;
-        read_events(events, on_refusal)?;
+        let counters: Arc<PerCpuArray<MapData, u64>> = Arc::new(take(&mut object, "COUNTERS")?);
+        let counted = Arc::clone(&counters);
+        let lost = move || sum(&counted, counter::EVENTS_LOST);
+        read_events(events, on_refusal, lost, on_lost)?;
         let tables = Tables {
             settings: settings_map(&mut object)?,
             listeners: take(&mut object, "LISTENERS")?,
@@ -189,7 +194,7 @@ impl Kernel {
             programs,
             tables: Mutex::new(tables),
             flows,
-            counters: take(&mut object, "COUNTERS")?,
+            counters,
             next_sandbox: AtomicU32::new(1),
             object,
         })
@@ -304,11 +309,8 @@ impl Kernel {
     /// The counters of [`counter`], summed over CPUs, by index.
     pub fn counters(&self) -> [u64; counter::COUNT as usize] {
         let mut sums = [0; counter::COUNT as usize];
-        for (index, sum) in (0..counter::COUNT).zip(sums.iter_mut()) {
-            match self.counters.get(&index, 0) {
-                Ok(values) => *sum = values.iter().sum(),
-                Err(error) => warn!(%error, index, "kernel counter not read"),
-            }
+        for (index, slot) in (0..counter::COUNT).zip(sums.iter_mut()) {
+            *slot = sum(&self.counters, index);
         }
         sums
     }
@@ -352,6 +354,16 @@ fn forward_debug_lines(object: &mut Ebpf) {
             });
         }
         Err(error) => warn!(%error, "no debug lines from the kernel programs"),
+    }
+}
+
+fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
+    match counters.get(&index, 0) {
+        Ok(values) => values.iter().sum(),
+        Err(error) => {
+            warn!(%error, index, "kernel counter not read");
+            0
+        }
     }
 }
 

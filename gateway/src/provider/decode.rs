@@ -26,7 +26,7 @@ const STRIDE: usize = 1024;
 const BROTLI_OUT: usize = 16 * 1024;
 
 /// Decodes one body.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     stage: Stage,
     /// Bytes that may still come out in all.
     left: u64,
@@ -52,7 +52,7 @@ struct Brotli {
 
 impl Decoder {
     /// `None` for a coding that cannot be undone.
-    pub(super) fn new(content_encoding: Option<&str>) -> Option<Self> {
+    pub(crate) fn new(content_encoding: Option<&str>) -> Option<Self> {
         Self::with_limit(content_encoding, MAX_DECODED)
     }
 
@@ -84,7 +84,7 @@ impl Decoder {
     }
 
     /// Decodes the next bytes; all that can be known of the content is handed on before this returns.
-    pub(super) fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(&[u8])) {
         let fed = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         self.earned = self
             .earned

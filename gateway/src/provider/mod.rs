@@ -20,3 +20,5 @@ pub use usage::{ResponseTap, Usage};
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use decode::Decoder;

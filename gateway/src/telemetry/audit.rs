@@ -7,12 +7,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An append-only file. Each record is one `write(2)` to a descriptor opened with `O_APPEND`, which
 /// neither interleaves with others nor needs a lock, and ends in the page cache: a few microseconds.
+///
+/// A write that fails is not forgotten: until one succeeds again the log says that it is not
+/// recording, and the gateway takes nothing new.
 pub struct AuditLog {
     file: Option<File>,
+    failing: AtomicBool,
 }
 
 impl AuditLog {
@@ -23,12 +28,39 @@ impl AuditLog {
             .append(true)
             .mode(0o600)
             .open(path)?;
-        Ok(Self { file: Some(file) })
+        Ok(Self {
+            file: Some(file),
+            failing: AtomicBool::new(false),
+        })
     }
 
     /// Keeps nothing.
     pub fn none() -> Self {
-        Self { file: None }
+        Self {
+            file: None,
+            failing: AtomicBool::new(false),
+        }
+    }
+
+    /// Are records being kept (or none wanted)? While they are not, each call tries again.
+    pub(super) fn is_recording(&self) -> bool {
+        if !self.failing.load(Ordering::Relaxed) {
+            return true;
+        }
+        // The line break ends whatever a failed write left half-written.
+        let mut line = Map::new();
+        line.insert("event".into(), "recording_again".into());
+        self.write(line);
+        !self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Refusals that were too many to record each.
+    pub fn lost(&self, count: u64) {
+        let mut line = Map::new();
+        line.insert("time".into(), json!(seconds()));
+        line.insert("event".into(), "denials_not_recorded".into());
+        line.insert("count".into(), count.into());
+        self.write(line);
     }
 
     pub(super) fn denied(&self, record: &DenialRecord) {
@@ -94,20 +126,28 @@ impl AuditLog {
         let Some(mut file) = self.file.as_ref() else {
             return;
         };
-        let mut text = Value::Object(line).to_string();
+        let failed_before = self.failing.load(Ordering::Relaxed);
+        let mut text = if failed_before { "\n" } else { "" }.to_owned();
+        text.push_str(&Value::Object(line).to_string());
         text.push('\n');
-        if let Err(error) = file.write_all(text.as_bytes()) {
-            tracing::error!(%error, "audit record not written");
+        let written = file.write_all(text.as_bytes());
+        if let Err(error) = &written {
+            tracing::error!(%error, "audit record not written; nothing new is taken until it can be");
         }
+        self.failing.store(written.is_err(), Ordering::Relaxed);
     }
 }
 
-fn start(event: &str, who: &Who) -> Map<String, Value> {
-    let since_epoch = SystemTime::now()
+fn seconds() -> f64 {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+fn start(event: &str, who: &Who) -> Map<String, Value> {
     let mut line = Map::new();
-    line.insert("time".into(), json!(since_epoch.as_secs_f64()));
+    line.insert("time".into(), json!(seconds()));
     line.insert("event".into(), event.into());
     line.insert("gateway".into(), json!(who.gateway));
     line.insert("sandbox".into(), json!(who.sandbox));

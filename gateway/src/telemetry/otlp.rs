@@ -21,8 +21,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Spans that wait for the collector. At a few kilobytes each this is a few tens of megabytes at worst.
-const QUEUE: usize = 8192;
+/// Memory for spans that wait for the collector.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// A span without captured bodies, at worst half of it: headers are bounded by the redactor.
+const SPAN_BYTES: usize = 32 * 1024;
+/// Spans that wait, at most and at least.
+const QUEUE: std::ops::RangeInclusive<usize> = 64..=2048;
 /// How long a span waits for company.
 const DELAY: Duration = Duration::from_secs(1);
 /// How long shutting down may take.
@@ -46,6 +50,8 @@ pub struct ExporterSettings {
     pub headers: HashMap<String, String>,
     /// `postern.gateway` of the resource.
     pub gateway: String,
+    /// Bytes of each body that a span may carry.
+    pub body_bytes: usize,
 }
 
 /// Exports one gateway's spans.
@@ -82,10 +88,14 @@ impl Exporter {
             .with_endpoint(settings.endpoint)
             .with_headers(settings.headers)
             .build()?;
+        // Two bodies, in base64.
+        let span = SPAN_BYTES + settings.body_bytes * 2 / 3 * 4;
+        let queue = (QUEUE_BYTES / span).clamp(*QUEUE.start(), *QUEUE.end());
         let processor = BatchSpanProcessor::builder(exporter)
             .with_batch_config(
                 BatchConfigBuilder::default()
-                    .with_max_queue_size(QUEUE)
+                    .with_max_queue_size(queue)
+                    .with_max_export_batch_size(queue.min(512))
                     .with_scheduled_delay(DELAY)
                     .build(),
             )

@@ -1,9 +1,11 @@
 //! Keeps credentials out of telemetry: by header name, and by value wherever a known secret shows.
 
-use crate::secrets::Secrets;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use std::collections::HashSet;
-use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What stands in place of a credential.
 pub const REDACTED: &str = "[redacted]";
@@ -38,15 +40,27 @@ const CREDENTIAL_PARAMETERS: [&str; 8] = [
 /// Knows the header names and the secrets of one gateway.
 pub struct Redactor {
     injected: HashSet<HeaderName>,
-    secrets: Arc<Secrets>,
+    /// Every secret in every form looked for, the longest first: of two that overlap none leaves a tail.
+    needles: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl Redactor {
-    /// `injected` are the headers that the gateway's policies set.
-    pub fn new(injected: impl IntoIterator<Item = HeaderName>, secrets: Arc<Secrets>) -> Self {
+    /// `injected` are the headers that the gateway's policies set, `secrets` the values to keep out:
+    /// as they are stored and as they are sent.
+    pub fn new(
+        injected: impl IntoIterator<Item = HeaderName>,
+        secrets: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Self {
+        let mut needles: Vec<Zeroizing<Vec<u8>>> = secrets
+            .into_iter()
+            .filter(|secret| secret.len() >= MIN_SECRET)
+            .flat_map(forms)
+            .collect();
+        needles.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        needles.dedup();
         Self {
             injected: injected.into_iter().collect(),
-            secrets,
+            needles,
         }
     }
 
@@ -63,8 +77,9 @@ impl Redactor {
                 } else {
                     self.text(&String::from_utf8_lossy(value.as_bytes()))
                 };
-                (name.as_str().to_owned(), shown)
+                (name.as_str().to_owned(), shorten(shown))
             })
+            .take(MAX_HEADERS)
             .collect()
     }
 
@@ -92,17 +107,48 @@ impl Redactor {
 
     /// Bytes with every known secret replaced.
     pub fn bytes(&self, mut bytes: Vec<u8>) -> Vec<u8> {
-        self.secrets.for_each_value(|secret| {
-            if secret.len() >= MIN_SECRET && contains(&bytes, secret) {
-                bytes = replace(&bytes, secret, REDACTED.as_bytes());
+        for needle in &self.needles {
+            if contains(&bytes, needle) {
+                bytes = replace(&bytes, needle, REDACTED.as_bytes());
             }
-        });
+        }
         bytes
     }
 }
 
 /// Shorter values would be found everywhere: a secret of a few characters is none.
 const MIN_SECRET: usize = 6;
+
+/// A secret as it is, in base64 (both alphabets), percent-encoded, and as a JSON string has it.
+fn forms(secret: Vec<u8>) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut forms = vec![
+        STANDARD_NO_PAD.encode(&secret).into_bytes(),
+        URL_SAFE_NO_PAD.encode(&secret).into_bytes(),
+        percent_encode(&secret, NON_ALPHANUMERIC)
+            .to_string()
+            .into_bytes(),
+    ];
+    if let Ok(text) = std::str::from_utf8(&secret) {
+        let quoted = serde_json::Value::from(text).to_string();
+        forms.push(quoted.trim_matches('"').as_bytes().to_vec());
+    }
+    forms.push(secret);
+    forms.into_iter().map(Zeroizing::new).collect()
+}
+
+/// Headers of one message in a record, and bytes of one of them: what a sandbox sends must not fill
+/// the telemetry queue. Together less than common servers' limit for a whole head.
+const MAX_HEADERS: usize = 64;
+const MAX_HEADER: usize = 1024;
+
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_HEADER {
+        let end = (0..=MAX_HEADER).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
+}
 
 fn contains(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
@@ -127,22 +173,35 @@ fn replace(bytes: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::policy::SecretRef;
-    use crate::secrets::SecretValue;
     use http::HeaderValue;
 
     fn redactor() -> Redactor {
-        let secrets = Secrets::from_values([(
-            SecretRef {
-                name: "s".into(),
-                key: "k".into(),
-            },
-            SecretValue::new(b"sk-ant-1234".to_vec()),
-        )]);
         Redactor::new(
             [HeaderName::from_static("x-custom-auth")],
-            Arc::new(secrets),
+            [
+                b"sk-ant-1234".to_vec(),
+                b"Bearer sk-ant-1234".to_vec(),
+                b"x".to_vec(),
+            ],
         )
+    }
+
+    #[test]
+    fn a_secret_is_found_in_the_forms_that_it_travels_in() {
+        let redactor = redactor();
+        for form in [
+            "Bearer sk-ant-1234",
+            "c2stYW50LTEyMzQ",
+            "QmVhcmVyIHNrLWFudC0xMjM0",
+            "sk%2Dant%2D1234",
+        ] {
+            assert_eq!(
+                redactor.text(&format!("<{form}>")),
+                "<[redacted]>",
+                "{form}"
+            );
+        }
+        assert_eq!(redactor.text("x stays"), "x stays");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::verify::{Offer, Verifier, is_http2};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
 use bytes::Bytes;
+use http::header::HOST;
 use http::{Request, Response, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -27,6 +28,9 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Pooled connections that may turn out to be closed before a new one is made.
 const MAX_STALE: usize = 8;
+/// An upstream that answers no ping while requests wait for it is gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(10);
 /// How often pools are swept.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -137,13 +141,22 @@ impl Upstream {
                 .await
                 .map_err(Failed::into_error);
         }
+        // What a pooled connection's protocol takes out of the head is put back before another try.
+        let uri = request.uri().clone();
+        let host = request.headers().get(HOST).cloned();
         for _ in 0..MAX_STALE {
             let Some(connection) = self.pool.take(&key) else {
                 break;
             };
             match self.exchange(&key, connection, request, true).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failed::Unsent(unsent)) => request = *unsent,
+                Err(Failed::Unsent(unsent)) => {
+                    request = *unsent;
+                    *request.uri_mut() = uri.clone();
+                    if let Some(host) = &host {
+                        request.headers_mut().insert(HOST, host.clone());
+                    }
+                }
                 Err(Failed::Sent(error)) => return Err(error),
             }
         }
@@ -227,7 +240,7 @@ impl Upstream {
             Connection::Http2(mut sender, stream) => {
                 let mut request = request;
                 *request.version_mut() = Version::HTTP_2;
-                request.headers_mut().remove(http::header::HOST);
+                request.headers_mut().remove(HOST);
                 match sender.try_send_request(request).await {
                     Ok(response) => Ok(Answer {
                         response: response.map(|body| PooledBody::http2(body, stream)),
@@ -313,6 +326,8 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| http_error(key, Box::new(error)))?;

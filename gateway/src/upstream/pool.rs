@@ -19,6 +19,8 @@ use super::client::RequestBody;
 const IDLE: Duration = Duration::from_secs(50);
 /// Idle HTTP/1 connections kept for one target.
 const MAX_IDLE: usize = 64;
+/// Idle HTTP/1 connections kept for one sandbox.
+const MAX_IDLE_IN_ALL: usize = 256;
 /// Requests on one HTTP/2 connection before another is opened; RFC 9113 §6.5.2 recommends that
 /// servers allow no fewer than 100.
 const MAX_STREAMS: usize = 100;
@@ -51,7 +53,13 @@ struct Connections {
 #[derive(Clone)]
 pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
-    streams: Arc<AtomicUsize>,
+    usage: Arc<Use>,
+}
+
+/// How much an HTTP/2 connection is in use.
+struct Use {
+    streams: AtomicUsize,
+    last: Mutex<Instant>,
 }
 
 /// A connection to send one request on.
@@ -61,11 +69,12 @@ pub(super) enum Connection {
 }
 
 /// One stream's place on an HTTP/2 connection, given back when dropped.
-pub(super) struct Stream(Arc<AtomicUsize>);
+pub(super) struct Stream(Arc<Use>);
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -73,14 +82,29 @@ impl Http2 {
     pub(super) fn new(sender: http2::SendRequest<RequestBody>) -> Self {
         Self {
             sender,
-            streams: Arc::new(AtomicUsize::new(0)),
+            usage: Arc::new(Use {
+                streams: AtomicUsize::new(0),
+                last: Mutex::new(Instant::now()),
+            }),
         }
     }
 
     pub(super) fn stream(&self) -> Option<Connection> {
-        let before = self.streams.fetch_add(1, Ordering::Relaxed);
-        let stream = Stream(Arc::clone(&self.streams));
+        let before = self.usage.streams.fetch_add(1, Ordering::Relaxed);
+        let stream = Stream(Arc::clone(&self.usage));
         (before < MAX_STREAMS).then(|| Connection::Http2(self.sender.clone(), stream))
+    }
+}
+
+impl Http2 {
+    fn is_worth_keeping(&self) -> bool {
+        let last = *self
+            .usage
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        !self.sender.is_closed()
+            && (self.usage.streams.load(Ordering::Relaxed) > 0 || last.elapsed() < IDLE)
     }
 }
 
@@ -127,6 +151,13 @@ impl Pool {
 
     fn put(&self, key: &Key, sender: http1::SendRequest<RequestBody>) {
         let mut targets = self.lock();
+        let total: usize = targets
+            .values()
+            .map(|connections| connections.http1.len())
+            .sum();
+        if total >= MAX_IDLE_IN_ALL {
+            return;
+        }
         let idle = &mut targets.entry(key.clone()).or_default().http1;
         idle.retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
         if idle.len() < MAX_IDLE {
@@ -157,9 +188,7 @@ impl Pool {
             connections
                 .http1
                 .retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
-            connections
-                .http2
-                .retain(|shared| !shared.sender.is_closed());
+            connections.http2.retain(Http2::is_worth_keeping);
             !connections.http1.is_empty()
                 || !connections.http2.is_empty()
                 || Arc::strong_count(&connections.first) > 1

@@ -21,6 +21,9 @@ const PROBED: &str = "postern-probe: booted";
 /// The guest's first disk file system, Node and the mocks, with room for the page cache.
 const MEMORY: &str = "3072";
 
+/// How many times longer than the host an emulated guest may take: Python takes nine times as long.
+const SLOW: &str = "10";
+
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accelerator {
@@ -52,6 +55,7 @@ impl Accelerator {
             accelerator: Self::Kvm,
             disks: Vec::new(),
             arguments: "postern.probe".to_owned(),
+            is_interactive: false,
         };
         let mut is_booted = false;
         let ended = watch(
@@ -71,6 +75,11 @@ impl Accelerator {
         }
     }
 
+    /// The variable that makes the harness wait longer, where guests are slower than the host.
+    pub(super) fn slowness(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::Tcg).then_some(("POSTERN_TEST_SLOW", SLOW))
+    }
+
     /// For people.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -88,6 +97,8 @@ pub(super) struct Guest<'a> {
     pub(super) disks: Vec<Disk>,
     /// More of the kernel's command line.
     pub(super) arguments: String,
+    /// Whether a person sits at the serial line: Ctrl-C is the guest's then, and Ctrl-A x ends qemu.
+    pub(super) is_interactive: bool,
 }
 
 /// A disk of a guest, in the order of their names there: vda, vdb, …
@@ -102,6 +113,11 @@ impl Guest<'_> {
     /// qemu, with the guest's first serial line as its standard input and output.
     pub(super) fn command(&self) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
+        let serial = if self.is_interactive {
+            "mon:stdio"
+        } else {
+            "stdio"
+        };
         match self.accelerator {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
             Accelerator::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
@@ -112,7 +128,7 @@ impl Guest<'_> {
                 "none",
                 "-no-reboot",
                 "-serial",
-                "stdio",
+                serial,
                 "-nic",
                 "none",
             ])

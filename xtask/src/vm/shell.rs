@@ -36,13 +36,9 @@ pub(super) fn run(
     vm.console.step("files of the guest", |_| {
         let stage = Stage::new(&work)?;
         let terminal = env::var("TERM").unwrap_or_default();
-        tree::common(
-            vm,
-            &stage,
-            &ground.postern,
-            &ground.built,
-            &[("POSTERN_TERM", &terminal)],
-        )?;
+        let mut variables = vec![("POSTERN_TERM", terminal.as_str())];
+        variables.extend(accelerator.slowness());
+        tree::common(vm, &stage, &ground.postern, &ground.built, &variables)?;
         stage.write("/postern/job", SHELL, 0o755)?;
         stage.write("/postern/command", command, 0o644)?;
         stage.write("/postern/interactive", "", 0o644)?;
@@ -79,6 +75,7 @@ pub(super) fn run(
             disk(results.clone(), "raw", false),
         ],
         arguments: format!("postern.tree {}", lsm_argument(with_lsm)),
+        is_interactive: true,
     };
     line(format_args!(
         "booting {} under {}",

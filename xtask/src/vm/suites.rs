@@ -27,8 +27,6 @@ const ENTRIES: &str = "gateway-ebpf/src/main.rs";
 const SUITE_LIMIT: u64 = 3600;
 /// For a guest with everything in it.
 const GUEST_LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// How much longer a guest may take than the host, as the harness understands `POSTERN_TEST_SLOW`.
-const SLOW: &str = "10";
 /// `--wan`: 40 ms there and back and one packet in a hundred lost, as the harness gives it to `tc`.
 const WAN: &str = "delay 20ms loss 1%";
 /// Room for logs: the file is sparse.
@@ -190,7 +188,7 @@ fn in_guest(
     let image = ground.kernel(vm, kernel)?;
     let accelerator = Accelerator::probe(vm, &image);
     let name = label(kernel.name, options);
-    let work = replaced(&vm.folder, &format!("run-{name}-"))?;
+    let work = replaced(&vm.folder, &format!("run-{name}."))?;
     let files = (
         work.join("tree.tar"),
         work.join("results.raw"),
@@ -235,6 +233,7 @@ fn in_guest(
             disk(&files.1, "raw", false),
         ],
         arguments: format!("postern.tree {}", lsm_argument(!options.without_lsm)),
+        is_interactive: false,
     };
     let folder = vm.folder.join(format!("results/{name}"));
     if folder.exists() {
@@ -331,9 +330,7 @@ fn stage(
     let limit = SUITE_LIMIT.to_string();
     let mut variables = vec![("SUITE_LIMIT", limit.as_str())];
     variables.push(("FILTER", options.filter.as_deref().unwrap_or_default()));
-    if job.accelerator == Accelerator::Tcg {
-        variables.push(("POSTERN_TEST_SLOW", SLOW));
-    }
+    variables.extend(job.accelerator.slowness());
     if options.wan {
         variables.push(("POSTERN_TEST_NETEM", WAN));
     }

@@ -86,6 +86,8 @@ pub(super) fn build(vm: &Vm<'_>) -> Result<Built, Failure> {
         process::shown(&mut cargo)?;
         built.programs.push(folder.join("static_client"));
     }
+    // Cargo names them as they get ready, which is never the same order.
+    built.suites.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(built)
 }
 

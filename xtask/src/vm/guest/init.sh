@@ -13,9 +13,8 @@ mount -t securityfs securityfs /sys/kernel/security
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 hostname postern-guest
 ip link set lo up
-# What a kernel can do is asked by loading a program, not by looking for a module: these two are only made early.
-modprobe -q veth
-modprobe -q sch_netem
+# What a machine that has been up for a while has loaded: inside a sandbox nothing can be loaded any more.
+for module in overlay veth sch_netem; do modprobe -q $module; done
 echo "postern-guest: Linux $(uname -r), LSM $(cat /sys/kernel/security/lsm), up $(cut -d' ' -f1 /proc/uptime) s"
 mkdir -p /postern/results
 cd /root

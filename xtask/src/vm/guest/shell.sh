@@ -12,6 +12,7 @@ cat <<'HELP'
   Postern's guest. You are root; nothing here reaches the network.
 
     demo                                            the whole story, with mock upstreams
+    postern doctor                                  what works on this kernel
     postern exec --policy policies/locked-down -- bash
     postern check policies/anthropic
 

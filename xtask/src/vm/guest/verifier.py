@@ -20,11 +20,15 @@ def refusal(policy):
     gateway = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     said = gateway.stderr
     open("/postern/results/verifier.gateway", "w").write(said)
+    command = [os.environ["POSTERN_BIN"], "doctor"]
+    doctor = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     checks = {
         "an old kernel is refused": gateway.returncode != 0,
         "the refusal names the minimum": "or later" in said and "Linux" in said,
         "the refusal is no verifier log": "stack depth" not in said and "processed " not in said,
+        "doctor says that it does not work here": doctor.returncode == 1 and "missing" in doctor.stdout,
     }
+    said += doctor.stdout + doctor.stderr
     for name, held in checks.items():
         print(f"test {name} ... {'ok' if held else 'FAILED'}")
     failed = list(checks.values()).count(False)
