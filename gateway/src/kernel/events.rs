@@ -7,6 +7,7 @@ use gateway_common::{event_from_bytes, refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 /// One refusal: nothing of it reached the gateway's sockets.
@@ -57,8 +58,10 @@ impl RefusalReason {
     }
 }
 
-/// How often the counter of lost events is looked at.
+/// The longest wait for an event.
 const LOOK_MILLISECONDS: u16 = 1000;
+/// How often unrecorded refusals are told, if there are any.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads events, on a thread of its own: a sandbox that is refused a hundred thousand times a second
 /// must not keep the runtime's threads from everybody's connections. `lost` tells how many refusals
@@ -74,6 +77,7 @@ pub(super) fn read_events(
         .name("kernel-events".to_owned())
         .spawn(move || {
             let mut known = lost();
+            let mut told = Instant::now();
             loop {
                 let mut ready = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
                 match poll(&mut ready, LOOK_MILLISECONDS) {
@@ -84,10 +88,13 @@ pub(super) fn read_events(
                         std::process::abort();
                     }
                 }
-                let now = lost();
-                if now > known {
-                    on_lost(now - known);
-                    known = now;
+                if told.elapsed() >= TELL_EVERY {
+                    told = Instant::now();
+                    let now = lost();
+                    if now > known {
+                        on_lost(now - known);
+                        known = now;
+                    }
                 }
             }
         })?;
