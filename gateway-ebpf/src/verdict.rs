@@ -205,6 +205,10 @@ fn guarded(to: &Destination) -> bool {
 
 #[inline(always)]
 fn has(bits: &PortBits, port: u16) -> bool {
+    // Linux 6.1's verifier forgets that a port kept on the stack as eight bytes is small ("R3
+    // unbounded memory access"); read back as two bytes it cannot be large.
+    // SAFETY: the reference is to a local variable, initialised and aligned.
+    let port = unsafe { core::ptr::read_volatile(&port) };
     // 65,536 bits in 1,024 words: a port's word is always in bounds (port >> 6 < 1024).
     bits[usize::from(port >> 6)] >> (port & 63) & 1 == 1
 }

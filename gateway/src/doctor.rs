@@ -33,10 +33,29 @@ pub struct Finding {
     pub remedy: &'static str,
 }
 
-/// The oldest kernel that has every helper and hook in use: `bpf_get_netns_cookie` for sock_ops and
-/// recursive `mount_setattr` came with 5.15 and 5.12, the process helpers in the socket-address hooks
-/// with 6.1.
+/// The oldest kernel that the test matrix has and that takes every program. 5.10 has not: it lacks
+/// `bpf_set_retval` in these hooks, and `bpf_get_netns_cookie` for sock_ops.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// Refuses a kernel that is too old, in words rather than with a verifier log.
+pub fn require_kernel() -> Result<(), String> {
+    let release = release();
+    match version(&release) {
+        Some(found) if found < OLDEST_KERNEL => Err(format!(
+            "this is Linux {release}; Postern needs {}.{} or later (`postern doctor` says more)",
+            OLDEST_KERNEL.0, OLDEST_KERNEL.1
+        )),
+        // An odd release string is no reason: the programs will say.
+        _ => Ok(()),
+    }
+}
+
+fn release() -> String {
+    uname().map_or_else(
+        |error| error.to_string(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
+}
 
 /// Everything, in the order in which it is needed. Must be called in a tokio runtime.
 pub fn examine() -> Vec<Finding> {
@@ -99,10 +118,7 @@ fn root() -> Finding {
 }
 
 fn kernel() -> Finding {
-    let release = uname().map_or_else(
-        |error| error.to_string(),
-        |name| name.release().to_string_lossy().into_owned(),
-    );
+    let release = release();
     let verdict = match version(&release) {
         Some(found) if found >= OLDEST_KERNEL => Verdict::Ok,
         _ => Verdict::Missing,

@@ -33,6 +33,7 @@ impl Folders {
     /// Makes the state folder (root's alone) and finds the secrets folder. From here on the process
     /// holds secrets: it leaves no core dump, and nobody but root may look into its memory.
     pub(super) fn settle(&self) -> Result<Settled> {
+        crate::doctor::require_kernel().map_err(anyhow::Error::msg)?;
         nix::sys::prctl::set_dumpable(false).context("cannot make the process non-dumpable")?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot turn core dumps off")?;
         let policy = self

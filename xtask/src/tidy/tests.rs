@@ -19,6 +19,11 @@ const TIDY: &[(&str, &str)] = &[
         "gateway/src/policy/host.rs",
         "//! a\n// tokio is not here\n",
     ),
+    (
+        // What the one exception is for; without it the exception would be a problem itself.
+        "gateway/tests/sandbox/probe.rs",
+        "//! a\nfn probe() { unsafe {} }\n",
+    ),
     ("README.md", "See policies/worked-example.\n"),
     (
         "ARCHITECTURE.md",

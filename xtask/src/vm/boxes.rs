@@ -72,7 +72,8 @@ pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<PathBuf, Failu
     // A fixed name for the Vagrantfile and for people.
     let link = vm.folder.join(format!("postern-{}.box", kernel.name));
     drop(fs::remove_file(&link));
-    std::os::unix::fs::symlink(&path, &link).map_err(|error| fail("link", &link, &error))?;
+    let target = path.strip_prefix(&vm.folder).unwrap_or(&path);
+    std::os::unix::fs::symlink(target, &link).map_err(|error| fail("link", &link, &error))?;
     crate::console::line(link.display());
     Ok(link)
 }
