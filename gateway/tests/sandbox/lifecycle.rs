@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -167,8 +168,11 @@ fn typed_interrupt() {
 
 fn stopped_together() {
     let work = folder();
+    // A job of its own beneath this process, as a shell would make it: where the tests themselves are
+    // a group that nobody could resume (in CI, say), a member of that group would not stop.
     let mut child = Sandbox::in_folder(work.path())
         .command(&["sh", "-c", "kill -STOP $$; exit 4"])
+        .process_group(0)
         .spawn()
         .unwrap();
     let status = format!("/proc/{}/status", child.id());
