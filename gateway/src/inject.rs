@@ -24,16 +24,7 @@ pub fn apply(
     secrets: &Secrets,
     headers: &mut HeaderMap,
 ) -> Result<(), InjectError> {
-    let forbidden = credential_headers(permit);
-    // Servers behind CGI-like interfaces read `_` and `-` alike (RFC 3875 §4.1.18).
-    let sent: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| forbidden.iter().any(|other| is_same_field(name, other)))
-        .cloned()
-        .collect();
-    for name in sent {
-        headers.remove(name);
-    }
+    remove_fields(headers, &credential_headers(permit));
     for injection in permit.injections() {
         let value = injection
             .template
@@ -63,11 +54,23 @@ pub fn credential_headers(permit: &RequestPermit) -> Vec<HeaderName> {
     names
 }
 
-/// Are these one field to a server that reads `_` as `-`?
-pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
+/// Removes fields by name, from headers or trailers. `_` counts as `-`: servers behind CGI-like
+/// interfaces read them alike (RFC 3875 §4.1.18).
+pub fn remove_fields(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let sent: Vec<HeaderName> = headers
+        .keys()
+        .filter(|sent| names.iter().any(|name| is_same_field(sent, name)))
+        .cloned()
+        .collect();
+    for name in sent {
+        headers.remove(name);
+    }
+}
+
+fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
     let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let bytes = |name: &HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
-    one == other || bytes(one) == bytes(other)
+    let folded = |name: &'_ HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
+    one == other || (one.as_str().len() == other.as_str().len() && folded(one) == folded(other))
 }
 
 /// Query parameters by which providers take a credential too.

@@ -2,7 +2,7 @@
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
 use super::server::{Activity, Front, Session};
-use crate::inject::is_same_field;
+use crate::inject::remove_fields;
 use crate::outcome::hyper_error::Error;
 use crate::policy::CaptureBody;
 use crate::provider::Decoder;
@@ -202,18 +202,7 @@ impl Body for Outgoing {
                 capture.add(data);
             }
         } else if let Some(trailers) = frame.trailers_mut() {
-            let sent: Vec<HeaderName> = trailers
-                .keys()
-                .filter(|name| {
-                    self.forbidden
-                        .iter()
-                        .any(|other| is_same_field(name, other))
-                })
-                .cloned()
-                .collect();
-            for name in sent {
-                trailers.remove(name);
-            }
+            remove_fields(trailers, &self.forbidden);
         }
         Poll::Ready(Some(Ok(frame)))
     }
