@@ -1,107 +1,30 @@
 //! The only wiring: loads, binds, then serves. A sandbox is attached (and shut) before anything can
-//! be reached, and opened last.
+//! be reached, and opened last. A new policy is made ready as a whole before any of it is in force.
 
+mod attached;
+mod error;
 mod running;
+mod strays;
 
-use crate::connection::Sandbox;
-use crate::dns::Responder;
-use crate::http::Front;
-use crate::kernel::{Attachment, FlowTable, Kernel, KernelError, Refusal, SandboxId};
-use crate::listener::Listener;
+pub use attached::Attached;
+pub use error::AppError;
+
+use crate::kernel::{Kernel, Refusal, RefusalReason, SandboxId};
+use crate::live::Live;
 use crate::outcome::Stage;
 use crate::policy::{Gateway, Policy};
 use crate::sandbox::netns::NetNs;
-use crate::secrets::{Secrets, SecretsError};
+use crate::secrets::Secrets;
 use crate::telemetry::{AuditLog, DenialRecord, Who};
-use crate::tls::{AuthorityError, LeafError};
-use crate::upstream::{NameError, TrustError, Upstream};
-use gateway_common::Listeners;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Why the gateway did not start, or a sandbox was not attached. What was attached stays shut.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The kernel side.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The secrets folder.
-    #[error(transparent)]
-    Secrets(#[from] SecretsError),
-    /// A gateway's authority.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    /// Certificates.
-    #[error(transparent)]
-    Leaf(#[from] LeafError),
-    /// The audit log.
-    #[error("audit log {path}: {source}")]
-    Audit {
-        /// Where.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// What to trust upstream.
-    #[error("gateway {gateway}: {source}")]
-    Trust {
-        /// Which gateway.
-        gateway: Arc<str>,
-        /// Why.
-        #[source]
-        source: TrustError,
-    },
-    /// The trust bundle does not exist.
-    #[error(
-        "gateway {gateway}: secret {secret} (upstreamTLS.additionalTrustBundleSecretRef) is missing; add a Secret document, or the file {secret} in the secrets folder"
-    )]
-    NoBundle {
-        /// Which gateway.
-        gateway: Arc<str>,
-        /// `NAME/KEY`.
-        secret: String,
-    },
-    /// The resolver.
-    #[error("gateway {gateway}: cannot set up name resolution: {source}")]
-    Resolver {
-        /// Which gateway.
-        gateway: Arc<str>,
-        /// Why.
-        #[source]
-        source: NameError,
-    },
-    /// The exporter.
-    #[error("gateway {gateway}: otlp: {source}")]
-    Exporter {
-        /// Which gateway.
-        gateway: Arc<str>,
-        /// Why.
-        #[source]
-        source: opentelemetry_otlp::ExporterBuildError,
-    },
-    /// No such gateway.
-    #[error("the policy has no EgressGateway named {name}; it has {known}")]
-    NoGateway {
-        /// Asked for.
-        name: String,
-        /// There are.
-        known: String,
-    },
-    /// Sockets in the namespace.
-    #[error("cannot listen in the sandbox's network namespace: {0}")]
-    Listen(#[source] io::Error),
-}
 
 /// Where things are.
 pub struct Places<'a> {
@@ -116,7 +39,11 @@ pub struct Places<'a> {
 /// The running gateway.
 pub struct App {
     kernel: Arc<Kernel>,
-    gateways: BTreeMap<String, Running>,
+    audit: Arc<AuditLog>,
+    state_folder: PathBuf,
+    secrets_folder: Option<PathBuf>,
+    // Held while a policy is put in force or a sandbox attached, never on a connection's path.
+    state: Mutex<State>,
     watched: Arc<Watched>,
     stop: CancellationToken,
     draining: CancellationToken,
@@ -124,32 +51,41 @@ pub struct App {
     connections: TaskTracker,
 }
 
-/// A sandbox that is attached.
-pub struct Attached {
-    attachment: Attachment,
-    sandbox: Arc<Sandbox>,
-    places: Arc<Semaphore>,
+/// What a reload replaces.
+struct State {
+    generation: u64,
+    gateways: BTreeMap<String, Arc<Running>>,
+    sandboxes: HashMap<SandboxId, Arc<Attached>>,
 }
 
-impl Attached {
-    /// The kernel side, whose links keep it shut.
-    pub fn attachment(&self) -> &Attachment {
-        &self.attachment
-    }
+/// What a reload came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The generation that is in force.
+    pub generation: u64,
+    /// Connections and requests that were ended because it does not allow them.
+    pub revoked: usize,
 }
 
-/// The first generation of a policy.
-const GENERATION: u64 = 1;
+/// Somebody in a sandbox tried to connect from a network namespace that has no listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Stray {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// The namespace's cookie.
+    pub netns: u64,
+    /// Who tried.
+    pub pid: u32,
+}
 
 impl App {
-    /// Loads everything that a sandbox will need. Must be called in a tokio runtime.
+    /// Loads everything that a sandbox will need. Must be called in a tokio runtime. What is returned
+    /// besides tells of connections from namespaces that have no listener yet.
     pub fn start(
         policy: Policy,
         places: &Places<'_>,
         debug_kernel: bool,
-    ) -> Result<Self, AppError> {
-        let Policy { gateways, secrets } = policy;
-        let secrets = Arc::new(Secrets::load(secrets, places.secrets)?);
+    ) -> Result<(Self, mpsc::Receiver<Stray>), AppError> {
         let audit = match places.audit {
             Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {
                 path: path.display().to_string(),
@@ -158,14 +94,11 @@ impl App {
             None => AuditLog::none(),
         };
         let audit = Arc::new(audit);
-        let running = gateways
-            .into_iter()
-            .map(|(name, gateway)| {
-                let running = running::start(gateway, &secrets, &audit, places.state)?;
-                Ok((name, running))
-            })
-            .collect::<Result<BTreeMap<_, _>, AppError>>()?;
-        let watched = Arc::new(Watched::default());
+        let (strays, strayed) = mpsc::channel(STRAYS);
+        let watched = Arc::new(Watched {
+            sandboxes: RwLock::default(),
+            strays,
+        });
         let recorder = Arc::clone(&watched);
         let losses = Arc::clone(&audit);
         let kernel = Kernel::load(
@@ -176,31 +109,85 @@ impl App {
                 losses.lost(count);
             },
         )?;
-        Ok(Self {
+        let app = Self {
             kernel: Arc::new(kernel),
-            gateways: running,
+            audit,
+            state_folder: places.state.to_owned(),
+            secrets_folder: places.secrets.map(Path::to_owned),
+            state: Mutex::new(State {
+                generation: 0,
+                gateways: BTreeMap::new(),
+                sandboxes: HashMap::new(),
+            }),
             watched,
             stop: CancellationToken::new(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
+        };
+        app.reload(policy)?;
+        Ok((app, strayed))
+    }
+
+    /// Puts a policy in force. Everything is made ready first: an error leaves the last good one as
+    /// it is. What is allowed before and after stays so at every moment, and what is newly denied is
+    /// denied from one moment on: the gateway changes first, then the kernel, and a destination must
+    /// pass both. A gateway that is no longer there denies everything. Blocks; must be called in a
+    /// tokio runtime.
+    pub fn reload(&self, policy: Policy) -> Result<Reloaded, AppError> {
+        let mut state = self.state();
+        let Policy { gateways, secrets } = policy;
+        let secrets = Arc::new(Secrets::load(secrets, self.secrets_folder.as_deref())?);
+        let mut next = BTreeMap::new();
+        for (name, gateway) in gateways {
+            let before = state.gateways.get(&name).map(|running| &**running);
+            let running =
+                running::start(gateway, &secrets, &self.audit, &self.state_folder, before)?;
+            next.insert(name, Arc::new(running));
+        }
+        let generation = state.generation + 1;
+        let mut revoked = 0;
+        for attached in state.sandboxes.values() {
+            let running = match next.get(&attached.gateway) {
+                Some(running) => Arc::clone(running),
+                None => Arc::new(attached.running().closed()),
+            };
+            revoked += attached.replace(&running, generation);
+            attached.refresh(&self.kernel)?;
+        }
+        state.gateways = next;
+        state.generation = generation;
+        Ok(Reloaded {
+            generation,
+            revoked,
         })
     }
 
+    /// The generation that is in force.
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// The gateways by name.
+    pub fn gateways(&self) -> Vec<String> {
+        self.state().gateways.keys().cloned().collect()
+    }
+
     /// The certificate that the gateway's sandboxes must trust.
-    pub fn authority_pem(&self, gateway: &str) -> Result<&str, AppError> {
-        Ok(self.gateway(gateway)?.leaves.authority().certificate_pem())
+    pub fn authority_pem(&self, gateway: &str) -> Result<String, AppError> {
+        let running = self.gateway(gateway)?;
+        Ok(running.leaves.authority().certificate_pem().to_owned())
     }
 
     /// The policy of a gateway.
-    pub fn policy(&self, gateway: &str) -> Result<&Arc<Gateway>, AppError> {
-        Ok(&self.gateway(gateway)?.gateway)
+    pub fn policy(&self, gateway: &str) -> Result<Arc<Gateway>, AppError> {
+        Ok(Arc::clone(&self.gateway(gateway)?.gateway))
     }
 
     /// Every secret value, for keeping them out of a sandbox's environment.
     pub fn secret_values(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        if let Some(running) = self.gateways.values().next() {
+        if let Some(running) = self.state().gateways.values().next() {
             running
                 .secrets
                 .for_each_value(|value| all.push(value.to_vec()));
@@ -215,80 +202,55 @@ impl App {
         cgroup_id: u64,
         label: &str,
         gateway: &str,
-    ) -> Result<Attached, AppError> {
-        let running = self.gateway(gateway)?;
+    ) -> Result<Arc<Attached>, AppError> {
+        let mut state = self.state();
+        let running = Arc::clone(of_name(&state, gateway)?);
         let attachment = self.kernel.attach(cgroup, cgroup_id)?;
-        let places = running.gateway.limits.max_connections_per_sandbox as usize;
-        let front = Front {
-            gateway: Arc::clone(&running.gateway),
-            secrets: Arc::clone(&running.secrets),
-            upstream: Upstream::new(
-                Arc::clone(&running.gateway),
-                Arc::clone(&running.resolver),
-                running.verifier.clone(),
-            ),
-            telemetry: Arc::clone(&running.telemetry),
-            requests: Arc::new(Semaphore::new(places)),
-        };
-        let responder = Responder::new(
-            Arc::clone(&running.gateway),
-            Arc::clone(&running.resolver),
-            Arc::clone(&running.telemetry),
-        );
-        let sandbox = Arc::new(Sandbox {
-            label: label.into(),
-            generation: GENERATION,
-            front: Arc::new(front),
-            leaves: Arc::clone(&running.leaves),
-            responder: Arc::new(responder),
-            draining: self.draining.clone(),
-        });
-        self.watched.add(attachment.sandbox, &sandbox);
-        Ok(Attached {
+        let id = attachment.sandbox;
+        let attached = Attached::new(
             attachment,
-            sandbox,
-            places: Arc::new(Semaphore::new(places)),
-        })
+            label.into(),
+            running,
+            state.generation,
+            self.draining.clone(),
+        );
+        let attached = Arc::new(attached);
+        self.watched.add(id, attached.live());
+        state.sandboxes.insert(id, Arc::clone(&attached));
+        Ok(attached)
     }
 
     /// Opens listeners for a sandbox in a network namespace. `private` says that the namespace is
     /// the sandbox's own, so that its loopback is its own business too.
     pub fn listen(&self, to: &Attached, netns: &NetNs, private: bool) -> Result<(), AppError> {
-        let id = to.attachment.sandbox;
-        let v4 = self
-            .bind(netns, Ipv4Addr::LOCALHOST.into())
-            .map_err(AppError::Listen)?;
-        let v6 = match self.bind(netns, Ipv6Addr::LOCALHOST.into()) {
-            Ok(sockets) => Some(sockets),
-            // A namespace without IPv6: the programs refuse it there.
-            Err(error) => {
-                tracing::warn!(%error, "no IPv6 in the sandbox's network namespace");
-                None
-            }
+        let serve = attached::Serve {
+            tasks: &self.tasks,
+            connections: &self.connections,
+            stop: &self.stop,
         };
-        let cookie = netns.cookie().map_err(AppError::Listen)?;
-        let listeners = Listeners {
-            tcp4: v4.tcp_port,
-            dns4: v4.dns_port,
-            tcp6: v6.as_ref().map_or(0, |sockets| sockets.tcp_port),
-            dns6: v6.as_ref().map_or(0, |sockets| sockets.dns_port),
-            flags: if private { Listeners::PRIVATE } else { 0 },
-        };
-        for sockets in [Some(v4), v6].into_iter().flatten() {
-            self.serve(to, sockets, cookie, self.kernel.flow_table()?);
-        }
-        Ok(self.kernel.add_listener(id, cookie, listeners)?)
+        to.listen(&self.kernel, netns, private, &serve)
     }
 
     /// Lets the sandbox reach what its policy allows.
-    pub fn activate(&self, attached: &mut Attached) -> Result<(), AppError> {
-        let rules = attached.sandbox.front.gateway.kernel_rules();
-        Ok(self.kernel.activate(&mut attached.attachment, &rules)?)
+    pub fn activate(&self, attached: &Attached) -> Result<(), AppError> {
+        // Not while a reload is half way through the sandboxes.
+        let _state = self.state();
+        attached.activate(&self.kernel)
     }
 
-    /// Shuts a sandbox again.
-    pub fn deactivate(&self, attached: &mut Attached) {
-        self.kernel.deactivate(&mut attached.attachment);
+    /// Shuts a sandbox again and forgets it. Its links live on with [`Attached`].
+    pub fn deactivate(&self, attached: &Attached) {
+        let mut state = self.state();
+        attached.deactivate(&self.kernel);
+        state.sandboxes.remove(&attached.id());
+        self.watched.remove(attached.id());
+    }
+
+    /// The sandboxes, in the order in which they were attached.
+    pub fn sandboxes(&self) -> Vec<Arc<Attached>> {
+        let mut all: Vec<_> = self.state().sandboxes.values().cloned().collect();
+        all.sort_by_key(|attached| attached.id());
+        all
     }
 
     /// Takes no more connections and lets those that are open finish, for `deadline` at most; then
@@ -305,75 +267,59 @@ impl App {
             let open = self.connections.len();
             tracing::warn!(open, "connections still open at the end of the drain");
         }
-        for running in self.gateways.values() {
-            let telemetry = Arc::clone(&running.telemetry);
-            if let Err(error) = tokio::task::spawn_blocking(move || telemetry.flush()).await {
+        let running: Vec<_> = self.state().gateways.values().cloned().collect();
+        for running in running {
+            if let Err(error) = tokio::task::spawn_blocking(move || running.telemetry.flush()).await
+            {
                 tracing::warn!(%error, "telemetry not flushed");
             }
         }
     }
 
-    fn gateway(&self, name: &str) -> Result<&Running, AppError> {
-        self.gateways.get(name).ok_or_else(|| AppError::NoGateway {
-            name: name.to_owned(),
-            known: self.gateways.keys().cloned().collect::<Vec<_>>().join(", "),
-        })
+    fn gateway(&self, name: &str) -> Result<Arc<Running>, AppError> {
+        of_name(&self.state(), name).map(Arc::clone)
     }
 
-    fn bind(&self, netns: &NetNs, ip: IpAddr) -> io::Result<Sockets> {
-        let tcp = netns.bind_tcp(SocketAddr::new(ip, 0))?;
-        let dns = netns.bind_udp(SocketAddr::new(ip, 0))?;
-        Ok(Sockets {
-            tcp_port: tcp.local_addr()?.port(),
-            dns_port: dns.local_addr()?.port(),
-            tcp: TcpListener::from_std(tcp)?,
-            dns: UdpSocket::from_std(dns)?,
-        })
-    }
-
-    fn serve(&self, to: &Attached, sockets: Sockets, netns: u64, flows: FlowTable) {
-        let who = nobody(&to.sandbox);
-        let stop = self.stop.clone();
-        let responder = Arc::clone(&to.sandbox.responder);
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = responder.serve_udp(sockets.dns, who) => {}
-            }
-        });
-        let listener = Listener {
-            socket: sockets.tcp,
-            netns,
-            id: to.attachment.sandbox,
-            sandbox: Arc::clone(&to.sandbox),
-            flows,
-            places: Arc::clone(&to.places),
-            stop: self.stop.clone(),
-            connections: self.connections.clone(),
-        };
-        self.tasks.spawn(listener.run());
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic in the middle of a reload leaves each sandbox with one whole view or the other.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Sockets {
-    tcp: TcpListener,
-    tcp_port: u16,
-    dns: UdpSocket,
-    dns_port: u16,
+/// Strays that may wait to be looked after; the next connection from the namespace is another chance.
+const STRAYS: usize = 64;
+
+fn of_name<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Running>, AppError> {
+    state.gateways.get(name).ok_or_else(|| AppError::NoGateway {
+        name: name.to_owned(),
+        known: state
+            .gateways
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
 }
 
 /// Who is behind a kernel event: the sandboxes by number.
-#[derive(Default)]
 struct Watched {
-    sandboxes: RwLock<HashMap<SandboxId, Arc<Sandbox>>>,
+    sandboxes: RwLock<HashMap<SandboxId, Arc<Live>>>,
+    strays: mpsc::Sender<Stray>,
 }
 
 impl Watched {
-    fn add(&self, id: SandboxId, sandbox: &Arc<Sandbox>) {
+    fn add(&self, id: SandboxId, live: &Arc<Live>) {
         self.sandboxes
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Arc::clone(sandbox));
+            .insert(id, Arc::clone(live));
+    }
+
+    fn remove(&self, id: SandboxId) {
+        self.sandboxes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
     }
 
     fn record(&self, refusal: &Refusal) {
@@ -381,33 +327,29 @@ impl Watched {
             .sandboxes
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(sandbox) = sandboxes.get(&refusal.origin.sandbox) else {
+        let Some(live) = sandboxes.get(&refusal.origin.sandbox) else {
             tracing::warn!(?refusal, "denied in a sandbox that is not ready");
             return;
         };
-        let gateway = Arc::clone(&sandbox.front.gateway.name);
-        let label = Arc::clone(&sandbox.label);
-        sandbox.front.telemetry.denied(&DenialRecord {
-            who: Who::new(gateway, label, sandbox.generation, &refusal.origin),
+        if refusal.reason == RefusalReason::NoListenerInNamespace {
+            let stray = Stray {
+                sandbox: refusal.origin.sandbox,
+                netns: refusal.netns,
+                pid: refusal.origin.pid,
+            };
+            if let Err(error) = self.strays.try_send(stray) {
+                tracing::debug!(%error, "a namespace without listener is not looked after");
+            }
+        }
+        let view = live.view();
+        let gateway = Arc::clone(&view.gateway.name);
+        let label = Arc::clone(&live.label);
+        view.telemetry.denied(&DenialRecord {
+            who: Who::new(gateway, label, view.generation, &refusal.origin),
             reason: refusal.reason.into(),
             stage: Stage::Kernel,
             host: None,
             detail: Some(format!("protocol {}", refusal.protocol)),
         });
-    }
-}
-
-/// The sandbox as a whole, where no single task is known.
-fn nobody(sandbox: &Sandbox) -> Who {
-    Who {
-        gateway: Arc::clone(&sandbox.front.gateway.name),
-        sandbox: Arc::clone(&sandbox.label),
-        cgroup: 0,
-        pid: 0,
-        tgid: 0,
-        uid: 0,
-        comm: "".into(),
-        destination: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
-        generation: sandbox.generation,
     }
 }

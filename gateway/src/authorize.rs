@@ -2,7 +2,7 @@
 //! evidence, ask the policy. Returns a value for the next stage; does no I/O.
 
 use crate::outcome::DenyReason;
-use crate::policy::{Class, Destination, Gateway, Host, Listener, Permit, TlsMode};
+use crate::policy::{Class, Destination, Gateway, Host, Permit, TlsMode};
 use crate::sniff::Sniffed;
 use std::net::SocketAddr;
 
@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 pub enum Authorized {
     /// Copied as it is.
     Splice {
+        /// What its first bytes were.
+        class: Class,
         /// Where to.
         permit: Permit,
         /// The name it went by.
@@ -17,8 +19,6 @@ pub enum Authorized {
     },
     /// TLS is ended here, and each request decided.
     Terminate {
-        /// What handles it.
-        listener: Listener,
         /// Where its requests may go.
         permit: Permit,
         /// The server name, if there was one.
@@ -26,8 +26,6 @@ pub enum Authorized {
     },
     /// Plaintext HTTP: each request is decided by its own authority.
     Http {
-        /// What handles it.
-        listener: Listener,
         /// With HTTP/2's preface.
         http2: bool,
     },
@@ -109,12 +107,12 @@ fn tls(gateway: &Gateway, address: SocketAddr, host: Option<Host>) -> Result<Aut
         listener,
     };
     match (gateway.authorize(&to), listener.tls_mode) {
-        (Ok(permit), TlsMode::Passthrough) => Ok(Authorized::Splice { permit, host }),
-        (Ok(permit), TlsMode::Terminate) => Ok(Authorized::Terminate {
-            listener: listener.clone(),
+        (Ok(permit), TlsMode::Passthrough) => Ok(Authorized::Splice {
+            class: Class::Tls,
             permit,
             host,
         }),
+        (Ok(permit), TlsMode::Terminate) => Ok(Authorized::Terminate { permit, host }),
         (Err(denial), mode) => Err(Denied {
             reason: denial.into(),
             // Without a name there is nothing to issue a certificate for that a client would take.
@@ -129,10 +127,7 @@ fn tls(gateway: &Gateway, address: SocketAddr, host: Option<Host>) -> Result<Aut
 
 fn plain(gateway: &Gateway, address: SocketAddr, http2: bool) -> Result<Authorized, Denied> {
     match gateway.listener(Class::Http, address.port()) {
-        Some(listener) => Ok(Authorized::Http {
-            listener: listener.clone(),
-            http2,
-        }),
+        Some(_) => Ok(Authorized::Http { http2 }),
         None => Err(Denied {
             reason: DenyReason::NoListener,
             host: None,
@@ -160,12 +155,19 @@ fn opaque(gateway: &Gateway, address: SocketAddr, answered: &[Host]) -> Result<A
     // Several names may share the address: the first one that a rule allows is dialled, by name.
     for host in answered {
         if let Ok(permit) = permit(Some(host)) {
-            let host = Some(host.clone());
-            return Ok(Authorized::Splice { permit, host });
+            return Ok(Authorized::Splice {
+                class: Class::Tcp,
+                permit,
+                host: Some(host.clone()),
+            });
         }
     }
     let permit = permit(None).map_err(|denial| denied(denial.into()))?;
-    Ok(Authorized::Splice { permit, host: None })
+    Ok(Authorized::Splice {
+        class: Class::Tcp,
+        permit,
+        host: None,
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::outcome::{DenyReason, Stage};
 use crate::policy::{Gateway, Host};
 use crate::telemetry::{DenialRecord, Telemetry, Who};
 use crate::upstream::{NameError, Resolver};
+use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
@@ -33,23 +34,46 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 
 /// Answers the questions of one sandbox.
 pub struct Responder {
+    by: ArcSwap<By>,
+    questions: Semaphore,
+    pins: Pins,
+}
+
+/// What it answers by: one generation of the policy.
+struct By {
     gateway: Arc<Gateway>,
     resolver: Arc<Resolver>,
     telemetry: Arc<Telemetry>,
-    questions: Semaphore,
-    pins: Pins,
 }
 
 impl Responder {
     /// For one sandbox.
     pub fn new(gateway: Arc<Gateway>, resolver: Arc<Resolver>, telemetry: Arc<Telemetry>) -> Self {
         Self {
-            gateway,
-            resolver,
-            telemetry,
+            by: ArcSwap::from_pointee(By {
+                gateway,
+                resolver,
+                telemetry,
+            }),
             questions: Semaphore::new(MAX_QUESTIONS),
             pins: Pins::default(),
         }
+    }
+
+    /// Answers by another generation from now on, and forgets names that it does not allow.
+    pub fn replace(
+        &self,
+        gateway: Arc<Gateway>,
+        resolver: Arc<Resolver>,
+        telemetry: Arc<Telemetry>,
+    ) {
+        let allowed = Arc::clone(&gateway);
+        self.by.store(Arc::new(By {
+            gateway,
+            resolver,
+            telemetry,
+        }));
+        self.pins.retain(|host| allowed.resolves(host).is_some());
     }
 
     /// What this sandbox was answered.
@@ -143,15 +167,16 @@ impl Responder {
     }
 
     async fn look_up(&self, query: &Query, who: &Who, response: &mut Message) -> ResponseCode {
+        let by = self.by.load_full();
         if query.query_class() != DNSClass::IN {
             return ResponseCode::Refused;
         }
         let name = query.name().to_ascii();
         let allowed = Host::parse(&name)
             .ok()
-            .filter(|host| self.gateway.resolves(host).is_some());
+            .filter(|host| by.gateway.resolves(host).is_some());
         let Some(host) = allowed else {
-            self.telemetry.denied(&DenialRecord {
+            by.telemetry.denied(&DenialRecord {
                 who: who.clone(),
                 reason: DenyReason::NameNotAllowed,
                 stage: Stage::Dns,
@@ -166,8 +191,12 @@ impl Responder {
             // and other ports, TXT and NULL carry what nobody checks.
             return ResponseCode::NoError;
         }
-        match self.resolver.resolve(&host).await {
+        match by.resolver.resolve(&host).await {
             Ok(found) => {
+                if !Arc::ptr_eq(&by, &self.by.load()) {
+                    // Policy changed meanwhile: ask again.
+                    return ResponseCode::ServFail;
+                }
                 let life = found.life.min(MAX_LIFE);
                 let ttl = u32::try_from(life.as_secs()).unwrap_or(u32::MAX);
                 let wanted = found

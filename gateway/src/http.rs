@@ -9,4 +9,4 @@ mod problem;
 mod server;
 mod upgrade;
 
-pub use server::{Front, Session, serve};
+pub use server::{Session, serve};

@@ -1,8 +1,9 @@
 //! Accepts redirected connections in a sandbox's network namespace and recovers where each was
 //! meant to go. A connection without a record is closed: there is no fallback.
 
-use crate::connection::{self, Sandbox};
+use crate::connection;
 use crate::kernel::{FlowTable, Origin, SandboxId};
+use crate::live::{Live, View};
 use crate::outcome::{DenyReason, Stage};
 use crate::telemetry::{DenialRecord, Who};
 use std::io;
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,11 +57,9 @@ pub struct Listener {
     /// Whose it is.
     pub id: SandboxId,
     /// What its connections need.
-    pub sandbox: Arc<Sandbox>,
+    pub live: Arc<Live>,
     /// Records of redirected connections.
     pub flows: FlowTable,
-    /// Free places of the sandbox, over all its listeners.
-    pub places: Arc<Semaphore>,
     /// Cancelled when no new connections are taken.
     pub stop: CancellationToken,
     /// Runs the connections, so that draining can wait for them.
@@ -95,22 +94,23 @@ impl Listener {
 
     fn accept(&mut self, stream: TcpStream, client: SocketAddr) {
         let origin = self.flows.take(self.id, self.netns, client);
+        let view = self.live.view();
         let Some(origin) = origin else {
-            let who = self.nobody(client);
-            return self.deny(who, DenyReason::NoOriginalDestination);
+            let who = self.nobody(&view, client);
+            return deny(&view, who, DenyReason::NoOriginalDestination);
         };
-        if !self.sandbox.front.telemetry.is_recording() {
-            let who = self.somebody(&origin);
-            return self.deny(who, DenyReason::AuditUnavailable);
+        if !view.telemetry.is_recording() {
+            let who = self.somebody(&view, &origin);
+            return deny(&view, who, DenyReason::AuditUnavailable);
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let who = self.somebody(&origin);
-            return self.deny(who, DenyReason::TooManyConnections);
+        let Ok(place) = Arc::clone(&view.places).try_acquire_owned() else {
+            let who = self.somebody(&view, &origin);
+            return deny(&view, who, DenyReason::TooManyConnections);
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        let sandbox = Arc::clone(&self.sandbox);
+        let live = Arc::clone(&self.live);
         let place = Arc::new(Place {
             _permit: place,
             tasks: self.connections.clone(),
@@ -120,41 +120,31 @@ impl Listener {
             origin,
             place,
         };
-        self.connections.spawn(connection::run(sandbox, redirected));
+        self.connections.spawn(connection::run(live, redirected));
     }
 
-    fn deny(&self, who: Who, reason: DenyReason) {
-        self.sandbox.front.telemetry.denied(&DenialRecord {
-            who,
-            reason,
-            stage: Stage::Sniff,
-            host: None,
-            detail: None,
-        });
-    }
-
-    fn somebody(&self, origin: &Origin) -> Who {
-        let sandbox = &self.sandbox;
+    fn somebody(&self, view: &View, origin: &Origin) -> Who {
+        let gateway = Arc::clone(&view.gateway.name);
         Who::new(
-            Arc::clone(&sandbox.front.gateway.name),
-            Arc::clone(&sandbox.label),
-            sandbox.generation,
+            gateway,
+            Arc::clone(&self.live.label),
+            view.generation,
             origin,
         )
     }
 
     /// The client of a connection without a record: only its address is known.
-    fn nobody(&self, client: SocketAddr) -> Who {
+    fn nobody(&self, view: &View, client: SocketAddr) -> Who {
         Who {
-            gateway: Arc::clone(&self.sandbox.front.gateway.name),
-            sandbox: Arc::clone(&self.sandbox.label),
+            gateway: Arc::clone(&view.gateway.name),
+            sandbox: Arc::clone(&self.live.label),
             cgroup: 0,
             pid: 0,
             tgid: 0,
             uid: 0,
             comm: format!("client {client}").into(),
             destination: self.socket.local_addr().unwrap_or(client),
-            generation: self.sandbox.generation,
+            generation: view.generation,
         }
     }
 
@@ -170,6 +160,16 @@ impl Listener {
             tracing::debug!(removed, "flow records that nobody came for");
         }
     }
+}
+
+fn deny(view: &View, who: Who, reason: DenyReason) {
+    view.telemetry.denied(&DenialRecord {
+        who,
+        reason,
+        stage: Stage::Sniff,
+        host: None,
+        detail: None,
+    });
 }
 
 /// Errors that `accept()` reports of a connection and not of the socket (accept(2)).

@@ -82,6 +82,8 @@ pub enum DenyReason {
     SecretMissing,
     /// The name may not be looked up.
     NameNotAllowed,
+    /// Allowed when it began, and no longer.
+    PolicyChanged,
 }
 
 impl DenyReason {
@@ -217,6 +219,11 @@ impl DenyReason {
                 403,
                 "no rule of the egress policy allows this name",
             ),
+            Self::PolicyChanged => (
+                "policy_changed",
+                403,
+                "the egress policy has changed and no longer allows this",
+            ),
         }
     }
 }
@@ -245,6 +252,11 @@ impl From<RefusalReason> for DenyReason {
         }
     }
 }
+
+/// What ends a body that policy allowed when it began.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the egress policy no longer allows this request")]
+pub struct Revoked;
 
 /// Why a permitted request or connection got no answer from its upstream.
 #[derive(Debug, thiserror::Error)]

@@ -17,13 +17,13 @@ use std::sync::Arc;
 /// Where the records of one gateway go.
 pub struct Telemetry {
     audit: Arc<AuditLog>,
-    exporter: Option<Exporter>,
+    exporter: Option<Arc<Exporter>>,
     redactor: Redactor,
 }
 
 impl Telemetry {
     /// `exporter` is `None` when the gateway has no OTLP endpoint.
-    pub fn new(audit: Arc<AuditLog>, exporter: Option<Exporter>, redactor: Redactor) -> Self {
+    pub fn new(audit: Arc<AuditLog>, exporter: Option<Arc<Exporter>>, redactor: Redactor) -> Self {
         Self {
             audit,
             exporter,

@@ -2,7 +2,7 @@
 
 use super::AppError;
 use crate::policy::Gateway;
-use crate::secrets::Secrets;
+use crate::secrets::{SecretValue, Secrets};
 use crate::telemetry::redact::Redactor;
 use crate::telemetry::{AuditLog, Exporter, ExporterSettings, Telemetry};
 use crate::tls::{Authority, Leaves};
@@ -19,14 +19,35 @@ pub(super) struct Running {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) resolver: Arc<Resolver>,
     pub(super) verifier: Verifier,
+    exporter: Option<Arc<Exporter>>,
+    /// What the verifier and the exporter were made with.
+    bundle: Option<Arc<SecretValue>>,
 }
 
-/// Loads the gateway's authority and trust, and starts its exporter.
+impl Running {
+    /// The same gateway, which the policy no longer has: it allows nothing.
+    pub(super) fn closed(&self) -> Self {
+        Self {
+            gateway: Arc::new(Gateway::closed(&self.gateway.name)),
+            secrets: Arc::clone(&self.secrets),
+            leaves: Arc::clone(&self.leaves),
+            telemetry: Arc::clone(&self.telemetry),
+            resolver: Arc::clone(&self.resolver),
+            verifier: self.verifier.clone(),
+            exporter: self.exporter.clone(),
+            bundle: self.bundle.clone(),
+        }
+    }
+}
+
+/// Loads the gateway's authority and trust, and starts its exporter. What the generation `before`
+/// had and this one has alike goes on: the authority, and an exporter with its queue.
 pub(super) fn start(
     gateway: Arc<Gateway>,
     secrets: &Arc<Secrets>,
     audit: &Arc<AuditLog>,
     state: &Path,
+    before: Option<&Running>,
 ) -> Result<Running, AppError> {
     let name = Arc::clone(&gateway.name);
     let bundle = match &gateway.upstream_tls.trust_bundle {
@@ -51,7 +72,12 @@ pub(super) fn start(
         gateway: Arc::clone(&name),
         source,
     })?;
-    let exporter = exporter(&gateway, &verifier)?;
+    let exporter = match before {
+        Some(before) if before.gateway.otlp == gateway.otlp && same(&before.bundle, &bundle) => {
+            before.exporter.clone()
+        }
+        _ => exporter(&gateway, &verifier)?.map(Arc::new),
+    };
     let mut values = Vec::new();
     secrets.for_each_value(|value| values.push(value.to_vec()));
     for injection in gateway.injections() {
@@ -67,15 +93,25 @@ pub(super) fn start(
         .injections()
         .map(|injection| injection.header.clone());
     let redactor = Redactor::new(headers, values);
-    let authority = Authority::load_or_create(state, &name)?;
+    let leaves = match before {
+        Some(before) => Arc::clone(&before.leaves),
+        None => Arc::new(Leaves::new(Authority::load_or_create(state, &name)?)?),
+    };
+    let telemetry = Telemetry::new(Arc::clone(audit), exporter.clone(), redactor);
     Ok(Running {
         secrets: Arc::clone(secrets),
-        leaves: Arc::new(Leaves::new(authority)?),
-        telemetry: Arc::new(Telemetry::new(Arc::clone(audit), exporter, redactor)),
+        leaves,
+        telemetry: Arc::new(telemetry),
         resolver: Arc::new(resolver),
         verifier,
         gateway,
+        exporter,
+        bundle,
     })
+}
+
+fn same(one: &Option<Arc<SecretValue>>, other: &Option<Arc<SecretValue>>) -> bool {
+    one.as_ref().map(|pem| pem.expose()) == other.as_ref().map(|pem| pem.expose())
 }
 
 /// The policy's endpoint, or the one of OpenTelemetry's own environment variable.

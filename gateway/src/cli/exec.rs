@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is left open when the command has ended belongs to nobody: no long wait.
@@ -86,7 +87,9 @@ impl Exec {
             .build()?;
         // On this thread, which lives as long as the sandbox shall.
         let status = runtime.block_on(async {
-            let app = App::start(policy, &folders.places(), debug_kernel)?;
+            let (app, strays) = App::start(policy, &folders.places(), debug_kernel)?;
+            let app = Arc::new(app);
+            app.look_after(strays);
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
                 .sandbox(&app, &janitor, &folders, identity, &gateway)
@@ -125,28 +128,30 @@ impl Exec {
             .path()
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let mut attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
+        let attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
         // From here on the sandbox is shut, and stays so if this process is killed.
-        let links: Vec<BorrowedFd<'_>> = attached.attachment().links().collect();
-        janitor.hold(&links)?;
+        attached.with_attachment(|attachment| {
+            let links: Vec<BorrowedFd<'_>> = attachment.links().collect();
+            janitor.hold(&links)
+        })?;
         let network = match self.netns {
             Netns::Private => Network::Private,
             Netns::Host => Network::Shared,
         };
         let init = Init::spawn(&cgroup, network)?;
         load::raise_descriptor_limit()?;
-        self.open_network(app, &mut attached, &init.netns()?)?;
+        self.open_network(app, &attached, &init.netns()?)?;
         let plan = self.plan(app, gateway, folders, &runtime, identity)?;
         let running = init.start(plan).await?;
         for warning in &running.warnings {
             eprintln!("postern: {warning}");
         }
         let outcome = running.supervise().await;
-        app.deactivate(&mut attached);
+        app.deactivate(&attached);
         Ok(outcome?.exit_status())
     }
 
-    fn open_network(&self, app: &App, attached: &mut Attached, netns: &NetNs) -> Result<()> {
+    fn open_network(&self, app: &App, attached: &Attached, netns: &NetNs) -> Result<()> {
         let private = self.netns == Netns::Private;
         if private {
             netns
@@ -166,7 +171,7 @@ impl Exec {
         runtime: &Runtime,
         identity: Identity,
     ) -> Result<Plan> {
-        let built = trust::build(&runtime.trust, app.authority_pem(gateway)?)
+        let built = trust::build(&runtime.trust, &app.authority_pem(gateway)?)
             .context("cannot build the trust bundle")?;
         if built.system_bundle.is_none() {
             eprintln!("postern: no system CA bundle found; the sandbox trusts the gateway alone");
@@ -216,7 +221,7 @@ impl Exec {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect();
-        for name in placeholders(app.policy(gateway)?) {
+        for name in placeholders(&*app.policy(gateway)?) {
             extras.push((name.into(), PLACEHOLDER.into()));
         }
         extras.push(environment::runtime_directory(identity.uid()));

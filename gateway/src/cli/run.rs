@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -43,7 +44,9 @@ impl Run {
         runtime.block_on(async {
             let mut first = signal(SignalKind::terminate())?;
             let mut other = signal(SignalKind::interrupt())?;
-            let app = App::start(policy, &folders.places(), debug_kernel)?;
+            let (app, strays) = App::start(policy, &folders.places(), debug_kernel)?;
+            let app = Arc::new(app);
+            app.look_after(strays);
             let mut attached = Vec::new();
             for (cgroup, gateway) in &self.attach {
                 attached.push(
@@ -72,18 +75,18 @@ impl Run {
     }
 }
 
-fn attach(app: &App, path: &Path, gateway: &str) -> Result<Attached> {
+fn attach(app: &App, path: &Path, gateway: &str) -> Result<Arc<Attached>> {
     use std::os::fd::AsFd;
     let cgroup = Cgroup::open(path)?;
     let pins = Pins::open()?;
     let label = path.display().to_string();
-    let mut attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
-    pins.replace(cgroup.id(), attached.attachment())?;
+    let attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
+    attached.with_attachment(|attachment| pins.replace(cgroup.id(), attachment))?;
     app.listen(&attached, &NetNs::current()?, false)?;
     for netns in other_namespaces(path)? {
         app.listen(&attached, &netns, true)?;
     }
-    app.activate(&mut attached)?;
+    app.activate(&attached)?;
     Ok(attached)
 }
 

@@ -43,6 +43,15 @@ impl Pins {
         names.push((host.clone(), until));
     }
 
+    /// Forgets the names that are not to be kept.
+    pub fn retain(&self, keep: impl Fn(&Host) -> bool) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|_, names| {
+            names.retain(|(host, _)| keep(host));
+            !names.is_empty()
+        });
+    }
+
     /// The names that `address` was the answer for, the latest first.
     pub fn names(&self, address: IpAddr, now: Instant) -> Vec<Host> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,12 @@
 //! Bodies on their way through: every frame is passed on as it comes, and looked at in passing for
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
-use super::server::{Activity, Front, Session};
+use super::server::{Activity, Session};
 use crate::inject::remove_fields;
+use crate::lease::Held;
+use crate::live::View;
 use crate::outcome::hyper_error::Error;
+use crate::outcome::{DenyReason, Revoked};
 use crate::policy::CaptureBody;
 use crate::provider::Decoder;
 use crate::provider::request::RequestTap;
@@ -237,7 +240,9 @@ pub(super) struct Open {
     pub(super) request: Arc<Mutex<Seen>>,
     /// It ended as it should.
     pub(super) ended: bool,
-    front: Arc<Front>,
+    pub(super) view: Arc<View>,
+    /// Revoked when policy no longer allows the request.
+    pub(super) held: Option<Held>,
     activity: Arc<Activity>,
     /// Its place among the sandbox's requests.
     pub(super) place: Option<OwnedSemaphorePermit>,
@@ -248,18 +253,34 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(session: &Session, record: RequestRecord) -> Self {
+    pub(super) fn new(session: &Session, view: Arc<View>, record: RequestRecord) -> Self {
         session.activity.begin();
         Self {
             record,
             request: Arc::default(),
             ended: false,
-            front: Arc::clone(&session.front),
+            view,
+            held: None,
             activity: Arc::clone(&session.activity),
             place: None,
             over: None,
             answered: Arc::default(),
         }
+    }
+
+    /// Returns when policy no longer allows the request.
+    pub(super) async fn revoked(&self) {
+        match &self.held {
+            Some(held) => held.lease().revoked().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Has it come to that? Wakes the task when it does.
+    fn poll_revoked(&self, cx: &mut Context<'_>) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.lease().poll_revoked(cx).is_ready())
     }
 }
 
@@ -276,13 +297,13 @@ impl Drop for Open {
         {
             record.model = tap.model().map(str::to_owned);
         }
-        let redactor = self.front.telemetry.redactor();
+        let redactor = self.view.telemetry.redactor();
         record.request_body = seen
             .captured
             .take()
             .map(|capture| capture.into_body(redactor));
         drop(seen);
-        self.front.telemetry.request(record);
+        self.view.telemetry.request(record);
         self.activity.end();
     }
 }
@@ -313,7 +334,7 @@ impl Drop for Passing {
         if let Some(tap) = self.usage.take() {
             self.open.record.usage = tap.finish();
         }
-        let redactor = self.open.front.telemetry.redactor();
+        let redactor = self.open.view.telemetry.redactor();
         let captured = self.captured.take();
         self.open.record.response_body = captured.map(|capture| capture.into_body(redactor));
     }
@@ -331,6 +352,11 @@ impl Body for ResponseBody {
             Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Upstream(passing) => passing,
         };
+        if passing.open.poll_revoked(cx) {
+            passing.open.record.reason = Some(DenyReason::PolicyChanged);
+            passing.open.ended = true;
+            return Poll::Ready(Some(Err(Box::new(Revoked))));
+        }
         match ready!(Pin::new(&mut passing.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

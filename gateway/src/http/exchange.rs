@@ -7,8 +7,12 @@ use super::headers::{self, Upgrade};
 use super::server::{Route, Session};
 use super::{problem, upgrade};
 use crate::inject;
+use crate::lease::Subject;
+use crate::live::View;
 use crate::outcome::{DenyReason, hyper_error::Error};
-use crate::policy::{Destination, Host, Permit, RequestFacts, RequestPermit};
+use crate::policy::{
+    Class, Destination, Host, Listener, Permit, RequestFacts, RequestPermit, TlsMode,
+};
 use crate::provider::request::{Operation, RequestTap, operation};
 use crate::provider::usage::{ResponseTap, Usage};
 use crate::telemetry::RequestRecord;
@@ -19,6 +23,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -57,15 +62,22 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    let mut open = Open::new(&session, begin(&session, &parts));
-    let granted = match admit(&session, &mut open).and_then(|()| authorize(&session, &parts)) {
+    let view = session.live.view();
+    let record = begin(&session, &view, &parts);
+    let mut open = Open::new(&session, Arc::clone(&view), record);
+    let granted = match admit(&view, &mut open).and_then(|()| authorize(&session, &view, &parts)) {
         Ok(granted) => granted,
         Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
     };
+    open.held = Some(
+        session
+            .live
+            .grant(&view, subject(&session, &granted, &parts)),
+    );
     open.record.host = granted.authority.name.to_string();
     open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
     let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
-    if let Err(refused) = rewrite(&session, &granted, &mut parts, &mut open.record) {
+    if let Err(refused) = rewrite(&session, &view, &granted, &mut parts, &mut open.record) {
         return Ok(refuse(&session, open, &parts, &refused));
     }
     let call = granted
@@ -77,7 +89,7 @@ pub(super) async fn handle(
         open.record.operation = Some(operation.name);
         open.record.model.clone_from(&operation.model_from_path);
     }
-    open.request = Arc::new(Mutex::new(watch_request(&session, &parts, call.is_some())));
+    open.request = Arc::new(Mutex::new(watch_request(&view, &parts, call.is_some())));
     let verb = if granted.upgrade {
         Verb::Upgrade
     } else {
@@ -86,11 +98,10 @@ pub(super) async fn handle(
     let (over, ended) = oneshot::channel();
     open.over = Some(over);
     let request = outgoing(&granted, parts, body, &open, ended);
-    let sent = session
-        .front
-        .upstream
-        .send(&granted.permit, session.scheme, verb, request)
-        .await;
+    let sent = tokio::select! {
+        sent = view.upstream.send(&granted.permit, session.scheme, verb, request) => sent,
+        () = open.revoked() => return Ok(revoked(&session, open)),
+    };
     match sent {
         Err(error) => {
             open.ended = true;
@@ -105,11 +116,11 @@ pub(super) async fn handle(
 }
 
 /// Is there room for one more, and a log to write it to?
-fn admit(session: &Session, open: &mut Open) -> Result<(), Refused> {
-    if !session.front.telemetry.is_recording() {
+fn admit(view: &View, open: &mut Open) -> Result<(), Refused> {
+    if !view.telemetry.is_recording() {
         return Err(DenyReason::AuditUnavailable.into());
     }
-    match Arc::clone(&session.front.requests).try_acquire_owned() {
+    match Arc::clone(&view.requests).try_acquire_owned() {
         Ok(place) => {
             open.place = Some(place);
             Ok(())
@@ -118,7 +129,7 @@ fn admit(session: &Session, open: &mut Open) -> Result<(), Refused> {
     }
 }
 
-fn authorize(session: &Session, parts: &Parts) -> Result<Granted, Refused> {
+fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, Refused> {
     if let Route::Denied(reason) = &session.route {
         return Err((*reason).into());
     }
@@ -134,13 +145,25 @@ fn authorize(session: &Session, parts: &Parts) -> Result<Granted, Refused> {
     let port = session.destination().port();
     let permit = match &session.route {
         Route::Denied(reason) => return Err((*reason).into()),
-        Route::Connection { permit, name } => {
+        Route::Connection {
+            permit,
+            generation,
+            name,
+            ..
+        } => {
             if *name != authority.name || authority.port.is_some_and(|written| written != port) {
                 return Err(DenyReason::AuthorityMismatch.into());
             }
-            permit.clone()
+            if *generation == view.generation {
+                permit.clone()
+            } else {
+                permit_by(view, Class::Tls, session.destination(), host)?
+            }
         }
-        Route::Request => permit_by_authority(session, &authority, host)?,
+        Route::Request => {
+            check_authority(session.destination(), &authority)?;
+            permit_by(view, Class::Http, session.destination(), host)?
+        }
     };
     let facts = RequestFacts {
         host,
@@ -149,8 +172,7 @@ fn authorize(session: &Session, parts: &Parts) -> Result<Granted, Refused> {
         path: parts.uri.path(),
         tls: session.scheme == Scheme::Https,
     };
-    let request_permit = session
-        .front
+    let request_permit = view
         .gateway
         .authorize_request(&permit, &facts)
         .map_err(|denial| match parts.method {
@@ -167,33 +189,52 @@ fn authorize(session: &Session, parts: &Parts) -> Result<Granted, Refused> {
 
 /// In the clear there is no server name: each request's authority is the evidence, and the port is
 /// the one that the client connected to.
-fn permit_by_authority(
-    session: &Session,
-    authority: &Authority,
-    host: Option<&Host>,
-) -> Result<Permit, Refused> {
-    let address = session.destination();
-    let Some(listener) = &session.listener else {
-        return Err(DenyReason::NoListener.into());
-    };
+fn check_authority(address: SocketAddr, authority: &Authority) -> Result<(), Refused> {
     if authority.port.unwrap_or(80) != address.port() {
         return Err(DenyReason::AuthorityMismatch.into());
     }
-    if let Name::Address(ip) = authority.name
-        && ip != address.ip()
-    {
-        return Err(DenyReason::AuthorityMismatch.into());
+    match authority.name {
+        Name::Address(ip) if ip != address.ip() => Err(DenyReason::AuthorityMismatch.into()),
+        _ => Ok(()),
     }
+}
+
+/// What the policy that is in force now says of the connection.
+fn permit_by(
+    view: &View,
+    class: Class,
+    address: SocketAddr,
+    host: Option<&Host>,
+) -> Result<Permit, Refused> {
+    let listener = view.gateway.listener(class, address.port());
+    // A gateway that has ceased to read what it ends TLS for would let it pass unread.
+    let reads = |listener: &&Listener| {
+        listener.class == Class::Http || listener.tls_mode == TlsMode::Terminate
+    };
+    let Some(listener) = listener.filter(reads) else {
+        return Err(DenyReason::NoListener.into());
+    };
     let to = Destination {
         address,
         host,
         listener,
     };
-    session
-        .front
-        .gateway
+    view.gateway
         .authorize(&to)
         .map_err(|denial| DenyReason::from(denial).into())
+}
+
+fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {
+    Subject::Request {
+        address: session.destination(),
+        host: match &granted.authority.name {
+            Name::Host(host) => Some(host.clone()),
+            Name::Address(_) => None,
+        },
+        tls: session.scheme == Scheme::Https,
+        method: parts.method.clone(),
+        path: parts.uri.path().to_owned(),
+    }
 }
 
 /// Origin-form, or absolute-form that says the same; CONNECT and unknown upgrades would make the
@@ -211,6 +252,7 @@ fn request_form(parts: &Parts) -> Result<bool, Refused> {
 /// Turns the client's head into the upstream's.
 fn rewrite(
     session: &Session,
+    view: &View,
     granted: &Granted,
     parts: &mut Parts,
     record: &mut RequestRecord,
@@ -226,18 +268,15 @@ fn rewrite(
             .headers
             .insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    inject::apply(
-        &granted.request_permit,
-        &session.front.secrets,
-        &mut parts.headers,
-    )
-    .map_err(|error| Refused {
-        reason: DenyReason::SecretMissing,
-        detail: Some(error.to_string()),
+    inject::apply(&granted.request_permit, &view.secrets, &mut parts.headers).map_err(|error| {
+        Refused {
+            reason: DenyReason::SecretMissing,
+            detail: Some(error.to_string()),
+        }
     })?;
     record.credential = granted.request_permit.credential().cloned();
     let traceparent = text(&parts.headers, &TRACEPARENT);
-    record.span = session.front.telemetry.begin(traceparent.as_deref());
+    record.span = view.telemetry.begin(traceparent.as_deref());
     if traceparent.is_none()
         && let Some(span) = &record.span
         && let Ok(value) = HeaderValue::try_from(span.traceparent())
@@ -275,15 +314,15 @@ fn rewrite(
         .map_err(|error| unclear(error.to_string()))?;
     let host = HeaderValue::try_from(&authority).map_err(|error| unclear(error.to_string()))?;
     parts.headers.insert(HOST, host);
-    record.request_headers = session.front.telemetry.redactor().headers(&parts.headers);
+    record.request_headers = view.telemetry.redactor().headers(&parts.headers);
     Ok(())
 }
 
 /// W3C Trace Context.
 const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
 
-fn watch_request(session: &Session, parts: &Parts, is_call: bool) -> Seen {
-    let policy = session.front.gateway.otlp.as_ref();
+fn watch_request(view: &View, parts: &Parts, is_call: bool) -> Seen {
+    let policy = view.gateway.otlp.as_ref();
     let encoding = text(&parts.headers, &CONTENT_ENCODING);
     Seen {
         bytes: 0,
@@ -349,12 +388,12 @@ fn pass_on(
     call: Option<(crate::policy::Provider, Operation)>,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response<ResponseBody> {
-    let front = Arc::clone(&session.front);
+    let view = Arc::clone(&open.view);
     open.answered.store(true, Ordering::Relaxed);
     open.record.reused = answer.reused;
     let mut response = answer.response;
     open.record.status = Some(response.status().as_u16());
-    open.record.response_headers = front.telemetry.redactor().headers(response.headers());
+    open.record.response_headers = view.telemetry.redactor().headers(response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::tunnel(session, response, open, on_upgrade);
     }
@@ -368,7 +407,7 @@ fn pass_on(
             text(&parts.headers, &CONTENT_ENCODING).as_deref(),
         )
     });
-    let policy = front.gateway.otlp.as_ref();
+    let policy = view.gateway.otlp.as_ref();
     let captured = Capture::new(
         policy.and_then(|otlp| otlp.capture_body.as_ref()),
         &parts.headers,
@@ -396,7 +435,7 @@ fn refuse(
     record.reason = Some(refused.reason);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
-        record.request_headers = session.front.telemetry.redactor().headers(&parts.headers);
+        record.request_headers = open.view.telemetry.redactor().headers(&parts.headers);
     }
     let destination = match record.host.as_str() {
         "" => session.destination().to_string(),
@@ -410,10 +449,22 @@ fn refuse(
     )
 }
 
-fn begin(session: &Session, parts: &Parts) -> RequestRecord {
-    let redactor = session.front.telemetry.redactor();
+/// Policy changed while the upstream was being asked.
+fn revoked(session: &Session, mut open: Open) -> Response<ResponseBody> {
+    let reason = DenyReason::PolicyChanged;
+    open.ended = true;
+    open.record.reason = Some(reason);
+    open.record.status = Some(reason.status());
+    let destination = format!("{}:{}", open.record.host, open.record.port);
+    problem::denied(reason, &session.who.gateway, &destination, None)
+}
+
+fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRecord {
+    let redactor = view.telemetry.redactor();
+    let mut who = session.who.clone();
+    who.generation = view.generation;
     RequestRecord {
-        who: session.who.clone(),
+        who,
         started: SystemTime::now(),
         clock: Instant::now(),
         scheme: match session.scheme {

@@ -1,12 +1,14 @@
 //! Runs the HTTP server for one connection.
 
+use super::authority::Name;
 use super::exchange;
+use crate::lease::{Held, Subject};
 use crate::listener::Place;
+use crate::live::{Live, View};
 use crate::outcome::DenyReason;
-use crate::policy::{Gateway, Listener, Permit};
-use crate::secrets::Secrets;
-use crate::telemetry::{Telemetry, Who};
-use crate::upstream::{Scheme, Upstream};
+use crate::policy::{Host, Permit};
+use crate::telemetry::Who;
+use crate::upstream::Scheme;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,8 +19,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 /// Header fields in one message; common servers stop at 100.
 const MAX_HEADERS: usize = 256;
@@ -33,31 +33,15 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_WITHIN: Duration = Duration::from_secs(20);
 
-/// What the requests of one sandbox need.
-pub struct Front {
-    /// The policy of its gateway.
-    pub gateway: Arc<Gateway>,
-    /// Its secrets.
-    pub secrets: Arc<Secrets>,
-    /// Its way out.
-    pub upstream: Upstream,
-    /// Its records.
-    pub telemetry: Arc<Telemetry>,
-    /// Free places for requests under way: they cost memory and upstream connections, and one
-    /// connection can carry hundreds.
-    pub requests: Arc<Semaphore>,
-}
-
 /// One connection that carries HTTP.
 pub struct Session {
-    pub(super) front: Arc<Front>,
+    /// The sandbox; each request takes the view that is in force.
+    pub(super) live: Arc<Live>,
     pub(super) who: Who,
     /// Its place among the sandbox's connections.
     pub(super) place: Arc<Place>,
     /// Its requests.
     pub(super) activity: Arc<Activity>,
-    /// The listener that handles it.
-    pub(super) listener: Option<Listener>,
     /// What its requests may reach.
     pub(super) route: Route,
     /// In the clear, or TLS on both sides.
@@ -68,10 +52,14 @@ pub struct Session {
 pub(super) enum Route {
     /// By the connection: every request must be for this name.
     Connection {
-        /// From authorisation.
+        /// From authorisation, good for the generation that it was made by.
         permit: Permit,
+        /// The generation.
+        generation: u64,
         /// The server name, or the address where there was none.
-        name: super::authority::Name,
+        name: Name,
+        /// Ends the connection when policy no longer allows it.
+        held: Held,
     },
     /// By each request's authority.
     Request,
@@ -80,59 +68,67 @@ pub(super) enum Route {
 }
 
 impl Session {
-    /// A TLS connection that may go to `permit`. `host` is the server name, if there was one.
+    /// A TLS connection that `view` lets go to `permit`. `host` is the server name, if there was one.
     pub fn tls(
-        front: Arc<Front>,
+        live: Arc<Live>,
+        view: &View,
         who: Who,
         place: Arc<Place>,
-        listener: Listener,
         permit: Permit,
-        host: Option<crate::policy::Host>,
+        host: Option<Host>,
     ) -> Self {
+        let held = live.grant(
+            view,
+            Subject::Session {
+                address: who.destination,
+                host: host.clone(),
+            },
+        );
         let name = match host {
-            Some(host) => super::authority::Name::Host(host),
-            None => super::authority::Name::Address(who.destination.ip()),
+            Some(host) => Name::Host(host),
+            None => Name::Address(who.destination.ip()),
         };
-        Self {
-            front,
-            who,
-            place,
-            activity: Arc::default(),
-            listener: Some(listener),
-            route: Route::Connection { permit, name },
-            scheme: Scheme::Https,
-        }
+        let route = Route::Connection {
+            permit,
+            generation: view.generation,
+            name,
+            held,
+        };
+        Self::new(live, who, place, route, Scheme::Https)
     }
 
     /// A plaintext connection.
-    pub fn plain(front: Arc<Front>, who: Who, place: Arc<Place>, listener: Listener) -> Self {
-        Self {
-            front,
-            who,
-            place,
-            activity: Arc::default(),
-            listener: Some(listener),
-            route: Route::Request,
-            scheme: Scheme::Http,
-        }
+    pub fn plain(live: Arc<Live>, who: Who, place: Arc<Place>) -> Self {
+        Self::new(live, who, place, Route::Request, Scheme::Http)
     }
 
     /// A connection that is served only to explain why it goes nowhere.
     pub fn denied(
-        front: Arc<Front>,
+        live: Arc<Live>,
         who: Who,
         place: Arc<Place>,
         scheme: Scheme,
         reason: DenyReason,
     ) -> Self {
+        Self::new(live, who, place, Route::Denied(reason), scheme)
+    }
+
+    fn new(live: Arc<Live>, who: Who, place: Arc<Place>, route: Route, scheme: Scheme) -> Self {
         Self {
-            front,
+            live,
             who,
             place,
             activity: Arc::default(),
-            listener: None,
-            route: Route::Denied(reason),
+            route,
             scheme,
+        }
+    }
+
+    /// Returns when policy no longer allows the connection.
+    async fn revoked(&self) {
+        match &self.route {
+            Route::Connection { held, .. } => held.lease().revoked().await,
+            Route::Request | Route::Denied(_) => std::future::pending().await,
         }
     }
 
@@ -142,20 +138,22 @@ impl Session {
     }
 }
 
-/// Serves a connection until it ends, is idle for too long, or `draining` lets it finish.
-pub async fn serve<S>(session: Session, http2: bool, stream: S, draining: CancellationToken)
+/// Serves a connection until it ends, is idle for too long, is no longer allowed, or the gateway lets
+/// it finish because it drains itself.
+pub async fn serve<S>(session: Session, http2: bool, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &session.front.gateway.limits;
+    let limits = session.live.view().gateway.limits;
     let max_header_bytes = limits.max_request_header_bytes;
     let idle = limits.idle_timeout;
     let session = Arc::new(session);
-    let activity = Arc::clone(&session.activity);
+    let served = Arc::clone(&session);
     let service = service_fn(move |request| {
-        let session = Arc::clone(&session);
+        let session = Arc::clone(&served);
         async move { exchange::handle(session, request).await }
     });
+    let draining = &session.live.draining;
     let io = TokioIo::new(stream);
     // The two builders have no trait in common.
     let ended = if http2 {
@@ -173,11 +171,15 @@ where
         tokio::select! {
             ended = &mut connection => ended,
             // HTTP/1 connections are timed between requests by hyper.
-            () = activity.idle(idle) => {
+            () = session.activity.idle(idle) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
             () = draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = session.revoked() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -195,6 +197,10 @@ where
         tokio::select! {
             ended = &mut connection => ended,
             () = draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = session.revoked() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -3,6 +3,7 @@
 use super::body::{Open, ResponseBody};
 use super::headers::strip_hop_by_hop;
 use super::server::Session;
+use crate::outcome::DenyReason;
 use crate::splice::{Meter, splice};
 use crate::upstream::PooledBody;
 use bytes::Bytes;
@@ -30,7 +31,7 @@ pub(super) fn tunnel(
         return refused;
     };
     let upstream = hyper::upgrade::on(&mut response);
-    let idle = session.front.gateway.limits.idle_timeout;
+    let idle = open.view.gateway.limits.idle_timeout;
     Arc::clone(&session.place).spawn(join(client, upstream, open, idle));
     strip_hop_by_hop(response.headers_mut());
     let headers = response.headers_mut();
@@ -45,17 +46,19 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
         open,
         meter: Meter::default(),
     };
-    let copied = match tokio::try_join!(client, upstream) {
-        Ok((client, upstream)) => {
-            let mut client = TokioIo::new(client);
-            let mut upstream = TokioIo::new(upstream);
-            splice(&mut client, &mut upstream, &tunnel.meter, idle)
-                .await
-                .map_err(|error| error.to_string())
-        }
-        Err(error) => Err(error.to_string()),
+    let copy = async {
+        let (client, upstream) = tokio::try_join!(client, upstream).map_err(|e| e.to_string())?;
+        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        splice(&mut client, &mut upstream, &tunnel.meter, idle)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let (copied, reason) = tokio::select! {
+        copied = copy => (copied, None),
+        () = tunnel.open.revoked() => (Ok(()), Some(DenyReason::PolicyChanged)),
     };
     tunnel.open.ended = true;
+    tunnel.open.record.reason = reason;
     if let Err(error) = copied {
         tracing::debug!(error, "tunnel ended");
         tunnel.open.record.error = Some("tunnel");

@@ -19,6 +19,8 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// IANA protocol number of the socket.
     pub protocol: u32,
+    /// The socket's network namespace, by its cookie.
+    pub netns: u64,
 }
 
 /// [`refusal`], typed.
@@ -115,6 +117,7 @@ fn drain(events: &mut RingBuf<MapData>, on_refusal: &impl Fn(Refusal)) {
             origin: Origin::from_flow(&event.flow),
             reason,
             protocol: event.protocol,
+            netns: event.netns,
         });
     }
 }

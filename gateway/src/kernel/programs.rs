@@ -139,6 +139,11 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// The kernel id of the cgroup.
+    pub fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+
     /// The link descriptors, for a process that keeps the sandbox shut if this one dies.
     pub fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.links.iter().map(AsFd::as_fd)

@@ -78,7 +78,7 @@ pub struct Listener {
 }
 
 /// `spec.otlp`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otlp {
     /// The collector's base URL (http or https), if the policy names one.
     pub endpoint: Option<Arc<str>>,
@@ -183,6 +183,22 @@ impl Default for Limits {
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 impl Gateway {
+    /// A gateway that allows nothing: what a sandbox has whose own is no longer in the policy.
+    #[must_use]
+    pub fn closed(name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            default: DefaultPolicy::DenyAll,
+            listeners: Vec::new(),
+            otlp: None,
+            upstream_tls: UpstreamTls::default(),
+            dns: Dns::default(),
+            request_timeout: DEFAULT_TIMEOUT,
+            limits: Limits::default(),
+            rules: Rules::default(),
+        }
+    }
+
     /// The listener for traffic of this class to this port: the one that names the port, else the
     /// one that names none, else `None` (the class is denied).
     #[must_use]

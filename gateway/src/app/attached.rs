@@ -1,0 +1,289 @@
+//! One attached sandbox: its kernel side, its view of the policy, its listeners.
+
+use super::error::AppError;
+use super::running::Running;
+use crate::dns::Responder;
+use crate::kernel::{Attachment, FlowTable, Kernel, SandboxId};
+use crate::listener::Listener;
+use crate::live::{Live, View};
+use crate::sandbox::netns::NetNs;
+use crate::telemetry::Who;
+use crate::upstream::Upstream;
+use gateway_common::Listeners;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A sandbox that is attached.
+pub struct Attached {
+    id: SandboxId,
+    /// The name of its gateway, whether or not the policy has one of that name now.
+    pub(super) gateway: String,
+    since: SystemTime,
+    live: Arc<Live>,
+    // Taken at attach, reload and detach only.
+    inner: Mutex<Inner>,
+    /// Cancelled when it is detached.
+    gone: CancellationToken,
+}
+
+struct Inner {
+    attachment: Attachment,
+    running: Arc<Running>,
+    active: bool,
+    namespaces: BTreeSet<u64>,
+}
+
+/// What runs the tasks of a sandbox.
+pub(super) struct Serve<'a> {
+    pub(super) tasks: &'a TaskTracker,
+    pub(super) connections: &'a TaskTracker,
+    pub(super) stop: &'a CancellationToken,
+}
+
+impl Attached {
+    pub(super) fn new(
+        attachment: Attachment,
+        label: Arc<str>,
+        running: Arc<Running>,
+        generation: u64,
+        draining: CancellationToken,
+    ) -> Self {
+        let responder = Responder::new(
+            Arc::clone(&running.gateway),
+            Arc::clone(&running.resolver),
+            Arc::clone(&running.telemetry),
+        );
+        let view = view(&running, generation, None);
+        let live = Live::new(label, Arc::new(responder), draining, view);
+        Self {
+            id: attachment.sandbox,
+            gateway: running.gateway.name.to_string(),
+            since: SystemTime::now(),
+            live: Arc::new(live),
+            inner: Mutex::new(Inner {
+                attachment,
+                running,
+                active: false,
+                namespaces: BTreeSet::new(),
+            }),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    /// The kernel id of its cgroup.
+    pub fn cgroup(&self) -> u64 {
+        self.inner().attachment.cgroup()
+    }
+
+    /// The name of its gateway.
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// When it was attached.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// As its connections know it.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Cookies of the network namespaces in which it has listeners.
+    pub fn namespaces(&self) -> BTreeSet<u64> {
+        self.inner().namespaces.clone()
+    }
+
+    /// Does something with the kernel side, whose links keep it shut.
+    pub fn with_attachment<T>(&self, act: impl FnOnce(&Attachment) -> T) -> T {
+        act(&self.inner().attachment)
+    }
+
+    pub(super) fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.inner().running)
+    }
+
+    /// Takes another generation in the gateway; the kernel follows with [`Attached::activate`]. Says
+    /// how much that was open is not allowed any more.
+    pub(super) fn replace(&self, running: &Arc<Running>, generation: u64) -> usize {
+        self.inner().running = Arc::clone(running);
+        let revoked = self
+            .live
+            .replace(view(running, generation, Some(&self.live.view())));
+        self.live.responder.replace(
+            Arc::clone(&running.gateway),
+            Arc::clone(&running.resolver),
+            Arc::clone(&running.telemetry),
+        );
+        revoked
+    }
+
+    /// Writes the rules of its view to the kernel. The first time this opens the sandbox, if `open`.
+    pub(super) fn activate(&self, kernel: &Kernel) -> Result<(), AppError> {
+        let rules = self.live.view().gateway.kernel_rules();
+        let mut inner = self.inner();
+        inner.active = true;
+        Ok(kernel.activate(&mut inner.attachment, &rules)?)
+    }
+
+    /// As [`Attached::activate`], for a sandbox that has been opened already; nothing for another.
+    pub(super) fn refresh(&self, kernel: &Kernel) -> Result<(), AppError> {
+        if self.inner().active {
+            self.activate(kernel)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn deactivate(&self, kernel: &Kernel) {
+        let mut inner = self.inner();
+        inner.active = false;
+        kernel.deactivate(&mut inner.attachment);
+        self.gone.cancel();
+    }
+
+    pub(super) fn listen(
+        &self,
+        kernel: &Kernel,
+        netns: &NetNs,
+        private: bool,
+        serve: &Serve<'_>,
+    ) -> Result<(), AppError> {
+        let cookie = netns.cookie().map_err(AppError::Listen)?;
+        let mut inner = self.inner();
+        if inner.namespaces.contains(&cookie) || self.gone.is_cancelled() {
+            return Ok(());
+        }
+        let v4 = bind(netns, Ipv4Addr::LOCALHOST.into()).map_err(AppError::Listen)?;
+        let v6 = match bind(netns, Ipv6Addr::LOCALHOST.into()) {
+            Ok(sockets) => Some(sockets),
+            // A namespace without IPv6: the programs refuse it there.
+            Err(error) => {
+                tracing::warn!(%error, "no IPv6 in the sandbox's network namespace");
+                None
+            }
+        };
+        let listeners = Listeners {
+            tcp4: v4.tcp_port,
+            dns4: v4.dns_port,
+            tcp6: v6.as_ref().map_or(0, |sockets| sockets.tcp_port),
+            dns6: v6.as_ref().map_or(0, |sockets| sockets.dns_port),
+            flags: if private { Listeners::PRIVATE } else { 0 },
+        };
+        for sockets in [Some(v4), v6].into_iter().flatten() {
+            self.serve(sockets, cookie, kernel.flow_table()?, serve);
+        }
+        kernel.add_listener(self.id, cookie, listeners)?;
+        inner.namespaces.insert(cookie);
+        Ok(())
+    }
+
+    fn serve(&self, sockets: Sockets, netns: u64, flows: FlowTable, serve: &Serve<'_>) {
+        let who = nobody(&self.live);
+        let stop = serve.stop.clone();
+        let gone = self.gone.clone();
+        let responder = Arc::clone(&self.live.responder);
+        serve.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = gone.cancelled() => {}
+                () = responder.serve_udp(sockets.dns, who) => {}
+            }
+        });
+        let listener = Listener {
+            socket: sockets.tcp,
+            netns,
+            id: self.id,
+            live: Arc::clone(&self.live),
+            flows,
+            stop: serve.stop.clone(),
+            connections: serve.connections.clone(),
+        };
+        let gone = self.gone.clone();
+        serve.tasks.spawn(async move {
+            tokio::select! {
+                () = gone.cancelled() => {}
+                () = listener.run() => {}
+            }
+        });
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Whatever panicked, each field is whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The view of one generation. Places that are in use count on as long as their number stays the same.
+fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
+    let limits = running.gateway.limits;
+    let places = limits.max_connections_per_sandbox as usize;
+    let same = before.filter(|before| before.gateway.limits == limits);
+    let (places, requests) = match same {
+        Some(before) => (Arc::clone(&before.places), Arc::clone(&before.requests)),
+        None => (
+            Arc::new(Semaphore::new(places)),
+            Arc::new(Semaphore::new(places)),
+        ),
+    };
+    View {
+        generation,
+        gateway: Arc::clone(&running.gateway),
+        secrets: Arc::clone(&running.secrets),
+        upstream: Upstream::new(
+            Arc::clone(&running.gateway),
+            Arc::clone(&running.resolver),
+            running.verifier.clone(),
+        ),
+        telemetry: Arc::clone(&running.telemetry),
+        leaves: Arc::clone(&running.leaves),
+        places,
+        requests,
+    }
+}
+
+struct Sockets {
+    tcp: TcpListener,
+    tcp_port: u16,
+    dns: UdpSocket,
+    dns_port: u16,
+}
+
+fn bind(netns: &NetNs, ip: IpAddr) -> io::Result<Sockets> {
+    let tcp = netns.bind_tcp(SocketAddr::new(ip, 0))?;
+    let dns = netns.bind_udp(SocketAddr::new(ip, 0))?;
+    Ok(Sockets {
+        tcp_port: tcp.local_addr()?.port(),
+        dns_port: dns.local_addr()?.port(),
+        tcp: TcpListener::from_std(tcp)?,
+        dns: UdpSocket::from_std(dns)?,
+    })
+}
+
+/// The sandbox as a whole, where no single task is known.
+fn nobody(live: &Live) -> Who {
+    let view = live.view();
+    Who {
+        gateway: Arc::clone(&view.gateway.name),
+        sandbox: Arc::clone(&live.label),
+        cgroup: 0,
+        pid: 0,
+        tgid: 0,
+        uid: 0,
+        comm: "".into(),
+        destination: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
+        generation: view.generation,
+    }
+}

@@ -1,0 +1,82 @@
+//! Why the gateway did not start, did not take a policy, or did not attach a sandbox.
+
+use crate::kernel::KernelError;
+use crate::secrets::SecretsError;
+use crate::tls::{AuthorityError, LeafError};
+use crate::upstream::{NameError, TrustError};
+use std::io;
+use std::sync::Arc;
+
+/// Why the gateway did not start, or a sandbox was not attached. What was attached stays shut.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The secrets folder.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// A gateway's authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Certificates.
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    /// The audit log.
+    #[error("audit log {path}: {source}")]
+    Audit {
+        /// Where.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What to trust upstream.
+    #[error("gateway {gateway}: {source}")]
+    Trust {
+        /// Which gateway.
+        gateway: Arc<str>,
+        /// Why.
+        #[source]
+        source: TrustError,
+    },
+    /// The trust bundle does not exist.
+    #[error(
+        "gateway {gateway}: secret {secret} (upstreamTLS.additionalTrustBundleSecretRef) is missing; add a Secret document, or the file {secret} in the secrets folder"
+    )]
+    NoBundle {
+        /// Which gateway.
+        gateway: Arc<str>,
+        /// `NAME/KEY`.
+        secret: String,
+    },
+    /// The resolver.
+    #[error("gateway {gateway}: cannot set up name resolution: {source}")]
+    Resolver {
+        /// Which gateway.
+        gateway: Arc<str>,
+        /// Why.
+        #[source]
+        source: NameError,
+    },
+    /// The exporter.
+    #[error("gateway {gateway}: otlp: {source}")]
+    Exporter {
+        /// Which gateway.
+        gateway: Arc<str>,
+        /// Why.
+        #[source]
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+    /// No such gateway.
+    #[error("the policy has no EgressGateway named {name}; it has {known}")]
+    NoGateway {
+        /// Asked for.
+        name: String,
+        /// There are.
+        known: String,
+    },
+    /// Sockets in the namespace.
+    #[error("cannot listen in the sandbox's network namespace: {0}")]
+    Listen(#[source] io::Error),
+}

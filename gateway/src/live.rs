@@ -1,0 +1,92 @@
+//! A sandbox as its connections know it: one [`View`] a generation of the policy, replaced as a
+//! whole. Who begins something takes the view that is in force; who is under way keeps the one it has
+//! until its lease is revoked.
+
+use crate::dns::Responder;
+use crate::lease::{Held, Leases, Subject};
+use crate::policy::Gateway;
+use crate::secrets::Secrets;
+use crate::telemetry::Telemetry;
+use crate::tls::Leaves;
+use crate::upstream::Upstream;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// What connections and requests need, by one generation of the policy.
+pub struct View {
+    /// The policy's generation.
+    pub generation: u64,
+    /// The policy of the sandbox's gateway.
+    pub gateway: Arc<Gateway>,
+    /// Where credentials come from.
+    pub secrets: Arc<Secrets>,
+    /// The sandbox's way out.
+    pub upstream: Upstream,
+    /// Its records.
+    pub telemetry: Arc<Telemetry>,
+    /// Certificates for its clients.
+    pub leaves: Arc<Leaves>,
+    /// Free places for connections, over all its listeners.
+    pub places: Arc<Semaphore>,
+    /// Free places for requests under way: they cost memory and upstream connections, and one
+    /// connection can carry hundreds.
+    pub requests: Arc<Semaphore>,
+}
+
+/// A sandbox that is attached.
+pub struct Live {
+    /// Shown in records.
+    pub label: Arc<str>,
+    /// Its resolver.
+    pub responder: Arc<Responder>,
+    /// Cancelled when the gateway stops taking new requests.
+    pub draining: CancellationToken,
+    view: ArcSwap<View>,
+    leases: Arc<Leases>,
+}
+
+impl Live {
+    /// With its first view.
+    pub fn new(
+        label: Arc<str>,
+        responder: Arc<Responder>,
+        draining: CancellationToken,
+        view: View,
+    ) -> Self {
+        Self {
+            label,
+            responder,
+            draining,
+            view: ArcSwap::from_pointee(view),
+            leases: Arc::default(),
+        }
+    }
+
+    /// What is in force now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Puts another generation in force. What was open and would not be allowed any more is revoked;
+    /// says how much that was.
+    pub fn replace(&self, view: View) -> usize {
+        let gateway = Arc::clone(&view.gateway);
+        self.view.store(Arc::new(view));
+        self.leases.judge(&gateway)
+    }
+
+    /// Files something that `view` allowed, so that it ends when policy no longer allows it.
+    pub fn grant(&self, view: &View, subject: Subject) -> Held {
+        self.leases.grant(subject, || {
+            let current = self.view.load();
+            (current.generation != view.generation).then(|| Arc::clone(&current.gateway))
+        })
+    }
+
+    /// How many connections and requests are open.
+    pub fn open(&self) -> usize {
+        self.leases.len()
+    }
+}
