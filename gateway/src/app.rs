@@ -3,11 +3,16 @@
 
 mod attached;
 mod error;
+mod follow;
+mod registry;
 mod running;
 mod strays;
+mod vital;
 
 pub use attached::Attached;
 pub use error::AppError;
+pub use follow::{Failure, Follower, Reloads};
+pub use registry::{Entry, Registry};
 
 use crate::kernel::{Kernel, Refusal, RefusalReason, SandboxId};
 use crate::live::Live;
@@ -44,6 +49,7 @@ pub struct App {
     secrets_folder: Option<PathBuf>,
     // Held while a policy is put in force or a sandbox attached, never on a connection's path.
     state: Mutex<State>,
+    reloads: Mutex<Reloads>,
     watched: Arc<Watched>,
     stop: CancellationToken,
     draining: CancellationToken,
@@ -119,6 +125,7 @@ impl App {
                 gateways: BTreeMap::new(),
                 sandboxes: HashMap::new(),
             }),
+            reloads: Mutex::default(),
             watched,
             stop: CancellationToken::new(),
             draining: CancellationToken::new(),
@@ -161,6 +168,18 @@ impl App {
             generation,
             revoked,
         })
+    }
+
+    /// How the last changes of the policy went.
+    pub fn reloads(&self) -> MutexGuard<'_, Reloads> {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something without which the gateway would go on in name only: if it ends before the gateway
+    /// does, the process is taken down.
+    pub fn vital(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let ends = [self.stop.clone(), CancellationToken::new()];
+        vital::spawn(&self.tasks, name, ends, work);
     }
 
     /// The generation that is in force.

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Out of descriptors or memory: trying again at once would only burn the CPU.
@@ -60,19 +59,16 @@ pub struct Listener {
     pub live: Arc<Live>,
     /// Records of redirected connections.
     pub flows: FlowTable,
-    /// Cancelled when no new connections are taken.
-    pub stop: CancellationToken,
     /// Runs the connections, so that draining can wait for them.
     pub connections: TaskTracker,
 }
 
 impl Listener {
-    /// Accepts until told to stop.
+    /// Accepts for as long as it is let.
     pub async fn run(mut self) {
         let mut sweep = tokio::time::interval(STALE_RECORD);
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
                 _ = sweep.tick() => {
                     self.sweep();
                     continue;

@@ -2,6 +2,7 @@
 
 use crate::policy::{Compiled, MAX_FILE_BYTES, SourceFile, compile};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -49,13 +50,23 @@ pub struct Loaded {
     pub files: Vec<SourceFile>,
     /// The outcome.
     pub compiled: Compiled,
+    /// Of names and texts: tells whether anything has changed.
+    pub digest: u64,
 }
 
 /// Reads and compiles `path`: a folder of YAML files, or one file.
 pub fn load(path: &Path) -> Result<Loaded, StoreError> {
     let files = read(path)?;
     let compiled = compile(&files);
-    Ok(Loaded { files, compiled })
+    let mut hasher = DefaultHasher::new();
+    for file in &files {
+        (&file.name, file.text.as_str()).hash(&mut hasher);
+    }
+    Ok(Loaded {
+        files,
+        compiled,
+        digest: hasher.finish(),
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<SourceFile>, StoreError> {

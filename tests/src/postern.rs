@@ -270,8 +270,12 @@ impl Daemon {
     /// Starts `postern run` with `flags` and waits for its ready line.
     pub fn start(policy: &Path, audit: PathBuf, flags: &[OsString]) -> Result<Self> {
         let mut command = Command::new(binary()?);
+        command.arg("run");
+        if !flags.iter().any(|flag| flag == "--log-level") {
+            command.args(["--log-level", "info"]);
+        }
         command
-            .args(["run", "--log-level", "info", "--policy"])
+            .arg("--policy")
             .arg(policy)
             .arg("--audit")
             .arg(&audit)

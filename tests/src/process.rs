@@ -59,6 +59,12 @@ pub fn patient(deadline: Duration) -> Duration {
             .max(1)
 }
 
+/// How often something is repeated where [`patient`] waits longer: so much less often that it takes as long.
+pub fn fewer(count: usize) -> usize {
+    let factor = patient(Duration::from_secs(1)).as_secs();
+    count / usize::try_from(factor).unwrap_or(1)
+}
+
 impl Process {
     /// Starts `command`, giving it `input` and then the end of it.
     pub fn start(mut command: Command, input: &[u8]) -> Result<Self> {

@@ -2,6 +2,7 @@
 
 use super::error::AppError;
 use super::running::Running;
+use super::vital;
 use crate::dns::Responder;
 use crate::kernel::{Attachment, FlowTable, Kernel, SandboxId};
 use crate::listener::Listener;
@@ -192,32 +193,19 @@ impl Attached {
 
     fn serve(&self, sockets: Sockets, netns: u64, flows: FlowTable, serve: &Serve<'_>) {
         let who = nobody(&self.live);
-        let stop = serve.stop.clone();
-        let gone = self.gone.clone();
+        let ends = || [serve.stop.clone(), self.gone.clone()];
         let responder = Arc::clone(&self.live.responder);
-        serve.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = gone.cancelled() => {}
-                () = responder.serve_udp(sockets.dns, who) => {}
-            }
-        });
+        let dns = responder.serve_udp(sockets.dns, who);
+        vital::spawn(serve.tasks, "resolver", ends(), dns);
         let listener = Listener {
             socket: sockets.tcp,
             netns,
             id: self.id,
             live: Arc::clone(&self.live),
             flows,
-            stop: serve.stop.clone(),
             connections: serve.connections.clone(),
         };
-        let gone = self.gone.clone();
-        serve.tasks.spawn(async move {
-            tokio::select! {
-                () = gone.cancelled() => {}
-                () = listener.run() => {}
-            }
-        });
+        vital::spawn(serve.tasks, "listener", ends(), listener.run());
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -1,7 +1,7 @@
 //! `postern exec`: a sandbox, the gateway and a command, from nothing to nothing.
 
 use super::{Folders, load};
-use crate::app::{App, Attached};
+use crate::app::{App, Attached, Follower};
 use crate::policy::Gateway;
 use crate::sandbox::{
     Cgroup, Identity, Init, Janitor, NetNs, Network, Plan, TrustPlan, environment, identity,
@@ -80,7 +80,7 @@ impl Exec {
         }
         let identity = identity::resolve(self.user.as_deref())?;
         let folders = self.folders.settle()?;
-        let policy = load::policy(&folders)?;
+        let (policy, digest) = load::policy(&folders)?;
         let gateway = self.choose(policy.gateways.keys())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -90,6 +90,8 @@ impl Exec {
             let (app, strays) = App::start(policy, &folders.places(), debug_kernel)?;
             let app = Arc::new(app);
             app.look_after(strays);
+            let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
+            app.vital("policy", follower.run());
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
                 .sandbox(&app, &janitor, &folders, identity, &gateway)

@@ -76,8 +76,9 @@ pub(super) fn raise_descriptor_limit() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of descriptors")
 }
 
-/// Loads a policy, showing its problems on standard error. Errors end it, warnings don't.
-pub(super) fn policy(folders: &Settled) -> Result<Policy> {
+/// Loads a policy, showing its problems on standard error. Errors end it, warnings don't. With the
+/// digest of its texts.
+pub(super) fn policy(folders: &Settled) -> Result<(Policy, u64)> {
     let loaded = store::load(&folders.policy)?;
     for diagnostic in &loaded.compiled.diagnostics {
         eprint!("{}", show(diagnostic, &loaded.files));
@@ -89,7 +90,7 @@ pub(super) fn policy(folders: &Settled) -> Result<Policy> {
         .filter(|diagnostic| diagnostic.severity() == Severity::Error)
         .count();
     match loaded.compiled.policy {
-        Some(policy) => Ok(policy),
+        Some(policy) => Ok((policy, loaded.digest)),
         None => bail!(
             "the policy in {} has {errors} error{}; nothing was started",
             folders.policy.display(),

@@ -1,7 +1,7 @@
 //! `postern run`: the daemon.
 
 use super::{Folders, load};
-use crate::app::{App, Attached};
+use crate::app::{App, Attached, Follower};
 use crate::kernel::Pins;
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::netns::NetNs;
@@ -37,7 +37,7 @@ impl Run {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
         let folders = self.folders.settle()?;
         load::raise_descriptor_limit()?;
-        let policy = load::policy(&folders)?;
+        let (policy, digest) = load::policy(&folders)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
@@ -47,6 +47,8 @@ impl Run {
             let (app, strays) = App::start(policy, &folders.places(), debug_kernel)?;
             let app = Arc::new(app);
             app.look_after(strays);
+            let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
+            app.vital("policy", follower.run());
             let mut attached = Vec::new();
             for (cgroup, gateway) in &self.attach {
                 attached.push(

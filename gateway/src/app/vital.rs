@@ -1,0 +1,38 @@
+//! Tasks without which the gateway would go on in name only. One that ends before it is told to takes
+//! the process down, and with it every sandbox's way out: never silently on.
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Runs `work` until one of `ends` is cancelled. If it panics, or returns before that, the process aborts.
+pub(super) fn spawn(
+    tasks: &TaskTracker,
+    name: &'static str,
+    ends: [CancellationToken; 2],
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let [stop, gone] = ends;
+    tasks.spawn(async move {
+        let mut working = tokio::spawn(work);
+        let ended = tokio::select! {
+            () = stop.cancelled() => None,
+            () = gone.cancelled() => None,
+            ended = &mut working => Some(ended),
+        };
+        match ended {
+            None => working.abort(),
+            Some(ended) => {
+                let how = match ended {
+                    Ok(()) => "it returned".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                tracing::error!(
+                    task = name,
+                    how,
+                    "a task that must not end has ended; aborting"
+                );
+                std::process::abort();
+            }
+        }
+    });
+}
