@@ -10,6 +10,7 @@ mod check;
 mod detach;
 mod doctor;
 mod exec;
+mod learn;
 mod load;
 mod run;
 
@@ -49,6 +50,8 @@ struct Cli {
 enum Command {
     /// Run a command in a sandbox of its own whose only way out is the gateway
     Exec(exec::Exec),
+    /// Run a command with everything allowed, record what it used, print the smallest policy for it
+    Learn(learn::Learn),
     /// Run the gateway in the foreground for sandboxes that exist already
     Run(run::Run),
     /// Check a policy folder: all problems at once, each with its place and its remedy
@@ -86,12 +89,12 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // For `exec` everything below 125 may be the command's own status.
+            // For `exec` and `learn` everything below 125 may be the command's own status.
             let status = if !error.use_stderr() {
                 0
             } else if std::env::args_os()
                 .nth(1)
-                .is_some_and(|first| first == "exec")
+                .is_some_and(|first| first == "exec" || first == "learn")
             {
                 FAILED
             } else {
@@ -104,7 +107,7 @@ pub fn main() -> ExitCode {
         }
     };
     let default = match cli.command {
-        Command::Exec(_) => "error",
+        Command::Exec(_) | Command::Learn(_) => "error",
         _ => "info",
     };
     let level = cli.log_level.as_deref().unwrap_or(default);
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
     let debug_kernel = level.contains("debug") || level.contains("trace");
     let outcome = match cli.command {
         Command::Exec(exec) => exec.run(debug_kernel),
+        Command::Learn(learn) => learn.run(debug_kernel),
         Command::Run(run) => run.run(debug_kernel),
         Command::Check(check) => return check.run(),
         Command::Ca(ca) => ca.run(),

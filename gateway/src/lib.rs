@@ -34,3 +34,4 @@ pub mod connection;
 pub mod app;
 pub mod cli;
 pub mod doctor;
+pub mod learn;

@@ -46,6 +46,13 @@ pub(super) struct Exec {
     /// EgressGateway to use; may be left out if the policy has one only
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
+    #[command(flatten)]
+    cage: Cage,
+}
+
+/// The sandbox and the command in it: the same for every subcommand that makes one.
+#[derive(Args)]
+pub(super) struct Cage {
     /// A network namespace of its own, or the host's
     #[arg(long, value_enum, default_value = "private")]
     netns: Netns,
@@ -73,28 +80,44 @@ enum Netns {
 
 impl Exec {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
+        let folders = self.folders.settle()?;
+        let loaded = load::policy(&folders)?;
+        let names = loaded.policy.gateways.keys();
+        let gateway = choose(self.gateway.as_deref(), names)?;
+        self.cage.run(&folders, loaded, &gateway, debug_kernel)
+    }
+}
+
+impl Cage {
+    /// Runs the command under a policy, and cleans up. What the command ends with is the outcome.
+    pub(super) fn run(
+        &self,
+        folders: &load::Settled,
+        loaded: load::Loaded,
+        gateway: &str,
+        debug_kernel: bool,
+    ) -> Result<ExitCode> {
         if !nix::unistd::geteuid().is_root() {
             bail!(
-                "exec needs root to make a sandbox; run it with sudo (the command itself runs as you)"
+                "a sandbox needs root to be made; run it with sudo (the command itself runs as you)"
             );
         }
         let identity = identity::resolve(self.user.as_deref())?;
-        let folders = self.folders.settle()?;
-        let (policy, digest) = load::policy(&folders)?;
-        let gateway = self.choose(policy.gateways.keys())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         // On this thread, which lives as long as the sandbox shall.
         let status = runtime.block_on(async {
-            let (app, strays) = App::start(policy, &folders.places(), debug_kernel)?;
+            let (app, strays) = App::start(loaded.policy, &folders.places(), debug_kernel)?;
             let app = Arc::new(app);
             app.look_after(strays);
-            let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
-            app.vital("policy", follower.run());
+            if let Some(digest) = loaded.digest {
+                let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
+                app.vital("policy", follower.run());
+            }
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
-                .sandbox(&app, &janitor, &folders, identity, &gateway)
+                .sandbox(&app, &janitor, folders, identity, gateway)
                 .await;
             let cleaned = tokio::task::spawn_blocking(move || janitor.finish()).await?;
             app.drain(DRAIN).await;
@@ -246,25 +269,29 @@ impl Exec {
         }
         Ok(built.variables)
     }
+}
 
-    fn choose<'a>(&self, mut known: impl Iterator<Item = &'a String>) -> Result<String> {
-        if let Some(name) = &self.gateway {
-            return Ok(name.clone());
-        }
-        let first = known.next().cloned().unwrap_or_default();
-        let rest: Vec<&String> = known.collect();
-        if rest.is_empty() {
-            return Ok(first);
-        }
-        let names: Vec<&str> = std::iter::once(&first)
-            .chain(rest)
-            .map(String::as_str)
-            .collect();
-        bail!(
-            "the policy has several gateways; choose one with --gateway: {}",
-            names.join(", ")
-        );
+/// The gateway asked for, or else the only one.
+pub(super) fn choose<'a>(
+    wanted: Option<&str>,
+    mut known: impl Iterator<Item = &'a String>,
+) -> Result<String> {
+    if let Some(name) = wanted {
+        return Ok(name.to_owned());
     }
+    let first = known.next().cloned().unwrap_or_default();
+    let rest: Vec<&String> = known.collect();
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let names: Vec<&str> = std::iter::once(&first)
+        .chain(rest)
+        .map(String::as_str)
+        .collect();
+    bail!(
+        "the policy has several gateways; choose one with --gateway: {}",
+        names.join(", ")
+    );
 }
 
 /// Variables by which SDKs insist on a key: they get a placeholder where the gateway injects one.

@@ -19,6 +19,13 @@ pub(super) struct Settled {
     pub(super) audit: PathBuf,
 }
 
+/// A policy that compiles.
+pub(super) struct Loaded {
+    pub(super) policy: Policy,
+    /// Of its texts, so that changes are noticed; `None` for a policy that is in no file.
+    pub(super) digest: Option<u64>,
+}
+
 impl Settled {
     pub(super) fn places(&self) -> Places<'_> {
         Places {
@@ -76,9 +83,8 @@ pub(super) fn raise_descriptor_limit() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of descriptors")
 }
 
-/// Loads a policy, showing its problems on standard error. Errors end it, warnings don't. With the
-/// digest of its texts.
-pub(super) fn policy(folders: &Settled) -> Result<(Policy, u64)> {
+/// Loads a policy, showing its problems on standard error. Errors end it, warnings don't.
+pub(super) fn policy(folders: &Settled) -> Result<Loaded> {
     let loaded = store::load(&folders.policy)?;
     for diagnostic in &loaded.compiled.diagnostics {
         eprint!("{}", show(diagnostic, &loaded.files));
@@ -90,7 +96,10 @@ pub(super) fn policy(folders: &Settled) -> Result<(Policy, u64)> {
         .filter(|diagnostic| diagnostic.severity() == Severity::Error)
         .count();
     match loaded.compiled.policy {
-        Some(policy) => Ok((policy, loaded.digest)),
+        Some(policy) => Ok(Loaded {
+            policy,
+            digest: Some(loaded.digest),
+        }),
         None => bail!(
             "the policy in {} has {errors} error{}; nothing was started",
             folders.policy.display(),

@@ -37,18 +37,20 @@ impl Run {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
         let folders = self.folders.settle()?;
         load::raise_descriptor_limit()?;
-        let (policy, digest) = load::policy(&folders)?;
+        let loaded = load::policy(&folders)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
             let mut first = signal(SignalKind::terminate())?;
             let mut other = signal(SignalKind::interrupt())?;
-            let (app, strays) = App::start(policy, &folders.places(), debug_kernel)?;
+            let (app, strays) = App::start(loaded.policy, &folders.places(), debug_kernel)?;
             let app = Arc::new(app);
             app.look_after(strays);
-            let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
-            app.vital("policy", follower.run());
+            if let Some(digest) = loaded.digest {
+                let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
+                app.vital("policy", follower.run());
+            }
             let mut attached = Vec::new();
             for (cgroup, gateway) in &self.attach {
                 attached.push(

@@ -60,6 +60,21 @@ impl Provider {
         ("custom", Self::Custom),
     ];
 
+    /// Every provider.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.iter().map(|(_, provider)| *provider)
+    }
+
+    /// The name that a policy uses.
+    #[must_use]
+    pub fn policy_name(self) -> &'static str {
+        let mut names = Self::NAMES.iter();
+        // The table has every provider: a test says so.
+        names
+            .find(|(_, provider)| *provider == self)
+            .map_or("custom", |(name, _)| name)
+    }
+
     /// The value of `gen_ai.provider.name` (OpenTelemetry GenAI semantic conventions).
     #[must_use]
     pub fn as_str(self) -> &'static str {
