@@ -47,10 +47,11 @@ pub(super) fn start(
             tracing::warn!(gateway = &*name, secret = %reference, "secret missing: requests that need it get 503");
         }
     }
-    let resolver = Resolver::new(Arc::clone(&gateway)).map_err(|source| AppError::Resolver {
-        gateway: Arc::clone(&name),
-        source,
-    })?;
+    let resolver =
+        Resolver::new(Arc::clone(&gateway), &verifier).map_err(|source| AppError::Resolver {
+            gateway: Arc::clone(&name),
+            source,
+        })?;
     let exporter = exporter(&gateway, &verifier)?;
     let mut values = Vec::new();
     secrets.for_each_value(|value| values.push(value.to_vec()));
