@@ -279,6 +279,8 @@ impl App {
         self.draining.cancel();
         self.connections.close();
         self.tasks.close();
+        // They end at once, with the counts of what they did not record.
+        self.tasks.wait().await;
         if tokio::time::timeout(deadline, self.connections.wait())
             .await
             .is_err()

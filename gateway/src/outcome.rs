@@ -84,6 +84,12 @@ pub enum DenyReason {
     NameNotAllowed,
     /// Allowed when it began, and no longer.
     PolicyChanged,
+    /// Nothing but addresses is looked up for a sandbox.
+    DnsTypeNotAllowed,
+    /// The name is longer than one under a wildcard may be.
+    DnsNameTooLong,
+    /// The sandbox asks too much, too often or too many different names under a wildcard.
+    DnsRateLimited,
 }
 
 impl DenyReason {
@@ -223,6 +229,21 @@ impl DenyReason {
                 "policy_changed",
                 403,
                 "the egress policy has changed and no longer allows this",
+            ),
+            Self::DnsTypeNotAllowed => (
+                "dns_type_not_allowed",
+                403,
+                "only addresses (A and AAAA) are looked up for a sandbox",
+            ),
+            Self::DnsNameTooLong => (
+                "dns_name_too_long",
+                403,
+                "a name that only a wildcard allows may not be this long",
+            ),
+            Self::DnsRateLimited => (
+                "dns_rate_limited",
+                429,
+                "the sandbox asks the name service more than it may",
             ),
         }
     }

@@ -100,6 +100,12 @@ impl Telemetry {
         }
     }
 
+    /// Denials that were too many, or too much alike, to record each.
+    pub fn not_recorded(&self, count: u64) {
+        tracing::warn!(count, "refusals were too many to record each");
+        self.audit.lost(count);
+    }
+
     /// Sends what is queued; waits a few seconds at most. Blocks: not for async code.
     pub fn flush(&self) {
         if let Some(exporter) = &self.exporter {

@@ -68,10 +68,11 @@ pub(super) fn start(
             tracing::warn!(gateway = &*name, secret = %reference, "secret missing: requests that need it get 503");
         }
     }
-    let resolver = Resolver::new(Arc::clone(&gateway)).map_err(|source| AppError::Resolver {
-        gateway: Arc::clone(&name),
-        source,
-    })?;
+    let resolver =
+        Resolver::new(Arc::clone(&gateway), &verifier).map_err(|source| AppError::Resolver {
+            gateway: Arc::clone(&name),
+            source,
+        })?;
     let exporter = match before {
         Some(before) if before.gateway.otlp == gateway.otlp && same(&before.bundle, &bundle) => {
             before.exporter.clone()

@@ -7,8 +7,11 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Answers with a shorter life are kept this long: clients resolve first and connect a moment later.
-const LEAST_LIFE: Duration = Duration::from_secs(60);
+/// Answers with a shorter life are kept this long: clients resolve first and connect a moment later,
+/// and a Java client keeps an answer for 30 s whatever its life (`networkaddress.cache.ttl`).
+const LEAST_LIFE: Duration = Duration::from_secs(35);
+/// And no answer longer than this: as long as one that is asked again and again would live.
+const MOST_LIFE: Duration = Duration::from_secs(3600);
 /// Addresses remembered for one sandbox; an agent that looks up more forgets the oldest.
 const MAX_ADDRESSES: usize = 4096;
 /// Names remembered for one address: shared front ends have many, a sandbox uses few.
@@ -23,7 +26,7 @@ pub struct Pins {
 impl Pins {
     /// `host` was answered with `address`.
     pub fn note(&self, host: &Host, address: IpAddr, life: Duration, now: Instant) {
-        let until = now + life.max(LEAST_LIFE);
+        let until = now + life.clamp(LEAST_LIFE, MOST_LIFE);
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= MAX_ADDRESSES && !answers.contains_key(&address) {
             answers.retain(|_, names| names.iter().any(|(_, until)| *until > now));
@@ -84,11 +87,19 @@ mod tests {
         pins.note(&host("b.example"), address, Duration::from_secs(300), now);
         let later = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(
-            pins.names(address, later(59)),
+            pins.names(address, later(34)),
             [host("b.example"), host("a.example")]
         );
-        assert_eq!(pins.names(address, later(61)), [host("b.example")]);
-        assert!(pins.names(address, later(301)).is_empty());
+        assert_eq!(pins.names(address, later(35)), [host("b.example")]);
+        assert!(pins.names(address, later(300)).is_empty());
+        pins.note(
+            &host("c.example"),
+            address,
+            Duration::from_secs(86_400),
+            now,
+        );
+        assert_eq!(pins.names(address, later(3599)), [host("c.example")]);
+        assert!(pins.names(address, later(3600)).is_empty());
         assert!(pins.names("192.0.2.2".parse().unwrap(), now).is_empty());
     }
 

@@ -14,6 +14,7 @@ mod decode;
 mod diagnostic;
 mod gateway;
 mod host;
+mod lookup;
 mod path;
 mod problems;
 mod provider;
@@ -41,6 +42,7 @@ pub use gateway::{
     Listener, LookupFamily, Otlp, TlsMode, UpstreamTls,
 };
 pub use host::{Host, HostError, HostPattern};
+pub use lookup::Naming;
 pub use path::{PathError, PathPattern};
 pub use provider::{HTTPS_PORT, Provider};
 pub use template::{Injection, MissingSecret, SecretRef, Template};

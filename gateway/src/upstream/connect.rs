@@ -1,11 +1,11 @@
 //! From a permit to a connected socket: resolve, guard, connect.
 
 use super::Permit;
-use super::resolve::Resolver;
+use super::resolve::{Resolver, guard};
 use crate::outcome::UpstreamError;
-use crate::policy::{Gateway, Target, guarded, private};
+use crate::policy::{Gateway, Target};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -82,8 +82,4 @@ async fn addresses(
         }),
         _ => Ok(usable),
     }
-}
-
-fn guard(ip: IpAddr) -> Option<&'static str> {
-    guarded(ip).or_else(|| private(ip).then_some("private"))
 }

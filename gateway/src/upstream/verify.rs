@@ -68,6 +68,13 @@ impl Verifier {
         })
     }
 
+    /// The same trust for DNS over TLS, without ALPN: servers there need not know any (RFC 7858 §3.2).
+    pub(super) fn for_dns(&self) -> ClientConfig {
+        let mut config = ClientConfig::clone(self.http1.config());
+        config.alpn_protocols.clear();
+        config
+    }
+
     /// Speaks TLS with the upstream and verifies that it is `name`.
     pub(super) async fn connect<S>(
         &self,

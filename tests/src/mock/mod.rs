@@ -4,6 +4,7 @@
 
 pub mod anthropic;
 pub mod body;
+pub mod dns;
 pub mod echo;
 pub mod git;
 pub mod openai;
