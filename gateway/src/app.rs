@@ -11,7 +11,7 @@ use crate::listener::Listener;
 use crate::outcome::Stage;
 use crate::policy::{Gateway, Policy};
 use crate::sandbox::netns::NetNs;
-use crate::secrets::{Secrets, SecretsError};
+use crate::secrets::{Problem, Secrets, follow};
 use crate::telemetry::{AuditLog, DenialRecord, Who};
 use crate::tls::{AuthorityError, LeafError};
 use crate::upstream::{NameError, TrustError, Upstream};
@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Why the gateway did not start, or a sandbox was not attached. What was attached stays shut.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum AppError {
     Kernel(#[from] KernelError),
     /// The secrets folder.
     #[error(transparent)]
-    Secrets(#[from] SecretsError),
+    Secrets(#[from] Problem),
     /// A gateway's authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -117,6 +117,8 @@ pub struct Places<'a> {
 pub struct App {
     kernel: Arc<Kernel>,
     gateways: BTreeMap<String, Running>,
+    secrets: Arc<Secrets>,
+    _following: AbortOnDropHandle<()>,
     watched: Arc<Watched>,
     stop: CancellationToken,
     draining: CancellationToken,
@@ -179,6 +181,8 @@ impl App {
         Ok(Self {
             kernel: Arc::new(kernel),
             gateways: running,
+            _following: follow(&secrets),
+            secrets,
             watched,
             stop: CancellationToken::new(),
             draining: CancellationToken::new(),
@@ -200,11 +204,8 @@ impl App {
     /// Every secret value, for keeping them out of a sandbox's environment.
     pub fn secret_values(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        if let Some(running) = self.gateways.values().next() {
-            running
-                .secrets
-                .for_each_value(|value| all.push(value.to_vec()));
-        }
+        self.secrets
+            .for_each_value(|value| all.push(value.to_vec()));
         all
     }
 

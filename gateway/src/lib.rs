@@ -5,6 +5,7 @@ pub mod policy;
 pub mod secrets;
 pub mod store;
 pub mod sys;
+pub mod watch;
 
 pub mod kernel;
 pub mod sandbox;

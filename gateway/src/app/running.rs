@@ -2,7 +2,7 @@
 
 use super::AppError;
 use crate::policy::Gateway;
-use crate::secrets::Secrets;
+use crate::secrets::{Follower, SecretValue, Secrets, Snapshot};
 use crate::telemetry::redact::Redactor;
 use crate::telemetry::{AuditLog, Exporter, ExporterSettings, Telemetry};
 use crate::tls::{Authority, Leaves};
@@ -10,6 +10,7 @@ use crate::upstream::{Collector, Resolver, Verifier};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A gateway that is ready to have sandboxes attached.
 pub(super) struct Running {
@@ -19,6 +20,49 @@ pub(super) struct Running {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) resolver: Arc<Resolver>,
     pub(super) verifier: Verifier,
+    /// Followed by the secrets for as long as it is here.
+    _keep_out: Arc<KeepOut>,
+}
+
+/// Keeps the secrets of a gateway, as they are now, out of its telemetry.
+struct KeepOut {
+    gateway: Arc<Gateway>,
+    telemetry: Arc<Telemetry>,
+    /// The trust bundle that the gateway was started with.
+    bundle: Option<Arc<SecretValue>>,
+    /// A new bundle is told of once.
+    bundle_told: AtomicBool,
+}
+
+impl Follower for KeepOut {
+    fn follow(&self, next: &Snapshot) {
+        let headers = self.gateway.injections().map(|to| to.header.clone());
+        let values = sensitive(&self.gateway, next);
+        self.telemetry.redactor().update(headers, values);
+        let reference = self.gateway.upstream_tls.trust_bundle.as_ref();
+        let bundle = reference.and_then(|reference| next.get(reference));
+        if let (Some(used), Some(new)) = (&self.bundle, bundle)
+            && !used.is_same(new)
+            && !self.bundle_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                gateway = &*self.gateway.name,
+                "the trust bundle has changed; it is used from the next start on"
+            );
+        }
+    }
+}
+
+/// The secrets as they are stored, and as they are sent.
+fn sensitive(gateway: &Gateway, secrets: &Snapshot) -> Vec<SecretValue> {
+    let copy = |value: &SecretValue| SecretValue::new(value.expose().to_vec());
+    let mut values: Vec<SecretValue> = secrets.values().map(|value| copy(value)).collect();
+    for injection in gateway.injections() {
+        let mut lookup = |reference: &_| secrets.get(reference).cloned();
+        // A missing secret has no value to keep out.
+        values.extend(injection.template.render(&mut lookup).ok());
+    }
+    values
 }
 
 /// Loads the gateway's authority and trust, and starts its exporter.
@@ -42,8 +86,10 @@ pub(super) fn start(
             source,
         }
     })?;
+    let now = secrets.snapshot();
     for reference in gateway.secret_refs() {
-        if secrets.get(reference).is_none() {
+        // What is wrong with one that exists is in the log already.
+        if now.get(reference).is_none() && now.problem(reference).is_none() {
             tracing::warn!(gateway = &*name, secret = %reference, "secret missing: requests that need it get 503");
         }
     }
@@ -52,29 +98,25 @@ pub(super) fn start(
         source,
     })?;
     let exporter = exporter(&gateway, &verifier)?;
-    let mut values = Vec::new();
-    secrets.for_each_value(|value| values.push(value.to_vec()));
-    for injection in gateway.injections() {
-        // A missing secret has no value to keep out.
-        if let Ok(sent) = injection
-            .template
-            .render(&mut |reference| secrets.get(reference))
-        {
-            values.push(sent.expose().to_vec());
-        }
-    }
-    let headers = gateway
-        .injections()
-        .map(|injection| injection.header.clone());
-    let redactor = Redactor::new(headers, values);
+    let headers = gateway.injections().map(|to| to.header.clone());
+    let redactor = Redactor::new(headers, sensitive(&gateway, &now));
+    let telemetry = Arc::new(Telemetry::new(Arc::clone(audit), exporter, redactor));
+    let keep_out = Arc::new(KeepOut {
+        gateway: Arc::clone(&gateway),
+        telemetry: Arc::clone(&telemetry),
+        bundle,
+        bundle_told: AtomicBool::new(false),
+    });
+    secrets.add_follower(&keep_out);
     let authority = Authority::load_or_create(state, &name)?;
     Ok(Running {
         secrets: Arc::clone(secrets),
         leaves: Arc::new(Leaves::new(authority)?),
-        telemetry: Arc::new(Telemetry::new(Arc::clone(audit), exporter, redactor)),
+        telemetry,
         resolver: Arc::new(resolver),
         verifier,
         gateway,
+        _keep_out: keep_out,
     })
 }
 
