@@ -19,7 +19,7 @@ use crate::live::Live;
 use crate::outcome::Stage;
 use crate::policy::{Gateway, Policy};
 use crate::sandbox::netns::NetNs;
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, follow};
 use crate::telemetry::{AuditLog, DenialRecord, Who};
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Where things are.
 pub struct Places<'a> {
@@ -46,10 +46,11 @@ pub struct App {
     kernel: Arc<Kernel>,
     audit: Arc<AuditLog>,
     state_folder: PathBuf,
-    secrets_folder: Option<PathBuf>,
     // Held while a policy is put in force or a sandbox attached, never on a connection's path.
     state: Mutex<State>,
     reloads: Mutex<Reloads>,
+    secrets: Arc<Secrets>,
+    _following: AbortOnDropHandle<()>,
     watched: Arc<Watched>,
     stop: CancellationToken,
     draining: CancellationToken,
@@ -100,6 +101,7 @@ impl App {
             None => AuditLog::none(),
         };
         let audit = Arc::new(audit);
+        let secrets = Arc::new(Secrets::load(Vec::new(), places.secrets)?);
         let (strays, strayed) = mpsc::channel(STRAYS);
         let watched = Arc::new(Watched {
             sandboxes: RwLock::default(),
@@ -119,13 +121,14 @@ impl App {
             kernel: Arc::new(kernel),
             audit,
             state_folder: places.state.to_owned(),
-            secrets_folder: places.secrets.map(Path::to_owned),
             state: Mutex::new(State {
                 generation: 0,
                 gateways: BTreeMap::new(),
                 sandboxes: HashMap::new(),
             }),
             reloads: Mutex::default(),
+            _following: follow(&secrets),
+            secrets,
             watched,
             stop: CancellationToken::new(),
             draining: CancellationToken::new(),
@@ -144,16 +147,21 @@ impl App {
     pub fn reload(&self, policy: Policy) -> Result<Reloaded, AppError> {
         let mut state = self.state();
         let Policy { gateways, secrets } = policy;
-        let secrets = Arc::new(Secrets::load(secrets, self.secrets_folder.as_deref())?);
+        let prepared = self.secrets.prepare(secrets);
         let mut next = BTreeMap::new();
         for (name, gateway) in gateways {
             let before = state.gateways.get(&name).map(|running| &**running);
-            let running =
-                running::start(gateway, &secrets, &self.audit, &self.state_folder, before)?;
+            let shared = running::Shared {
+                secrets: &self.secrets,
+                audit: &self.audit,
+                state: &self.state_folder,
+            };
+            let running = running::start(gateway, prepared.snapshot(), &shared, before)?;
             next.insert(name, Arc::new(running));
         }
         let generation = state.generation + 1;
         let mut revoked = 0;
+        self.secrets.admit(&prepared);
         for attached in state.sandboxes.values() {
             let running = match next.get(&attached.gateway) {
                 Some(running) => Arc::clone(running),
@@ -162,6 +170,7 @@ impl App {
             revoked += attached.replace(&running, generation);
             attached.refresh(&self.kernel)?;
         }
+        self.secrets.settle(prepared);
         state.gateways = next;
         state.generation = generation;
         Ok(Reloaded {
@@ -180,6 +189,14 @@ impl App {
     pub fn vital(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let ends = [self.stop.clone(), CancellationToken::new()];
         vital::spawn(&self.tasks, name, ends, work);
+    }
+
+    /// Does a gateway use a trust bundle that is another by now?
+    fn is_outdated(&self) -> bool {
+        let state = self.state();
+        let secrets = self.secrets.snapshot();
+        let mut all = state.gateways.values();
+        all.any(|running| running.is_outdated(&secrets))
     }
 
     /// The generation that is in force.
@@ -206,11 +223,8 @@ impl App {
     /// Every secret value, for keeping them out of a sandbox's environment.
     pub fn secret_values(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        if let Some(running) = self.state().gateways.values().next() {
-            running
-                .secrets
-                .for_each_value(|value| all.push(value.to_vec()));
-        }
+        self.secrets
+            .for_each_value(|value| all.push(value.to_vec()));
         all
     }
 

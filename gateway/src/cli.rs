@@ -13,6 +13,7 @@ mod exec;
 mod learn;
 mod load;
 mod run;
+mod secret;
 
 use crate::telemetry::log;
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +33,7 @@ const FAILED: u8 = 125;
 #[command(after_help = "\
 Examples:
   postern check policies/anthropic
+  sudo postern secret set anthropic-credentials --from-stdin api-key
   sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
   postern ca export --gateway anthropic > postern-ca.pem")]
@@ -59,6 +61,9 @@ enum Command {
     /// The authority that sandboxes of a gateway must trust
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// Write, list and remove the secrets that gateways inject
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Let go of sandboxes that an ended `run` keeps shut
     Detach(detach::Detach),
     /// Say what of Postern works on this machine, what does not, and what to do
@@ -71,7 +76,7 @@ struct Folders {
     /// Folder of policy files, or one file
     #[arg(long, value_name = "DIR")]
     policy: PathBuf,
-    /// Folder of NAME/KEY secret files (0600); STATE_DIR/secrets if that exists
+    /// Folder of NAME/KEY secret files (0600), followed while it changes [default: STATE_DIR/secrets]
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
     /// Folder for authorities and other state
@@ -121,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(debug_kernel),
         Command::Check(check) => return check.run(),
         Command::Ca(ca) => ca.run(),
+        Command::Secret(secret) => secret.run(),
         Command::Detach(detach) => detach.run(),
         Command::Doctor(doctor) => doctor.run(),
     };

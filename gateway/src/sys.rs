@@ -8,9 +8,11 @@
 )]
 
 pub mod bpf;
+mod locked;
 mod mount;
 mod passing;
 
+pub use locked::LockedBytes;
 pub use mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach_mount,
     clone_mount, mount_setattr,

@@ -18,12 +18,16 @@ use std::sync::Arc;
 pub struct Telemetry {
     audit: Arc<AuditLog>,
     exporter: Option<Arc<Exporter>>,
-    redactor: Redactor,
+    redactor: Arc<Redactor>,
 }
 
 impl Telemetry {
     /// `exporter` is `None` when the gateway has no OTLP endpoint.
-    pub fn new(audit: Arc<AuditLog>, exporter: Option<Arc<Exporter>>, redactor: Redactor) -> Self {
+    pub fn new(
+        audit: Arc<AuditLog>,
+        exporter: Option<Arc<Exporter>>,
+        redactor: Arc<Redactor>,
+    ) -> Self {
         Self {
             audit,
             exporter,

@@ -146,8 +146,8 @@ impl Inotify {
                 }
             };
             if wake {
-                // Full: the one that waits there will do.
-                drop(sender.try_send(()));
+                // Full: the one that waits there will do. Closed: nobody asks any more.
+                sender.try_send(()).ok();
             }
         })
         .map_err(io::Error::other)?;

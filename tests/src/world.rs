@@ -30,7 +30,7 @@ use crate::mock::wiki::Wiki;
 use crate::mock::{Mock, Service};
 use crate::policy::{self, Destinations, Gateway, Host};
 use crate::postern::{self, Daemon, Exec};
-use crate::process::patient;
+use crate::process::{Ended, patient};
 
 /// What a sandbox says where a key is wanted. It buys nothing.
 pub const PLACEHOLDER: &str = "clrk-injected-by-proxy";
@@ -238,6 +238,13 @@ impl World {
         fs::set_permissions(&draft, Permissions::from_mode(0o600))?;
         fs::rename(&draft, folder.join(key))?;
         Ok(())
+    }
+
+    /// `postern secret` on the secrets folder.
+    pub fn secret_command(&self, arguments: &[&str]) -> Result<Ended> {
+        let folder = self.path("secrets").display().to_string();
+        let ends = [&["secret"], arguments, &["--secrets", &folder]];
+        postern::run(&ends.concat())
     }
 
     /// `postern exec` of `command` in the working folder, under the policy folder.

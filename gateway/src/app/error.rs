@@ -1,7 +1,7 @@
 //! Why the gateway did not start, did not take a policy, or did not attach a sandbox.
 
 use crate::kernel::KernelError;
-use crate::secrets::SecretsError;
+use crate::secrets::Problem;
 use crate::tls::{AuthorityError, LeafError};
 use crate::upstream::{NameError, TrustError};
 use std::io;
@@ -15,7 +15,7 @@ pub enum AppError {
     Kernel(#[from] KernelError),
     /// The secrets folder.
     #[error(transparent)]
-    Secrets(#[from] SecretsError),
+    Secrets(#[from] Problem),
     /// A gateway's authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),

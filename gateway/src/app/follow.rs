@@ -50,8 +50,8 @@ impl Follower {
     /// Reloads after each burst of changes, until nothing can be noticed any more.
     pub async fn run(mut self) {
         // Of the secrets too: a policy that was not taken for want of one may be by now.
-        let paths = std::iter::once(&self.policy).chain(&self.app.secrets_folder);
-        let mut watcher = Watcher::new(paths.cloned());
+        let secrets = self.app.secrets.folder().map(std::path::Path::to_owned);
+        let mut watcher = Watcher::new([self.policy.clone()].into_iter().chain(secrets));
         loop {
             // Once at the start as well: it may have changed between reading and watching.
             self = match tokio::task::spawn_blocking(move || self.reload()).await {
@@ -98,7 +98,8 @@ impl Follower {
     /// Says whether there was a change.
     fn attempt(&mut self) -> Result<bool, String> {
         let loaded = store::load(&self.policy).map_err(|error| error.to_string())?;
-        if self.known == Some(loaded.digest) {
+        self.app.secrets.reload();
+        if self.known == Some(loaded.digest) && !self.app.is_outdated() {
             return Ok(false);
         }
         let problems: Vec<String> = loaded

@@ -2,7 +2,7 @@
 
 use super::AppError;
 use crate::policy::Gateway;
-use crate::secrets::{SecretValue, Secrets};
+use crate::secrets::{Follower, SecretValue, Secrets, Snapshot};
 use crate::telemetry::redact::Redactor;
 use crate::telemetry::{AuditLog, Exporter, ExporterSettings, Telemetry};
 use crate::tls::{Authority, Leaves};
@@ -22,6 +22,42 @@ pub(super) struct Running {
     exporter: Option<Arc<Exporter>>,
     /// What the verifier and the exporter were made with.
     bundle: Option<Arc<SecretValue>>,
+    redactor: Arc<Redactor>,
+    /// Followed by the secrets for as long as it is here.
+    keep_out: Arc<KeepOut>,
+}
+
+/// What all gateways share.
+pub(super) struct Shared<'a> {
+    pub(super) secrets: &'a Arc<Secrets>,
+    pub(super) audit: &'a Arc<AuditLog>,
+    pub(super) state: &'a Path,
+}
+
+/// Keeps the secrets of a gateway, as they are now, out of its telemetry.
+struct KeepOut {
+    gateway: Arc<Gateway>,
+    redactor: Arc<Redactor>,
+}
+
+impl Follower for KeepOut {
+    fn follow(&self, next: &Snapshot) {
+        let headers = self.gateway.injections().map(|to| to.header.clone());
+        self.redactor
+            .update(headers, sensitive(&self.gateway, next));
+    }
+}
+
+/// The secrets as they are stored, and as they are sent.
+fn sensitive(gateway: &Gateway, secrets: &Snapshot) -> Vec<SecretValue> {
+    let copy = |value: &SecretValue| SecretValue::new(value.expose().to_vec());
+    let mut values: Vec<SecretValue> = secrets.values().map(|value| copy(value)).collect();
+    for injection in gateway.injections() {
+        let mut lookup = |reference: &_| secrets.get(reference).cloned();
+        // A missing secret has no value to keep out.
+        values.extend(injection.template.render(&mut lookup).ok());
+    }
+    values
 }
 
 impl Running {
@@ -36,26 +72,41 @@ impl Running {
             verifier: self.verifier.clone(),
             exporter: self.exporter.clone(),
             bundle: self.bundle.clone(),
+            redactor: Arc::clone(&self.redactor),
+            keep_out: Arc::clone(&self.keep_out),
+        }
+    }
+
+    /// Is the trust bundle another one by now? One that is gone changes nothing: the last good one stays.
+    pub(super) fn is_outdated(&self, secrets: &Snapshot) -> bool {
+        let reference = self.gateway.upstream_tls.trust_bundle.as_ref();
+        let now = reference.and_then(|reference| secrets.get(reference));
+        match (&self.bundle, now) {
+            (Some(used), Some(now)) => !used.is_same(now),
+            _ => false,
         }
     }
 }
 
-/// Loads the gateway's authority and trust, and starts its exporter. What the generation `before`
-/// had and this one has alike goes on: the authority, and an exporter with its queue.
+/// Loads the gateway's authority and trust, and starts its exporter; `secrets` are those that will be in
+/// force with it. What the generation `before` had and this one has alike goes on: the authority, an
+/// exporter with its queue, and what is to be redacted.
 pub(super) fn start(
     gateway: Arc<Gateway>,
-    secrets: &Arc<Secrets>,
-    audit: &Arc<AuditLog>,
-    state: &Path,
+    secrets: &Snapshot,
+    shared: &Shared<'_>,
     before: Option<&Running>,
 ) -> Result<Running, AppError> {
     let name = Arc::clone(&gateway.name);
     let bundle = match &gateway.upstream_tls.trust_bundle {
         None => None,
-        Some(reference) => Some(secrets.get(reference).ok_or_else(|| AppError::NoBundle {
-            gateway: Arc::clone(&name),
-            secret: reference.to_string(),
-        })?),
+        Some(reference) => {
+            let found = secrets.get(reference).cloned();
+            Some(found.ok_or_else(|| AppError::NoBundle {
+                gateway: Arc::clone(&name),
+                secret: reference.to_string(),
+            })?)
+        }
     };
     let verifier = Verifier::new(bundle.as_ref().map(|pem| pem.expose())).map_err(|source| {
         AppError::Trust {
@@ -64,7 +115,8 @@ pub(super) fn start(
         }
     })?;
     for reference in gateway.secret_refs() {
-        if secrets.get(reference).is_none() {
+        // What is wrong with one that exists is in the log already.
+        if secrets.get(reference).is_none() && secrets.problem(reference).is_none() {
             tracing::warn!(gateway = &*name, secret = %reference, "secret missing: requests that need it get 503");
         }
     }
@@ -79,28 +131,34 @@ pub(super) fn start(
         }
         _ => exporter(&gateway, &verifier)?.map(Arc::new),
     };
-    let mut values = Vec::new();
-    secrets.for_each_value(|value| values.push(value.to_vec()));
-    for injection in gateway.injections() {
-        // A missing secret has no value to keep out.
-        if let Ok(sent) = injection
-            .template
-            .render(&mut |reference| secrets.get(reference))
-        {
-            values.push(sent.expose().to_vec());
-        }
-    }
-    let headers = gateway
-        .injections()
-        .map(|injection| injection.header.clone());
-    let redactor = Redactor::new(headers, values);
     let leaves = match before {
         Some(before) => Arc::clone(&before.leaves),
-        None => Arc::new(Leaves::new(Authority::load_or_create(state, &name)?)?),
+        None => Arc::new(Leaves::new(Authority::load_or_create(
+            shared.state,
+            &name,
+        )?)?),
     };
-    let telemetry = Telemetry::new(Arc::clone(audit), exporter.clone(), redactor);
+    let headers = gateway.injections().map(|to| to.header.clone());
+    let values = sensitive(&gateway, secrets);
+    let redactor = match before {
+        Some(before) => {
+            before.redactor.update(headers, values);
+            Arc::clone(&before.redactor)
+        }
+        None => Arc::new(Redactor::new(headers, values)),
+    };
+    let keep_out = Arc::new(KeepOut {
+        gateway: Arc::clone(&gateway),
+        redactor: Arc::clone(&redactor),
+    });
+    shared.secrets.add_follower(&keep_out);
+    let telemetry = Telemetry::new(
+        Arc::clone(shared.audit),
+        exporter.clone(),
+        Arc::clone(&redactor),
+    );
     Ok(Running {
-        secrets: Arc::clone(secrets),
+        secrets: Arc::clone(shared.secrets),
         leaves,
         telemetry: Arc::new(telemetry),
         resolver: Arc::new(resolver),
@@ -108,11 +166,17 @@ pub(super) fn start(
         gateway,
         exporter,
         bundle,
+        redactor,
+        keep_out,
     })
 }
 
 fn same(one: &Option<Arc<SecretValue>>, other: &Option<Arc<SecretValue>>) -> bool {
-    one.as_ref().map(|pem| pem.expose()) == other.as_ref().map(|pem| pem.expose())
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_same(other),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 /// The policy's endpoint, or the one of OpenTelemetry's own environment variable.

@@ -207,7 +207,7 @@ impl Cage {
         fs::set_permissions(&resolv_conf, fs::Permissions::from_mode(0o644))?;
         let environment = self.environment(app, gateway, &identity)?;
         let mut masks = vec![folders.policy.clone(), folders.state.clone()];
-        masks.extend(folders.secrets.clone());
+        masks.push(folders.secrets.clone());
         masks.push(folders.audit.clone());
         masks.push(runtime.folder.clone());
         masks.retain(|path| path.exists());

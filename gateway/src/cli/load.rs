@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Folders, made and checked.
 pub(super) struct Settled {
     pub(super) policy: PathBuf,
     pub(super) state: PathBuf,
-    pub(super) secrets: Option<PathBuf>,
+    pub(super) secrets: PathBuf,
     pub(super) audit: PathBuf,
 }
 
@@ -30,14 +30,14 @@ impl Settled {
     pub(super) fn places(&self) -> Places<'_> {
         Places {
             state: &self.state,
-            secrets: self.secrets.as_deref(),
+            secrets: Some(&self.secrets),
             audit: Some(&self.audit),
         }
     }
 }
 
 impl Folders {
-    /// Makes the state folder (root's alone) and finds the secrets folder. From here on the process
+    /// Makes the state folder (root's alone) and the secrets folder in it, or finds the one that is named. From here on the process
     /// holds secrets: it leaves no core dump, and nobody but root may look into its memory.
     pub(super) fn settle(&self) -> Result<Settled> {
         crate::doctor::require_kernel().map_err(anyhow::Error::msg)?;
@@ -55,14 +55,24 @@ impl Folders {
                 format!("cannot make the state folder {}", self.state_dir.display())
             })?;
         let state = self.state_dir.canonicalize()?;
+        // Made if need be, so that a secret can be added to a gateway that runs.
         let secrets = match &self.secrets {
-            Some(folder) => Some(
-                folder
-                    .canonicalize()
-                    .with_context(|| format!("--secrets {}", folder.display()))?,
-            ),
-            None => Some(state.join("secrets")).filter(|folder| folder.is_dir()),
+            Some(folder) => folder.clone(),
+            None => default_secrets(&state),
         };
+        if self.secrets.is_none() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&secrets)
+                .with_context(|| format!("cannot make {}", secrets.display()))?;
+        }
+        let secrets = secrets.canonicalize().with_context(|| {
+            format!(
+                "--secrets {} (`postern secret set` makes it)",
+                secrets.display()
+            )
+        })?;
         let audit = match &self.audit {
             Some(file) => std::path::absolute(file)?,
             None => state.join("audit.jsonl"),
@@ -74,6 +84,11 @@ impl Folders {
             audit,
         })
     }
+}
+
+/// The secrets folder that goes with a state folder.
+pub(super) fn default_secrets(state: &Path) -> PathBuf {
+    state.join("secrets")
 }
 
 /// A connection is two descriptors. The soft limit is for programs that use select(2); a sandbox's

@@ -46,6 +46,7 @@ pub use lookup::Naming;
 pub use path::{PathError, PathPattern};
 pub use provider::{HTTPS_PORT, Provider};
 pub use template::{Injection, MissingSecret, SecretRef, Template};
+pub(crate) use template::{is_secret_key, is_secret_name};
 
 use crate::secrets::SecretValue;
 

@@ -135,7 +135,7 @@ impl Template {
 }
 
 /// Is the text a name that a secret may have (RFC 1123 subdomain, as Kubernetes wants it)?
-pub(super) fn is_secret_name(text: &str) -> bool {
+pub(crate) fn is_secret_name(text: &str) -> bool {
     let label = |label: &str| {
         let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = label.as_bytes();
@@ -147,7 +147,7 @@ pub(super) fn is_secret_name(text: &str) -> bool {
 }
 
 /// Is the text a key that a secret may have? Since `name/key` is also a path, `.` and `..` are not.
-pub(super) fn is_secret_key(text: &str) -> bool {
+pub(crate) fn is_secret_key(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && text != "."
         && text != ".."

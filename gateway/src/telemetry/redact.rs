@@ -1,11 +1,17 @@
-//! Keeps credentials out of telemetry: by header name, and by value wherever a known secret shows.
+//! Keeps credentials out of telemetry: by header name, and by value wherever a known secret shows. A value
+//! that is a secret no more is looked for as long as something may still carry it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+mod kept;
+mod needles;
+
+use crate::secrets::SecretValue;
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use kept::Kept;
+use needles::Needles;
 use std::collections::HashSet;
-use zeroize::Zeroizing;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// What stands in place of a credential.
 pub const REDACTED: &str = "[redacted]";
@@ -37,11 +43,16 @@ const CREDENTIAL_PARAMETERS: [&str; 8] = [
     "x-amz-signature",
 ];
 
-/// Knows the header names and the secrets of one gateway.
+/// Knows the header names and the secrets of one gateway, as they are and as they were lately.
 pub struct Redactor {
+    kept: Mutex<Kept>,
+    now: ArcSwap<Sought>,
+}
+
+/// What is looked for.
+struct Sought {
     injected: HashSet<HeaderName>,
-    /// Every secret in every form looked for, the longest first: of two that overlap none leaves a tail.
-    needles: Vec<Zeroizing<Vec<u8>>>,
+    needles: Needles,
 }
 
 impl Redactor {
@@ -49,29 +60,46 @@ impl Redactor {
     /// as they are stored and as they are sent.
     pub fn new(
         injected: impl IntoIterator<Item = HeaderName>,
-        secrets: impl IntoIterator<Item = Vec<u8>>,
+        secrets: impl IntoIterator<Item = SecretValue>,
     ) -> Self {
-        let mut needles: Vec<Zeroizing<Vec<u8>>> = secrets
-            .into_iter()
-            .filter(|secret| secret.len() >= MIN_SECRET)
-            .flat_map(forms)
-            .collect();
-        needles.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-        needles.dedup();
+        let mut kept = Kept::default();
+        kept.update(injected, secrets, Instant::now());
         Self {
-            injected: injected.into_iter().collect(),
-            needles,
+            now: ArcSwap::from_pointee(Sought::new(&kept)),
+            kept: Mutex::new(kept),
+        }
+    }
+
+    /// From now on these are the headers and the values. Those that were are kept out for an hour more.
+    pub fn update(
+        &self,
+        injected: impl IntoIterator<Item = HeaderName>,
+        secrets: impl IntoIterator<Item = SecretValue>,
+    ) {
+        self.update_at(injected, secrets, Instant::now());
+    }
+
+    fn update_at(
+        &self,
+        injected: impl IntoIterator<Item = HeaderName>,
+        secrets: impl IntoIterator<Item = SecretValue>,
+        now: Instant,
+    ) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.update(injected, secrets, now) {
+            self.now.store(Sought::new(&kept).into());
         }
     }
 
     /// Headers as a record may have them: in order, repeated ones too.
     pub fn headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
+        let sought = self.now.load();
         headers
             .iter()
             .map(|(name, value)| {
                 let shown = if value.is_sensitive()
                     || CREDENTIAL_HEADERS.contains(&name.as_str())
-                    || self.injected.contains(name)
+                    || sought.injected.contains(name)
                 {
                     REDACTED.to_owned()
                 } else {
@@ -106,34 +134,18 @@ impl Redactor {
     }
 
     /// Bytes with every known secret replaced.
-    pub fn bytes(&self, mut bytes: Vec<u8>) -> Vec<u8> {
-        for needle in &self.needles {
-            if contains(&bytes, needle) {
-                bytes = replace(&bytes, needle, REDACTED.as_bytes());
-            }
-        }
-        bytes
+    pub fn bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
+        self.now.load().needles.replace(bytes, REDACTED.as_bytes())
     }
 }
 
-/// Shorter values would be found everywhere: a secret of a few characters is none.
-const MIN_SECRET: usize = 6;
-
-/// A secret as it is, in base64 (both alphabets), percent-encoded, and as a JSON string has it.
-fn forms(secret: Vec<u8>) -> Vec<Zeroizing<Vec<u8>>> {
-    let mut forms = vec![
-        STANDARD_NO_PAD.encode(&secret).into_bytes(),
-        URL_SAFE_NO_PAD.encode(&secret).into_bytes(),
-        percent_encode(&secret, NON_ALPHANUMERIC)
-            .to_string()
-            .into_bytes(),
-    ];
-    if let Ok(text) = std::str::from_utf8(&secret) {
-        let quoted = serde_json::Value::from(text).to_string();
-        forms.push(quoted.trim_matches('"').as_bytes().to_vec());
+impl Sought {
+    fn new(kept: &Kept) -> Self {
+        Self {
+            injected: kept.headers().cloned().collect(),
+            needles: Needles::new(kept.secrets().map(SecretValue::expose)),
+        }
     }
-    forms.push(secret);
-    forms.into_iter().map(Zeroizing::new).collect()
 }
 
 /// Headers of one message in a record, and bytes of one of them: what a sandbox sends must not fill
@@ -150,87 +162,5 @@ fn shorten(mut text: String) -> String {
     text
 }
 
-fn contains(bytes: &[u8], what: &[u8]) -> bool {
-    bytes.windows(what.len()).any(|window| window == what)
-}
-
-fn replace(bytes: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        if let Some(after) = rest.strip_prefix(what) {
-            out.extend_from_slice(with);
-            rest = after;
-        } else {
-            out.push(rest[0]);
-            rest = &rest[1..];
-        }
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::*;
-    use http::HeaderValue;
-
-    fn redactor() -> Redactor {
-        Redactor::new(
-            [HeaderName::from_static("x-custom-auth")],
-            [
-                b"sk-ant-1234".to_vec(),
-                b"Bearer sk-ant-1234".to_vec(),
-                b"x".to_vec(),
-            ],
-        )
-    }
-
-    #[test]
-    fn a_secret_is_found_in_the_forms_that_it_travels_in() {
-        let redactor = redactor();
-        for form in [
-            "Bearer sk-ant-1234",
-            "c2stYW50LTEyMzQ",
-            "QmVhcmVyIHNrLWFudC0xMjM0",
-            "sk%2Dant%2D1234",
-        ] {
-            assert_eq!(
-                redactor.text(&format!("<{form}>")),
-                "<[redacted]>",
-                "{form}"
-            );
-        }
-        assert_eq!(redactor.text("x stays"), "x stays");
-    }
-
-    #[test]
-    fn credential_headers_and_injected_headers_are_redacted_whatever_their_value() {
-        let mut headers = HeaderMap::new();
-        for name in CREDENTIAL_HEADERS {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("v"));
-        }
-        headers.insert("x-custom-auth", HeaderValue::from_static("v"));
-        headers.insert("accept", HeaderValue::from_static("v"));
-        for (name, value) in redactor().headers(&headers) {
-            let expected = if name == "accept" { "v" } else { REDACTED };
-            assert_eq!(value, expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_known_secret_is_redacted_in_any_header_query_and_body() {
-        let redactor = redactor();
-        let mut headers = HeaderMap::new();
-        headers.insert("x-debug", HeaderValue::from_static("got sk-ant-1234!"));
-        assert_eq!(redactor.headers(&headers)[0].1, "got [redacted]!");
-        assert_eq!(
-            redactor.query("a=1&KEY=abc&b=sk-ant-1234&c"),
-            "a=1&KEY=[redacted]&b=[redacted]&c"
-        );
-        assert_eq!(
-            redactor.bytes(b"sk-ant-1234sk-ant-123sk-ant-1234".to_vec()),
-            b"[redacted]sk-ant-123[redacted]"
-        );
-    }
-}
+mod tests;
