@@ -6,7 +6,7 @@ mod running;
 use crate::connection::Sandbox;
 use crate::dns::Responder;
 use crate::http::Front;
-use crate::kernel::{Attachment, FlowTable, Kernel, KernelError, Refusal, SandboxId};
+use crate::kernel::{Attachment, FlowTable, Kernel, KernelError, Pins, Refusal, SandboxId};
 use crate::listener::Listener;
 use crate::outcome::Stage;
 use crate::policy::{Gateway, Policy};
@@ -146,6 +146,7 @@ impl App {
     pub fn start(
         policy: Policy,
         places: &Places<'_>,
+        pins: Option<&Pins>,
         debug_kernel: bool,
     ) -> Result<Self, AppError> {
         let Policy { gateways, secrets } = policy;
@@ -168,8 +169,8 @@ impl App {
         let watched = Arc::new(Watched::default());
         let recorder = Arc::clone(&watched);
         let losses = Arc::clone(&audit);
-        let kernel = Kernel::load(
-            debug_kernel,
+        let kernel = Kernel::load(pins, debug_kernel)?;
+        kernel.watch(
             move |refusal| recorder.record(&refusal),
             move |count| {
                 tracing::warn!(count, "refusals were too many to record each");
@@ -208,16 +209,24 @@ impl App {
         all
     }
 
-    /// Attaches the programs to a cgroup, which from then on reaches nothing.
+    /// Attaches the programs to a cgroup, which from then on reaches nothing. With `pins` it takes
+    /// over what an earlier daemon left there, and leaves it to the next.
     pub fn attach(
         &self,
+        pins: Option<&Pins>,
         cgroup: BorrowedFd<'_>,
         cgroup_id: u64,
         label: &str,
         gateway: &str,
     ) -> Result<Attached, AppError> {
         let running = self.gateway(gateway)?;
-        let attachment = self.kernel.attach(cgroup, cgroup_id)?;
+        let attachment = match pins {
+            Some(pins) => match self.kernel.adopt(pins, cgroup, cgroup_id)? {
+                Some(adopted) => adopted,
+                None => self.kernel.attach_pinned(pins, cgroup, cgroup_id)?,
+            },
+            None => self.kernel.attach(cgroup, cgroup_id)?,
+        };
         let places = running.gateway.limits.max_connections_per_sandbox as usize;
         let front = Front {
             gateway: Arc::clone(&running.gateway),
@@ -251,9 +260,8 @@ impl App {
         })
     }
 
-    /// Opens listeners for a sandbox in a network namespace. `private` says that the namespace is
-    /// the sandbox's own, so that its loopback is its own business too.
-    pub fn listen(&self, to: &Attached, netns: &NetNs, private: bool) -> Result<(), AppError> {
+    /// Opens listeners for a sandbox in a network namespace. `flags` are those of [`Listeners`].
+    pub fn listen(&self, to: &Attached, netns: &NetNs, flags: u32) -> Result<(), AppError> {
         let id = to.attachment.sandbox;
         let v4 = self
             .bind(netns, Ipv4Addr::LOCALHOST.into())
@@ -272,7 +280,7 @@ impl App {
             dns4: v4.dns_port,
             tcp6: v6.as_ref().map_or(0, |sockets| sockets.tcp_port),
             dns6: v6.as_ref().map_or(0, |sockets| sockets.dns_port),
-            flags: if private { Listeners::PRIVATE } else { 0 },
+            flags,
         };
         for sockets in [Some(v4), v6].into_iter().flatten() {
             self.serve(to, sockets, cookie, self.kernel.flow_table()?);
@@ -392,7 +400,7 @@ impl Watched {
             reason: refusal.reason.into(),
             stage: Stage::Kernel,
             host: None,
-            detail: Some(format!("protocol {}", refusal.protocol)),
+            detail: Some(refusal.detail()),
         });
     }
 }

@@ -9,6 +9,7 @@ use crate::sandbox::{
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use gateway_common::Listeners;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -86,7 +87,7 @@ impl Exec {
             .build()?;
         // On this thread, which lives as long as the sandbox shall.
         let status = runtime.block_on(async {
-            let app = App::start(policy, &folders.places(), debug_kernel)?;
+            let app = App::start(policy, &folders.places(), None, debug_kernel)?;
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
                 .sandbox(&app, &janitor, &folders, identity, &gateway)
@@ -125,7 +126,7 @@ impl Exec {
             .path()
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let mut attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
+        let mut attached = app.attach(None, cgroup.as_fd(), cgroup.id(), &label, gateway)?;
         // From here on the sandbox is shut, and stays so if this process is killed.
         let links: Vec<BorrowedFd<'_>> = attached.attachment().links().collect();
         janitor.hold(&links)?;
@@ -153,7 +154,12 @@ impl Exec {
                 .configure_private()
                 .context("cannot set up the sandbox's network namespace")?;
         }
-        app.listen(attached, netns, private)?;
+        let flags = if private {
+            Listeners::PRIVATE | Listeners::SEALED
+        } else {
+            0
+        };
+        app.listen(attached, netns, flags)?;
         app.activate(attached)?;
         Ok(())
     }

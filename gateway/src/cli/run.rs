@@ -7,6 +7,7 @@ use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::netns::NetNs;
 use anyhow::{Context, Result};
 use clap::Args;
+use gateway_common::Listeners;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,11 +44,12 @@ impl Run {
         runtime.block_on(async {
             let mut first = signal(SignalKind::terminate())?;
             let mut other = signal(SignalKind::interrupt())?;
-            let app = App::start(policy, &folders.places(), debug_kernel)?;
+            let pins = Pins::open()?;
+            let app = App::start(policy, &folders.places(), Some(&pins), debug_kernel)?;
             let mut attached = Vec::new();
             for (cgroup, gateway) in &self.attach {
                 attached.push(
-                    attach(&app, cgroup, gateway).with_context(|| {
+                    attach(&app, &pins, cgroup, gateway).with_context(|| {
                         format!("cannot attach {} to {gateway}", cgroup.display())
                     })?,
                 );
@@ -72,16 +74,14 @@ impl Run {
     }
 }
 
-fn attach(app: &App, path: &Path, gateway: &str) -> Result<Attached> {
+fn attach(app: &App, pins: &Pins, path: &Path, gateway: &str) -> Result<Attached> {
     use std::os::fd::AsFd;
     let cgroup = Cgroup::open(path)?;
-    let pins = Pins::open()?;
     let label = path.display().to_string();
-    let mut attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
-    pins.replace(cgroup.id(), attached.attachment())?;
-    app.listen(&attached, &NetNs::current()?, false)?;
+    let mut attached = app.attach(Some(pins), cgroup.as_fd(), cgroup.id(), &label, gateway)?;
+    app.listen(&attached, &NetNs::current()?, 0)?;
     for netns in other_namespaces(path)? {
-        app.listen(&attached, &netns, true)?;
+        app.listen(&attached, &netns, Listeners::PRIVATE)?;
     }
     app.activate(&mut attached)?;
     Ok(attached)
