@@ -51,6 +51,26 @@ pub mod protocol {
     pub const UDP: u8 = 17;
 }
 
+/// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
+/// takes over the pinned maps of another only if both have the same layout.
+pub const LAYOUT: u32 = 1;
+
+/// How many entries the maps hold.
+pub mod capacity {
+    /// (namespace, sandbox) pairs with listeners.
+    pub const LISTENERS: usize = 16384;
+    /// Address prefixes, over all rule sets.
+    pub const RULES: usize = 262_144;
+    /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
+    pub const PORT_SETS: usize = 65536;
+    /// Redirected connections that nobody accepted yet.
+    pub const FLOWS: usize = 131_072;
+    /// Sandboxes with an allowance and counters.
+    pub const SANDBOXES: usize = 16384;
+    /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.
+    pub const EVENT_BYTES: usize = 1_048_576;
+}
+
 /// The length of a task's command name in the kernel (`TASK_COMM_LEN`, linux/sched.h).
 pub const COMM_LEN: usize = 16;
 
@@ -91,13 +111,15 @@ pub struct Listeners {
     pub dns4: u16,
     /// DNS over UDP on [::1]; zero where the namespace has no IPv6.
     pub dns6: u16,
-    /// [`Listeners::PRIVATE`] or zero.
+    /// Bits of [`Listeners::PRIVATE`] and [`Listeners::SEALED`].
     pub flags: u32,
 }
 
 impl Listeners {
     /// The namespace belongs to this sandbox alone: its loopback is its own business.
     pub const PRIVATE: u32 = 1;
+    /// No route leads out of the namespace: what would go out directly is refused rather than lost.
+    pub const SEALED: u32 = 2;
 }
 
 /// The data part of a key of the rule trie: compared from its first bit on, so that a prefix of
@@ -177,8 +199,8 @@ pub struct Flow {
     pub address: Address,
     /// Original destination port, host order.
     pub port: u16,
-    /// Which listener family the socket was sent to: 4 or 6. Zero: the socket was not redirected
-    /// and may talk within its own namespace.
+    /// Which listener family the socket was sent to: 4 or 6. Zero: the socket was not redirected;
+    /// it talks within its own namespace or, if it is UDP, to where rules allow.
     pub via: u8,
     /// See [`protocol`].
     pub protocol: u8,
@@ -190,6 +212,8 @@ pub struct Flow {
     pub cookie: u64,
     /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub time: u64,
+    /// The socket's network namespace cookie; zero where a hook could not know it.
+    pub netns: u64,
     /// The task that asked.
     pub process: Process,
 }
@@ -205,6 +229,7 @@ impl Flow {
         cgroup: 0,
         cookie: 0,
         time: 0,
+        netns: 0,
         process: Process {
             pid: 0,
             tgid: 0,
@@ -227,12 +252,19 @@ pub mod refusal {
     pub const GUARDED: u8 = 4;
     /// The gateway's own listener.
     pub const LISTENER: u8 = 5;
-    /// Not TCP, and not DNS.
+    /// Neither TCP nor DNS, nor UDP to where a rule for UDP allows it.
     pub const PROTOCOL: u8 = 6;
-    /// A socket type that the sandbox may not create.
+    /// A socket type or family that the sandbox may not create.
     pub const SOCKET_TYPE: u8 = 7;
-    /// A packet of a socket that no hook has judged, or that would leave the machine.
+    /// A packet of a socket that no hook has judged, or of a form that cannot be judged.
     pub const BACKSTOP: u8 = 8;
+    /// The gateway that is responsible has ended.
+    pub const GATEWAY_GONE: u8 = 9;
+    /// A rule allows it, but no route leads out of the namespace.
+    pub const SEALED: u8 = 10;
+    /// Room for the numbers: a power of two, so that a mask keeps an index in bounds, which every
+    /// verifier understands.
+    pub const SLOTS: usize = 16;
 }
 
 /// A refusal, as the ring buffer carries it.
@@ -241,8 +273,6 @@ pub mod refusal {
 pub struct Event {
     /// What was asked for. For [`refusal::SOCKET_TYPE`] the destination is empty.
     pub flow: Flow,
-    /// Network namespace cookie.
-    pub netns: u64,
     /// See [`refusal`].
     pub reason: u8,
     /// Address family of the socket (`AF_INET` 2, `AF_INET6` 10).
@@ -251,8 +281,24 @@ pub struct Event {
     pub socket_type: u8,
     /// Always zero.
     pub reserved: u8,
-    /// IANA protocol number as the socket had it; MPTCP's (262) does not fit eight bits.
+    /// IANA protocol number as the socket had it (MPTCP's, 262, does not fit eight bits); for other
+    /// than internet families the family's own protocol number.
     pub protocol: u32,
+}
+
+/// What the programs counted for one sandbox, on one CPU. The gateway makes the entry when it
+/// activates the sandbox.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SandboxCounters {
+    /// Connections and DNS questions sent to the gateway.
+    pub redirected: u64,
+    /// UDP packets that left directly.
+    pub direct_packets: u64,
+    /// Their bytes, IP header included.
+    pub direct_bytes: u64,
+    /// Refusals, recorded or not, by their number in [`refusal`]; the others stay zero.
+    pub refused: [u64; refusal::SLOTS],
 }
 
 /// What is left of a sandbox's allowance of recorded refusals: a flood of one must not hide the
@@ -294,7 +340,10 @@ mod userspace {
         unsafe_code,
         reason = "aya::Pod is the promise that a type is plain data"
     )]
-    use super::{Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings};
+    use super::{
+        Allowance, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, SandboxCounters,
+        Settings,
+    };
 
     // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
     // value and every byte is initialised.
@@ -311,6 +360,10 @@ mod userspace {
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Allowance {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SandboxCounters {}
 }
 
 /// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.

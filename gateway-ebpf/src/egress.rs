@@ -1,85 +1,201 @@
 //! The backstop: looks at every packet that leaves a socket of the sandbox, and drops what the hooks
 //! on addresses never saw (sockets from before the attach, sockets passed in, protocols without such
-//! a hook) and whatever would leave the machine. All that a sandbox has to say goes over loopback.
+//! a hook) and whatever would leave the machine, but for UDP to where the rules in force allow it. All
+//! else that a sandbox has to say goes over loopback.
+//!
+//! The kernel runs this before it fragments (ip_finish_output, ip6_finish_output): a datagram of any
+//! size is seen whole, with its ports, and a packet that is a fragment already is nobody's here.
 
 use crate::{
     context::{AF_INET, AF_INET6, is_loopback},
     flow,
-    maps::{SETTINGS, emit},
+    maps::{SETTINGS, count_for, emit},
+    verdict,
 };
 use aya_ebpf::{
-    bindings::bpf_sock,
+    EbpfContext,
     helpers::{bpf_ktime_get_boot_ns, generated::bpf_sk_fullsock, generated::bpf_skb_cgroup_id},
     programs::SkBuffContext,
 };
-use gateway_common::{Address, Event, Flow, refusal, v4_mapped};
+use gateway_common::{
+    Address, Event, Flow, Settings,
+    protocol::{TCP, UDP},
+    refusal, v4_mapped,
+};
 
 /// EtherTypes (IEEE 802) as the context has them, in network order.
 const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
-/// Destination address and protocol in the IPv4 header (RFC 791 §3.1).
-const V4_DESTINATION: usize = 16;
+/// The IPv4 header (RFC 791 §3.1).
+const V4_VERSION_LENGTH: usize = 0;
+const V4_FRAGMENT: usize = 6;
 const V4_PROTOCOL: usize = 9;
-/// Destination address and next header in the IPv6 header (RFC 8200 §3).
-const V6_DESTINATION: usize = 24;
+const V4_DESTINATION: usize = 16;
+/// Version 4 and five words: no options. A source route would put the real destination there.
+const V4_PLAIN: u8 = 0x45;
+/// "More fragments" and the fragment offset; "don't fragment" is none of our business.
+const V4_IS_FRAGMENT: u16 = 0x3fff;
+/// The IPv6 header (RFC 8200 §3). Whatever comes between it and UDP (a routing header has the real
+/// destination) makes the next header another than UDP's.
 const V6_NEXT_HEADER: usize = 6;
+const V6_DESTINATION: usize = 24;
+/// Destination port of TCP and UDP, behind headers without options.
+const V4_PORT: usize = 20 + 2;
+const V6_PORT: usize = 40 + 2;
+
+/// `lo` in every network namespace (LOOPBACK_IFINDEX, net/net_namespace.h).
+const LOOPBACK_IFINDEX: u32 = 1;
+
+/// What a packet says of where it goes.
+struct Packet {
+    address: Address,
+    /// Host order; zero where there is none to be read.
+    port: u16,
+    protocol: u8,
+    family: u32,
+    /// Nothing between the IP header and the transport header, and all of it.
+    plain: bool,
+}
 
 /// May this packet pass?
 #[inline(always)]
 pub fn may_pass(ctx: &SkBuffContext) -> bool {
     // SAFETY: the kernel passes a valid context; the verifier checks each access.
     let (ethertype, sk) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).__bindgen_anon_2.sk) };
-    let (destination, protocol, family) = match read(ctx, ethertype) {
-        Some(packet) => packet,
-        None => ([0; 4], 0, 0),
-    };
-    if family != 0 && is_loopback(&destination) && is_judged(sk) {
-        return true;
-    }
     let settings = SETTINGS.current();
+    let packet = read(ctx, ethertype).unwrap_or(Packet {
+        address: [0; 4],
+        port: 0,
+        protocol: 0,
+        family: 0,
+        plain: false,
+    });
+    let record = if sk.is_null() {
+        None
+    } else {
+        // SAFETY: checked for null; the helper gives null for what is no full socket.
+        flow::record_of(unsafe { bpf_sk_fullsock(sk) })
+    };
+    match judge(ctx, &settings, &packet, record) {
+        Ok(()) => true,
+        Err(reason) => {
+            refuse(ctx, &settings, &packet, record, reason);
+            false
+        }
+    }
+}
+
+#[inline(always)]
+fn judge(
+    ctx: &SkBuffContext,
+    settings: &Settings,
+    packet: &Packet,
+    record: Option<&Flow>,
+) -> Result<(), u8> {
+    let record = record.ok_or(refusal::BACKSTOP)?;
+    if packet.family == 0 {
+        return Err(refusal::BACKSTOP);
+    }
+    let local = is_loopback(&packet.address);
+    // A socket that is bound to another device takes a redirected packet out there, loopback address or not.
+    // SAFETY: the kernel passes a valid context; the verifier checks the access.
+    if local && unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK_IFINDEX {
+        return Err(refusal::BACKSTOP);
+    }
+    if packet.protocol != UDP {
+        // A connected socket's destination cannot change: connect() has judged it.
+        return if local {
+            Ok(())
+        } else {
+            Err(refusal::BACKSTOP)
+        };
+    }
+    if !packet.plain {
+        return Err(refusal::BACKSTOP);
+    }
+    // A datagram's can, and so can the rules: each is judged.
+    verdict::datagram(
+        ctx.as_ptr(),
+        settings,
+        record.netns,
+        &packet.address,
+        packet.port,
+    )?;
+    if !local {
+        let bytes = u64::from(ctx.len());
+        count_for(settings.sandbox, |counters| {
+            counters.direct_packets += 1;
+            counters.direct_bytes += bytes;
+        });
+    }
+    Ok(())
+}
+
+/// Who sent it is known of a judged socket alone: the process that opened its way.
+#[inline(always)]
+fn refuse(
+    ctx: &SkBuffContext,
+    settings: &Settings,
+    packet: &Packet,
+    record: Option<&Flow>,
+    reason: u8,
+) {
     emit(&Event {
         flow: Flow {
-            address: destination,
-            protocol,
+            address: packet.address,
+            port: packet.port,
+            protocol: packet.protocol,
             sandbox: settings.sandbox,
             // SAFETY: the helper takes this program type's context.
             cgroup: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
             // SAFETY: a helper without arguments.
             time: unsafe { bpf_ktime_get_boot_ns() },
-            ..Flow::EMPTY
+            ..record.copied().unwrap_or(Flow::EMPTY)
         },
-        netns: 0,
-        reason: refusal::BACKSTOP,
-        family: family as u8,
+        reason,
+        family: packet.family as u8,
         socket_type: 0,
         reserved: 0,
-        protocol: protocol as u32,
+        protocol: packet.protocol as u32,
     });
-    false
-}
-
-/// Has a hook seen this socket and let it go on?
-#[inline(always)]
-fn is_judged(sk: *mut bpf_sock) -> bool {
-    if sk.is_null() {
-        return false;
-    }
-    // SAFETY: checked for null; the helper gives null for what is no full socket.
-    let sk = unsafe { bpf_sk_fullsock(sk) };
-    flow::is_recorded(sk)
 }
 
 #[inline(always)]
-fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<(Address, u8, u32)> {
+fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
     match ethertype {
         ETH_P_IP => {
             let word: u32 = ctx.load(V4_DESTINATION).ok()?;
-            Some((v4_mapped(word), ctx.load(V4_PROTOCOL).ok()?, AF_INET))
+            let start: u8 = ctx.load(V4_VERSION_LENGTH).ok()?;
+            let fragment: u16 = ctx.load(V4_FRAGMENT).ok()?;
+            let protocol: u8 = ctx.load(V4_PROTOCOL).ok()?;
+            let plain = start == V4_PLAIN && u16::from_be(fragment) & V4_IS_FRAGMENT == 0;
+            Some(Packet {
+                address: v4_mapped(word),
+                port: port(ctx, V4_PORT, protocol, plain),
+                protocol,
+                family: AF_INET,
+                plain,
+            })
         }
         ETH_P_IPV6 => {
             let address: Address = ctx.load(V6_DESTINATION).ok()?;
-            Some((address, ctx.load(V6_NEXT_HEADER).ok()?, AF_INET6))
+            let protocol: u8 = ctx.load(V6_NEXT_HEADER).ok()?;
+            Some(Packet {
+                address,
+                port: port(ctx, V6_PORT, protocol, true),
+                protocol,
+                family: AF_INET6,
+                plain: true,
+            })
         }
         _ => None,
     }
+}
+
+#[inline(always)]
+fn port(ctx: &SkBuffContext, offset: usize, protocol: u8, plain: bool) -> u16 {
+    if !plain || (protocol != UDP && protocol != TCP) {
+        return 0;
+    }
+    ctx.load(offset).map_or(0, u16::from_be)
 }

@@ -1,7 +1,11 @@
 //! Carries a redirected socket's original destination to the gateway: kept with the socket from
 //! connect() on, and put where `accept()` can find it once the local port is known.
 
-use crate::maps::{FLOWS, LISTENERS, SETTINGS, SOCKETS, count};
+use crate::{
+    context::{Destination, is_loopback},
+    maps::{FLOWS, LISTENERS, SETTINGS, SOCKETS, count},
+    verdict,
+};
 use aya_ebpf::{
     EbpfContext,
     bindings::{
@@ -13,38 +17,59 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockOpsContext},
 };
 use core::ptr::{addr_of, read_volatile};
-use gateway_common::{Flow, FlowKey, ListenerKey, Listeners, counter, v4_mapped};
+use gateway_common::{Flow, FlowKey, ListenerKey, Listeners, counter, protocol, v4_mapped};
 
-/// Keeps `flow` with the socket, over whatever an earlier connect() left. `Err` when the kernel has
-/// no memory for it: then the socket must not be redirected.
+/// Keeps `flow` with the socket, over whatever an earlier call left. A datagram that is `one_of_many`
+/// (its socket is not connected) and goes out as it is leaves the record of a redirected one: its
+/// answer may be on the way. `Err` when the kernel has no memory: then the socket must not go on.
 #[inline(always)]
-pub fn remember(ctx: &SockAddrContext, mut flow: Flow) -> Result<(), ()> {
+pub fn remember(ctx: &SockAddrContext, mut flow: Flow, one_of_many: bool) -> Result<(), ()> {
     // SAFETY: the context's socket is valid while the program runs.
     let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
     if kept.is_null() {
         return Err(());
     }
     // SAFETY: checked for null; an entry that was there before is not overwritten by the call above.
-    unsafe { *kept = flow };
+    unsafe {
+        if !(one_of_many && flow.via == 0 && (*kept).via != 0) {
+            *kept = flow;
+        }
+    }
     Ok(())
 }
 
-/// The record of this socket, if it was redirected.
+/// The record of this socket, if it was redirected and what the context shows is the gateway's own
+/// address.
 #[inline(always)]
-pub fn redirected(ctx: &SockAddrContext) -> Option<&Flow> {
+pub fn redirected<'a>(ctx: &'a SockAddrContext, shown: &Destination) -> Option<&'a Flow> {
     // SAFETY: as above.
-    unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }.filter(|flow| flow.via != 0)
+    let flow = unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }.filter(|flow| flow.via != 0)?;
+    let key = ListenerKey {
+        netns: flow.netns,
+        sandbox: flow.sandbox,
+        reserved: 0,
+    };
+    // SAFETY: ports are read; entries are replaced as a whole.
+    let listeners = unsafe { LISTENERS.get(key) }?;
+    let ours = is_loopback(&shown.address)
+        && verdict::is_own_port(listeners, flow.protocol == protocol::TCP, shown.port);
+    ours.then_some(flow)
 }
 
-/// Has any hook let this socket go on? `sk` may be null.
+/// What the hooks left with a socket that they let go on. `sk` may be null.
 #[inline(always)]
-pub fn is_recorded(sk: *mut bpf_sock) -> bool {
+pub fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a Flow> {
     if sk.is_null() {
-        return false;
+        return None;
     }
     let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
-    // SAFETY: checked for null, and the caller has it from the kernel.
-    unsafe { !bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).is_null() }
+    // SAFETY: checked for null, and the caller has it from the kernel; the storage lives as long as
+    // the program runs.
+    unsafe {
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0)
+            .cast::<Flow>()
+            .as_ref()
+    }
 }
 
 /// TCP connection set-up: the source port is known and the SYN has not left yet.

@@ -10,11 +10,12 @@ mod context;
 mod egress;
 mod flow;
 mod maps;
+mod sockets;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops},
-    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm_cgroup, sock_ops},
+    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use context::Destination;
 use gateway_common::Address;
@@ -27,22 +28,22 @@ const REFUSE: i32 = 0;
 
 #[cgroup_sock_addr(connect4)]
 pub fn postern_connect4(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination4(&ctx), context::write4)
+    outgoing(&ctx, context::destination4(&ctx), context::write4, false)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn postern_connect6(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination6(&ctx), context::write6)
+    outgoing(&ctx, context::destination6(&ctx), context::write6, false)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn postern_sendmsg4(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination4(&ctx), context::write4)
+    outgoing(&ctx, context::destination4(&ctx), context::write4, true)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn postern_sendmsg6(ctx: SockAddrContext) -> i32 {
-    outgoing(&ctx, context::destination6(&ctx), context::write6)
+    outgoing(&ctx, context::destination6(&ctx), context::write6, true)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -57,17 +58,25 @@ pub fn postern_recvmsg6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn postern_getpeername4(ctx: SockAddrContext) -> i32 {
-    honest_peer(&ctx, context::write4)
+    honest_peer(&ctx, context::destination4(&ctx), context::write4)
 }
 
 #[cgroup_sock_addr(getpeername6)]
 pub fn postern_getpeername6(ctx: SockAddrContext) -> i32 {
-    honest_peer(&ctx, context::write6)
+    honest_peer(&ctx, context::destination6(&ctx), context::write6)
 }
 
 #[cgroup_sock(sock_create)]
 pub fn postern_sock_create(ctx: SockContext) -> i32 {
-    match verdict::socket_type(&ctx) {
+    match sockets::internet(&ctx) {
+        Ok(()) => ALLOW,
+        Err(()) => REFUSE,
+    }
+}
+
+#[lsm_cgroup(hook = "socket_create")]
+pub fn postern_socket_create(ctx: LsmContext) -> i32 {
+    match sockets::family(&ctx) {
         Ok(()) => ALLOW,
         Err(()) => REFUSE,
     }
@@ -91,16 +100,16 @@ pub fn postern_sock_ops(ctx: SockOpsContext) -> u32 {
 /// Writes address and port into the context, in the family of the program.
 type Write = fn(&SockAddrContext, &Address, u16);
 
-/// connect() and sendto(): decide, then refuse, let pass within the namespace, or redirect.
+/// connect() and sendto(): decide, then refuse, let pass as it is, or redirect.
 #[inline(always)]
-fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write) -> i32 {
+fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: bool) -> i32 {
     match verdict::outgoing(ctx, &to) {
         Action::Refuse => REFUSE,
-        Action::Local(flow) => match flow::remember(ctx, flow) {
+        Action::Pass(flow) => match flow::remember(ctx, flow, is_sendto) {
             Ok(()) => ALLOW,
             Err(()) => REFUSE,
         },
-        Action::Redirect(flow, port) => match flow::remember(ctx, flow) {
+        Action::Redirect(flow, port) => match flow::remember(ctx, flow, is_sendto) {
             Ok(()) => {
                 write(ctx, &context::listener(to.spelling), port);
                 ALLOW
@@ -113,8 +122,7 @@ fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write) -> i32 {
 /// An answer of the gateway's resolver comes, for the client, from the server that it asked.
 #[inline(always)]
 fn answer_from_server(ctx: &SockAddrContext, from: Destination, write: Write) -> i32 {
-    if context::is_loopback(&from.address)
-        && let Some(flow) = flow::redirected(ctx)
+    if let Some(flow) = flow::redirected(ctx, &from)
         && flow.protocol == gateway_common::protocol::UDP
     {
         write(ctx, &flow.address, flow.port);
@@ -124,8 +132,8 @@ fn answer_from_server(ctx: &SockAddrContext, from: Destination, write: Write) ->
 
 /// getpeername() shows where the client wanted to go, not the listener.
 #[inline(always)]
-fn honest_peer(ctx: &SockAddrContext, write: Write) -> i32 {
-    if let Some(flow) = flow::redirected(ctx) {
+fn honest_peer(ctx: &SockAddrContext, shown: Destination, write: Write) -> i32 {
+    if let Some(flow) = flow::redirected(ctx, &shown) {
         write(ctx, &flow.address, flow.port);
     }
     ALLOW

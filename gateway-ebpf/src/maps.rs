@@ -2,13 +2,17 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED},
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage},
-    helpers::bpf_get_local_storage,
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf, SkStorage},
+    helpers::{bpf_get_local_storage, bpf_perf_event_output},
     macros::btf_map,
 };
+use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, Settings, counter,
+    Allowance, Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, SandboxCounters,
+    Settings, capacity, counter, refusal,
 };
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// Per attached cgroup: which sandbox, which rules. Written by the gateway alone.
 #[btf_map]
@@ -16,15 +20,15 @@ pub static SETTINGS: CgroupSettings = CgroupSettings::new();
 
 /// (namespace, sandbox) → the gateway's ports there.
 #[btf_map]
-pub static LISTENERS: HashMap<ListenerKey, Listeners, 16384> = HashMap::new();
+pub static LISTENERS: HashMap<ListenerKey, Listeners, { capacity::LISTENERS }> = HashMap::new();
 
 /// (rule set, protocol, address prefix) → index of a port set.
 #[btf_map]
-pub static RULES: LpmTrie<RuleKey, u32, 262144> = LpmTrie::new();
+pub static RULES: LpmTrie<RuleKey, u32, { capacity::RULES }> = LpmTrie::new();
 
 /// The port sets that rules share; 16 KiB each, so not preallocated.
 #[btf_map]
-pub static PORT_SETS: HashMap<u32, PortSet, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static PORT_SETS: HashMap<u32, PortSet, { capacity::PORT_SETS }, NO_PREALLOC> = HashMap::new();
 
 /// Per socket: where it wanted to go. Freed with the socket.
 #[btf_map]
@@ -32,11 +36,11 @@ pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
 
 /// Redirected connections that the gateway has not accepted yet.
 #[btf_map]
-pub static FLOWS: HashMap<FlowKey, Flow, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }, NO_PREALLOC> = HashMap::new();
 
 /// Refusals, for the audit record.
 #[btf_map]
-pub static EVENTS: RingBuf<Event, 1048576> = RingBuf::new();
+pub static EVENTS: RingBuf<Event, { capacity::EVENT_BYTES }> = RingBuf::new();
 
 /// See [`counter`].
 #[btf_map]
@@ -53,13 +57,60 @@ pub fn count(which: u32) {
 
 /// How many refusals each sandbox may still have recorded.
 #[btf_map]
-pub static ALLOWANCES: HashMap<u32, Allowance, 16384, { BPF_F_NO_PREALLOC as usize }> =
+pub static ALLOWANCES: HashMap<u32, Allowance, { capacity::SANDBOXES }, NO_PREALLOC> =
     HashMap::new();
+
+/// What each sandbox did, for `postern status`.
+#[btf_map]
+pub static SANDBOX_COUNTERS: PerCpuHashMap<
+    u32,
+    SandboxCounters,
+    { capacity::SANDBOXES },
+    NO_PREALLOC,
+> = PerCpuHashMap::new();
+
+/// Changes this CPU's counters of a sandbox, if the gateway keeps some.
+#[inline(always)]
+pub fn count_for(sandbox: u32, change: impl FnOnce(&mut SandboxCounters)) {
+    if let Some(counters) = SANDBOX_COUNTERS.get_ptr_mut(sandbox) {
+        // SAFETY: the slot belongs to this CPU; a program that interrupts this one may cost a count.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// Slot 0 holds a perf event as long as the gateway that loaded this program has the map open: the
+/// kernel itself takes it out when that process ends, however it ends. Never pinned.
+#[btf_map]
+pub static ALIVE: PerfEventArray = PerfEventArray::new();
+
+/// Is the gateway there that this sandbox's connections would be sent to? Without it its ports may be
+/// anybody's by now.
+#[inline(always)]
+pub fn gateway_is_there(ctx: *mut c_void) -> bool {
+    /// `ENOENT` (errno-base.h): the slot is empty. The event that is in it takes no output, so that
+    /// every other answer is an error too, and nothing is ever written.
+    const EMPTY: i64 = -2;
+    let nothing = 0_u64;
+    // SAFETY: the helper takes this context, this kind of map, index 0 and eight readable bytes.
+    let answer = unsafe {
+        bpf_perf_event_output(
+            ctx,
+            core::ptr::from_ref(&ALIVE).cast_mut().cast(),
+            0,
+            core::ptr::from_ref(&nothing).cast_mut().cast(),
+            size_of::<u64>() as u64,
+        )
+    };
+    answer != EMPTY
+}
 
 /// Records a refusal, and counts it whether or not it may be or can be recorded.
 #[inline(always)]
 pub fn emit(event: &Event) {
     count(counter::REFUSED);
+    count_for(event.flow.sandbox, |counters| {
+        counters.refused[usize::from(event.reason) & (refusal::SLOTS - 1)] += 1;
+    });
     if !allowed(event.flow.sandbox, event.flow.time) || EVENTS.output(event, 0).is_err() {
         count(counter::EVENTS_LOST);
     }

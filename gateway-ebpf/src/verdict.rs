@@ -3,8 +3,8 @@
 //! by the gateway after the redirect.
 
 use crate::{
-    context::{self, AF_INET, AF_INET6, Destination, Spelling},
-    maps::{LISTENERS, PORT_SETS, RULES, SETTINGS, count, emit},
+    context::{self, Destination, Spelling},
+    maps::{LISTENERS, PORT_SETS, RULES, SETTINGS, count, count_for, emit, gateway_is_there},
 };
 use aya_ebpf::{
     EbpfContext,
@@ -13,9 +13,10 @@ use aya_ebpf::{
         bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
         generated::bpf_set_retval,
     },
-    programs::{SockAddrContext, SockContext},
+    programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
+use core::ffi::c_void;
 use gateway_common::{
     Address, Event, Flow, ListenerKey, Listeners, PortBits, RuleKey, Settings, address_from_octets,
     counter,
@@ -25,13 +26,10 @@ use gateway_common::{
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
-/// The only protocol that a `SOCK_STREAM` socket may name besides 0, and its sibling.
 const IPPROTO_TCP: u32 = TCP as u32;
 const IPPROTO_UDP: u32 = UDP as u32;
-/// Multipath TCP (RFC 8684). Clients fall back to TCP when the kernel says it has none.
-const IPPROTO_MPTCP: u32 = 262;
-/// `EPROTONOSUPPORT`: what a kernel without the protocol answers (socket(2)).
-const EPROTONOSUPPORT: i32 = 93;
+/// What connect() says when nobody listens.
+const ECONNREFUSED: i32 = 111;
 /// DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 
@@ -39,8 +37,8 @@ const DNS_PORT: u16 = 53;
 pub enum Action {
     /// `EPERM`.
     Refuse,
-    /// Untouched: it cannot leave the sandbox's own namespace.
-    Local(Flow),
+    /// Untouched: it cannot leave the sandbox's own namespace, or it is UDP that a rule allows.
+    Pass(Flow),
     /// To the gateway's port.
     Redirect(Flow, u16),
 }
@@ -53,9 +51,9 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
     let protocol = context::protocol(ctx);
     let stream = context::socket_type(ctx) == SOCK_STREAM && protocol == IPPROTO_TCP;
     let datagram = context::socket_type(ctx) == SOCK_DGRAM && protocol == IPPROTO_UDP;
-    let flow = flow(ctx, &settings, to, if stream { TCP } else { UDP });
+    let flow = flow(ctx, &settings, netns, to, if stream { TCP } else { UDP });
     let refuse = |reason| {
-        refuse(ctx, &flow, netns, reason);
+        refuse(ctx, &flow, reason);
         Action::Refuse
     };
 
@@ -65,13 +63,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
     if !stream && !datagram {
         return refuse(refusal::PROTOCOL);
     }
-    let key = ListenerKey {
-        netns,
-        sandbox: settings.sandbox,
-        reserved: 0,
-    };
-    // SAFETY: a copy is taken at once; entries are replaced as a whole.
-    let Some(listeners) = (unsafe { LISTENERS.get(key) }).copied() else {
+    let Some(listeners) = listeners(&settings, netns) else {
         return refuse(refusal::NO_LISTENER);
     };
     let v6 = to.spelling == Spelling::V6;
@@ -86,16 +78,23 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
         Ok(if stream { tcp } else { dns })
     } else {
         let private_loopback = local && listeners.flags & Listeners::PRIVATE != 0;
-        match judge(&settings, to, stream) {
-            Ok(()) => Ok(tcp),
-            Err(_) if private_loopback => return Action::Local(Flow { via: 0, ..flow }),
+        match judge(&settings, &to.address, to.port, flow.protocol) {
+            Ok(()) if stream => Ok(tcp),
+            Err(_) | Ok(()) if private_loopback => {
+                return Action::Pass(Flow { via: 0, ..flow });
+            }
+            Ok(()) if listeners.flags & Listeners::SEALED != 0 => Err(refusal::SEALED),
+            Ok(()) if !gateway_is_there(ctx.as_ptr()) => Err(refusal::GATEWAY_GONE),
+            Ok(()) => return Action::Pass(Flow { via: 0, ..flow }),
             Err(reason) => Err(reason),
         }
     };
     match verdict {
         Ok(0) => refuse(refusal::NO_LISTENER),
+        Ok(_) if !gateway_is_there(ctx.as_ptr()) => refuse(refusal::GATEWAY_GONE),
         Ok(port) => {
             count(counter::REDIRECTED);
+            count_for(settings.sandbox, |counters| counters.redirected += 1);
             debug!(
                 ctx,
                 "sandbox {} port {} redirected to {}", settings.sandbox, to.port, port
@@ -106,76 +105,81 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
     }
 }
 
-/// An allowlist of socket types, with the error of a kernel that lacks the protocol.
+/// May this packet of a judged UDP socket pass? `netns` is the socket's. Every packet is asked, so
+/// that new rules count at once, also for sockets that are connected.
 #[inline(always)]
-pub fn socket_type(ctx: &SockContext) -> Result<(), ()> {
-    // SAFETY: the kernel passes a valid context; the verifier checks each access.
-    let (family, kind, protocol) =
-        unsafe { ((*ctx.sock).family, (*ctx.sock).type_, (*ctx.sock).protocol) };
-    let allowed = match kind {
-        SOCK_STREAM => protocol == 0 || protocol == IPPROTO_TCP,
-        SOCK_DGRAM => protocol == 0 || protocol == IPPROTO_UDP,
-        _ => false,
-    };
-    if allowed && (family == AF_INET || family == AF_INET6) {
+pub fn datagram(
+    ctx: *mut c_void,
+    settings: &Settings,
+    netns: u64,
+    to: &Address,
+    port: u16,
+) -> Result<(), u8> {
+    if settings.sandbox == 0 {
+        return Err(refusal::NOT_READY);
+    }
+    let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
+    let local = context::is_loopback(to);
+    if local && listeners.flags & Listeners::PRIVATE != 0 {
         return Ok(());
     }
-    if kind == SOCK_STREAM && protocol == IPPROTO_MPTCP {
-        // Not worth a record: every Go program asks for it and then goes on with TCP.
-        // SAFETY: sets the errno of this refusal.
-        unsafe { bpf_set_retval(-EPROTONOSUPPORT) };
-        return Err(());
+    if !(local && is_own_port(&listeners, false, port)) {
+        // Port 53 is redirected whatever rules say: a packet that still goes there was not.
+        if port == DNS_PORT {
+            return Err(refusal::PROTOCOL);
+        }
+        judge(settings, to, port, UDP)?;
+        if listeners.flags & Listeners::SEALED != 0 {
+            return Err(refusal::SEALED);
+        }
     }
-    let (process, cgroup) = context::current();
-    let settings = SETTINGS.current();
-    emit(&Event {
-        flow: Flow {
-            sandbox: settings.sandbox,
-            cgroup,
-            // SAFETY: a helper without arguments.
-            time: unsafe { bpf_ktime_get_boot_ns() },
-            process,
-            ..Flow::EMPTY
-        },
-        // SAFETY: the helper takes this program type's context.
-        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
-        reason: refusal::SOCKET_TYPE,
-        family: family as u8,
-        socket_type: kind as u8,
-        reserved: 0,
-        protocol,
-    });
-    // SAFETY: sets the errno of this refusal.
-    unsafe { bpf_set_retval(-EPROTONOSUPPORT) };
-    Err(())
+    if gateway_is_there(ctx) {
+        Ok(())
+    } else {
+        Err(refusal::GATEWAY_GONE)
+    }
 }
 
-/// Does a rule of this sandbox allow the address and port?
 #[inline(always)]
-fn judge(settings: &Settings, to: &Destination, stream: bool) -> Result<(), u8> {
-    if !stream {
-        return Err(refusal::PROTOCOL);
-    }
+fn listeners(settings: &Settings, netns: u64) -> Option<Listeners> {
+    let key = ListenerKey {
+        netns,
+        sandbox: settings.sandbox,
+        reserved: 0,
+    };
+    // SAFETY: a copy is taken at once; entries are replaced as a whole.
+    unsafe { LISTENERS.get(key) }.copied()
+}
+
+/// Does a rule of this sandbox allow the address, port and protocol? Where none does, UDP is refused
+/// as a protocol: few sandboxes have rules for it at all.
+#[inline(always)]
+fn judge(settings: &Settings, to: &Address, port: u16, protocol: u8) -> Result<(), u8> {
+    let no_rule = if protocol == UDP {
+        refusal::PROTOCOL
+    } else {
+        refusal::NO_RULE
+    };
     let key = Key::new(
         RuleKey::BITS,
         RuleKey {
             ruleset: settings.ruleset.to_be_bytes(),
-            protocol: TCP,
+            protocol,
             reserved: [0; 3],
-            address: to.address,
+            address: *to,
         },
     );
     let Some(index) = RULES.get(&key) else {
-        return Err(refusal::NO_RULE);
+        return Err(no_rule);
     };
     // SAFETY: port sets are written before a rule refers to them and never changed after.
     let Some(ports) = (unsafe { PORT_SETS.get(*index) }) else {
-        return Err(refusal::NO_RULE);
+        return Err(no_rule);
     };
-    if !has(&ports.allowed, to.port) {
-        return Err(refusal::NO_RULE);
+    if !has(&ports.allowed, port) {
+        return Err(no_rule);
     }
-    if guarded(to) && !has(&ports.named, to.port) {
+    if guarded(to) && !has(&ports.named, port) {
         return Err(refusal::GUARDED);
     }
     Ok(())
@@ -183,8 +187,7 @@ fn judge(settings: &Settings, to: &Destination, stream: bool) -> Result<(), u8> 
 
 /// The address guard of the policy reference: addresses that no name may lead to.
 #[inline(always)]
-fn guarded(to: &Destination) -> bool {
-    let address = &to.address;
+fn guarded(address: &Address) -> bool {
     if context::is_loopback(address) {
         return true;
     }
@@ -213,8 +216,9 @@ fn has(bits: &PortBits, port: u16) -> bool {
     bits[usize::from(port >> 6)] >> (port & 63) & 1 == 1
 }
 
+/// Is this one of the gateway's ports?
 #[inline(always)]
-fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
+pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
     port != 0
         && if stream {
             port == listeners.tcp4 || port == listeners.tcp6
@@ -224,7 +228,13 @@ fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
 }
 
 #[inline(always)]
-fn flow(ctx: &SockAddrContext, settings: &Settings, to: &Destination, protocol: u8) -> Flow {
+fn flow(
+    ctx: &SockAddrContext,
+    settings: &Settings,
+    netns: u64,
+    to: &Destination,
+    protocol: u8,
+) -> Flow {
     let (process, cgroup) = context::current();
     Flow {
         address: to.address,
@@ -237,23 +247,28 @@ fn flow(ctx: &SockAddrContext, settings: &Settings, to: &Destination, protocol: 
         cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
         // SAFETY: a helper without arguments.
         time: unsafe { bpf_ktime_get_boot_ns() },
+        netns,
         process,
     }
 }
 
 #[inline(always)]
-fn refuse(ctx: &SockAddrContext, flow: &Flow, netns: u64, reason: u8) {
+fn refuse(ctx: &SockAddrContext, flow: &Flow, reason: u8) {
     debug!(
         ctx,
         "sandbox {} port {} refused: {}", flow.sandbox, flow.port, reason
     );
     emit(&Event {
         flow: *flow,
-        netns,
         reason,
         family: context::family(ctx) as u8,
         socket_type: context::socket_type(ctx) as u8,
         reserved: 0,
         protocol: context::protocol(ctx),
     });
+    if reason == refusal::GATEWAY_GONE {
+        // As if its closed ports had been reached.
+        // SAFETY: sets the errno of this refusal.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
 }

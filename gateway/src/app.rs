@@ -14,7 +14,7 @@ pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
 
-use crate::kernel::{Kernel, Refusal, RefusalReason, SandboxId};
+use crate::kernel::{Kernel, Pins, Refusal, RefusalReason, SandboxId};
 use crate::live::Live;
 use crate::outcome::Stage;
 use crate::policy::{Gateway, Policy};
@@ -44,6 +44,8 @@ pub struct Places<'a> {
 /// The running gateway.
 pub struct App {
     kernel: Arc<Kernel>,
+    /// What outlives the process; `None` for a gateway whose sandbox ends with it.
+    pins: Option<Pins>,
     audit: Arc<AuditLog>,
     state_folder: PathBuf,
     // Held while a policy is put in force or a sandbox attached, never on a connection's path.
@@ -86,13 +88,14 @@ pub struct Stray {
 }
 
 impl App {
-    /// Loads everything that a sandbox will need. Must be called in a tokio runtime. What is returned
-    /// besides tells of connections from namespaces that have no listener yet.
+    /// Loads everything that a sandbox will need. Must be called in a tokio runtime. With `pins`, what is
+    /// attached stays so when the process ends, and what an earlier process left is there to be adopted.
     pub fn start(
         policy: Policy,
         places: &Places<'_>,
+        pins: Option<Pins>,
         debug_kernel: bool,
-    ) -> Result<(Self, mpsc::Receiver<Stray>), AppError> {
+    ) -> Result<Self, AppError> {
         let audit = match places.audit {
             Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {
                 path: path.display().to_string(),
@@ -100,26 +103,12 @@ impl App {
             })?,
             None => AuditLog::none(),
         };
-        let audit = Arc::new(audit);
         let secrets = Arc::new(Secrets::load(Vec::new(), places.secrets)?);
-        let (strays, strayed) = mpsc::channel(STRAYS);
-        let watched = Arc::new(Watched {
-            sandboxes: RwLock::default(),
-            strays,
-        });
-        let recorder = Arc::clone(&watched);
-        let losses = Arc::clone(&audit);
-        let kernel = Kernel::load(
-            debug_kernel,
-            move |refusal| recorder.record(&refusal),
-            move |count| {
-                tracing::warn!(count, "refusals were too many to record each");
-                losses.lost(count);
-            },
-        )?;
+        let kernel = Kernel::load(pins.as_ref(), debug_kernel)?;
         let app = Self {
             kernel: Arc::new(kernel),
-            audit,
+            pins,
+            audit: Arc::new(audit),
             state_folder: places.state.to_owned(),
             state: Mutex::new(State {
                 generation: 0,
@@ -129,14 +118,31 @@ impl App {
             reloads: Mutex::default(),
             _following: follow(&secrets),
             secrets,
-            watched,
+            watched: Arc::default(),
             stop: CancellationToken::new(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
         };
         app.reload(policy)?;
-        Ok((app, strayed))
+        Ok(app)
+    }
+
+    /// Records what the kernel refuses from now on, and what it has refused since an earlier process
+    /// ended; to be called when the sandboxes that were attached then are adopted. What is returned tells
+    /// of connections from namespaces that have no listener yet.
+    pub fn watch(&self) -> Result<mpsc::Receiver<Stray>, AppError> {
+        let (strays, strayed) = mpsc::channel(STRAYS);
+        let watched = Arc::clone(&self.watched);
+        let losses = Arc::clone(&self.audit);
+        self.kernel.watch(
+            move |refusal| watched.record(&refusal, &strays),
+            move |count| {
+                tracing::warn!(count, "refusals were too many to record each");
+                losses.lost(count);
+            },
+        )?;
+        Ok(strayed)
     }
 
     /// Puts a policy in force. Everything is made ready first: an error leaves the last good one as
@@ -228,7 +234,8 @@ impl App {
         all
     }
 
-    /// Attaches the programs to a cgroup, which from then on reaches nothing.
+    /// Attaches the programs to a cgroup, which from then on reaches nothing. With `pins` it takes
+    /// over what an earlier daemon left there, and leaves it to the next.
     pub fn attach(
         &self,
         cgroup: BorrowedFd<'_>,
@@ -238,7 +245,13 @@ impl App {
     ) -> Result<Arc<Attached>, AppError> {
         let mut state = self.state();
         let running = Arc::clone(of_name(&state, gateway)?);
-        let attachment = self.kernel.attach(cgroup, cgroup_id)?;
+        let attachment = match &self.pins {
+            None => self.kernel.attach(cgroup, cgroup_id)?,
+            Some(pins) => match self.kernel.adopt(pins, cgroup, cgroup_id)? {
+                Some(adopted) => adopted,
+                None => self.kernel.attach_pinned(pins, cgroup, cgroup_id)?,
+            },
+        };
         let id = attachment.sandbox;
         let attached = Attached::new(
             attachment,
@@ -253,15 +266,15 @@ impl App {
         Ok(attached)
     }
 
-    /// Opens listeners for a sandbox in a network namespace. `private` says that the namespace is
-    /// the sandbox's own, so that its loopback is its own business too.
-    pub fn listen(&self, to: &Attached, netns: &NetNs, private: bool) -> Result<(), AppError> {
+    /// Opens listeners for a sandbox in a network namespace, at the ports that an earlier process had there
+    /// where it can. `flags` are those of `gateway_common::Listeners`.
+    pub fn listen(&self, to: &Attached, netns: &NetNs, flags: u32) -> Result<(), AppError> {
         let serve = attached::Serve {
             tasks: &self.tasks,
             connections: &self.connections,
             stop: &self.stop,
         };
-        to.listen(&self.kernel, netns, private, &serve)
+        to.listen(&self.kernel, netns, flags, &serve)
     }
 
     /// Lets the sandbox reach what its policy allows.
@@ -277,6 +290,15 @@ impl App {
         attached.deactivate(&self.kernel);
         state.sandboxes.remove(&attached.id());
         self.watched.remove(attached.id());
+    }
+
+    /// Sets a sandbox free: its processes reach the network past the gateway from here on.
+    pub fn detach(&self, attached: &Attached) -> Result<(), AppError> {
+        self.deactivate(attached);
+        if let Some(pins) = &self.pins {
+            attached.detach(&self.kernel, pins)?;
+        }
+        Ok(())
     }
 
     /// The sandboxes, in the order in which they were attached.
@@ -337,9 +359,9 @@ fn of_name<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Running>, AppErro
 }
 
 /// Who is behind a kernel event: the sandboxes by number.
+#[derive(Default)]
 struct Watched {
     sandboxes: RwLock<HashMap<SandboxId, Arc<Live>>>,
-    strays: mpsc::Sender<Stray>,
 }
 
 impl Watched {
@@ -357,7 +379,7 @@ impl Watched {
             .remove(&id);
     }
 
-    fn record(&self, refusal: &Refusal) {
+    fn record(&self, refusal: &Refusal, strays: &mpsc::Sender<Stray>) {
         let sandboxes = self
             .sandboxes
             .read()
@@ -369,10 +391,10 @@ impl Watched {
         if refusal.reason == RefusalReason::NoListenerInNamespace {
             let stray = Stray {
                 sandbox: refusal.origin.sandbox,
-                netns: refusal.netns,
+                netns: refusal.origin.netns,
                 pid: refusal.origin.pid,
             };
-            if let Err(error) = self.strays.try_send(stray) {
+            if let Err(error) = strays.try_send(stray) {
                 tracing::debug!(%error, "a namespace without listener is not looked after");
             }
         }
@@ -384,7 +406,7 @@ impl Watched {
             reason: refusal.reason.into(),
             stage: Stage::Kernel,
             host: None,
-            detail: Some(format!("protocol {}", refusal.protocol)),
+            detail: Some(refusal.detail()),
         });
     }
 }

@@ -1,7 +1,7 @@
 //! What this machine offers a sandbox: each check says what was found, what that means, and what to
 //! do about it. Looks only; changes nothing but for a trial load of the programs.
 
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel, KernelError};
 use crate::sandbox::mountinfo;
 use nix::sys::utsname::uname;
 use serde::Serialize;
@@ -66,8 +66,10 @@ pub fn examine() -> Vec<Finding> {
             .find(|mount| mount.kind == kind)
             .map(|mount| mount.point.display().to_string())
     };
+    let loaded = Kernel::load(None, false);
     vec![
         root(),
+        capabilities(),
         kernel(),
         present(
             "cgroup v2",
@@ -75,7 +77,8 @@ pub fn examine() -> Vec<Finding> {
             Verdict::Missing,
             "mount it: mount -t cgroup2 none /sys/fs/cgroup (or boot with systemd.unified_cgroup_hierarchy=1)",
         ),
-        programs(),
+        programs(&loaded),
+        liveness(&loaded),
         file(
             "BTF",
             "/sys/kernel/btf/vmlinux",
@@ -86,10 +89,11 @@ pub fn examine() -> Vec<Finding> {
             "bpffs",
             mounted("bpf"),
             Verdict::Less,
-            "`postern run` mounts it at /sys/fs/bpf when it attaches; `postern exec` does not need it",
+            "`postern run` mounts it at /sys/fs/bpf when it attaches (or: mount -t bpf bpf /sys/fs/bpf); `postern exec` does not need it",
         ),
+        memlock(),
         jit(),
-        lsm(),
+        lsm(&loaded),
         namespaces(),
         file_systems(),
         file(
@@ -135,9 +139,53 @@ fn kernel() -> Finding {
     }
 }
 
+/// What loading, attaching, marking and entering namespaces take (capabilities(7)); root of a container
+/// may lack them.
+const CAPABILITIES: [caps::Capability; 5] = [
+    caps::Capability::CAP_BPF,
+    caps::Capability::CAP_PERFMON,
+    caps::Capability::CAP_NET_ADMIN,
+    caps::Capability::CAP_SYS_ADMIN,
+    caps::Capability::CAP_SYS_PTRACE,
+];
+
+fn capabilities() -> Finding {
+    const NAME: &str = "capabilities";
+    let held = match caps::read(None, caps::CapSet::Effective) {
+        Ok(held) => held,
+        Err(error) => {
+            return Finding {
+                name: NAME,
+                verdict: Verdict::Less,
+                found: format!("unknown: {error}"),
+                remedy: "",
+            };
+        }
+    };
+    let missing: Vec<String> = CAPABILITIES
+        .iter()
+        .filter(|wanted| !held.contains(wanted))
+        .map(ToString::to_string)
+        .collect();
+    if missing.is_empty() {
+        return Finding {
+            name: NAME,
+            verdict: Verdict::Ok,
+            found: format!("the {} that are needed", CAPABILITIES.len()),
+            remedy: "",
+        };
+    }
+    Finding {
+        name: NAME,
+        verdict: Verdict::Missing,
+        found: format!("without {}", missing.join(", ")),
+        remedy: "run it as root of the host; in a container add the missing ones (docker run --cap-add …)",
+    }
+}
+
 /// The verifier's own word.
-fn programs() -> Finding {
-    match Kernel::load(false, |_| {}, |_| {}) {
+fn programs(loaded: &Result<Kernel, KernelError>) -> Finding {
+    match loaded {
         Ok(kernel) => {
             let sizes = kernel.program_sizes();
             let largest = sizes.iter().max_by_key(|(_, verified)| *verified);
@@ -162,6 +210,62 @@ fn programs() -> Finding {
     }
 }
 
+/// Whether the programs can tell that the gateway has ended: without that it does not start.
+fn liveness(loaded: &Result<Kernel, KernelError>) -> Finding {
+    let (verdict, found, remedy) = match loaded {
+        Ok(_) => (Verdict::Ok, "the programs notice when the gateway ends", ""),
+        Err(KernelError::Alive(_)) => (
+            Verdict::Missing,
+            "perf_event_open is refused",
+            "a kernel with CONFIG_PERF_EVENTS; in a container CAP_PERFMON and a seccomp profile that permits perf_event_open",
+        ),
+        Err(_) => (Verdict::Less, "not tried: the programs did not load", ""),
+    };
+    Finding {
+        name: "liveness",
+        verdict,
+        found: found.to_owned(),
+        remedy,
+    }
+}
+
+/// Kernels since 5.11 count maps in the memory cgroup and not against this limit; where secrets are locked
+/// in memory it still counts.
+fn memlock() -> Finding {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+    /// Room for locked secrets, and the usual default (8 MiB).
+    const ENOUGH: u64 = 8 * 1024 * 1024;
+    const NAME: &str = "memlock";
+    match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((soft, _)) if soft == RLIM_INFINITY => Finding {
+            name: NAME,
+            verdict: Verdict::Ok,
+            found: "unlimited".to_owned(),
+            remedy: "",
+        },
+        Ok((soft, _)) => Finding {
+            name: NAME,
+            verdict: if soft >= ENOUGH {
+                Verdict::Ok
+            } else {
+                Verdict::Less
+            },
+            found: format!("{} KiB", soft / 1024),
+            remedy: if soft >= ENOUGH {
+                ""
+            } else {
+                "ulimit -l unlimited (LimitMEMLOCK=infinity in a systemd unit): what does not fit may be swapped"
+            },
+        },
+        Err(error) => Finding {
+            name: NAME,
+            verdict: Verdict::Less,
+            found: format!("unknown: {error}"),
+            remedy: "",
+        },
+    }
+}
+
 fn jit() -> Finding {
     let on = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
     let compiled_in = on.is_ok_and(|value| value.trim() != "0");
@@ -182,23 +286,30 @@ fn jit() -> Finding {
 }
 
 /// An added layer where it is active; nothing depends on it.
-fn lsm() -> Finding {
-    let list = fs::read_to_string("/sys/kernel/security/lsm");
-    let active = list
-        .as_deref()
-        .is_ok_and(|list| list.split(',').any(|name| name.trim() == "bpf"));
-    Finding {
-        name: "BPF LSM",
-        verdict: if active { Verdict::Ok } else { Verdict::Less },
-        found: list.map_or_else(
-            |_unreadable| "unknown (no securityfs)".to_owned(),
-            |list| list.trim().to_owned(),
-        ),
-        remedy: if active {
-            ""
-        } else {
-            "nothing depends on it; `exec` keeps foreign socket families out by seccomp"
+fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
+    const NAME: &str = "BPF LSM";
+    let absent = match loaded {
+        Ok(kernel) => match kernel.protections() {
+            protections if protections.lsm => {
+                return Finding {
+                    name: NAME,
+                    verdict: Verdict::Ok,
+                    found: "filters socket families".to_owned(),
+                    remedy: "",
+                };
+            }
+            protections => protections.lsm_absent_because.unwrap_or_default(),
         },
+        Err(_) => match kernel::active_modules() {
+            Ok(modules) => format!("not tried; the active security modules are {modules}"),
+            Err(error) => format!("not tried; the active security modules are unknown: {error}"),
+        },
+    };
+    Finding {
+        name: NAME,
+        verdict: Verdict::Less,
+        found: absent,
+        remedy: "nothing depends on it; `exec` keeps foreign socket families out by seccomp, for attached cgroups boot with \"bpf\" in lsm=",
     }
 }
 

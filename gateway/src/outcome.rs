@@ -46,7 +46,7 @@ pub enum DenyReason {
     AddressGuard,
     /// A direct connect to the gateway's own listener.
     OwnListener,
-    /// Neither TCP nor DNS.
+    /// Neither TCP nor DNS, nor UDP that a rule allows and for which there is a route.
     ProtocolNotAllowed,
     /// A socket type outside the allowlist.
     SocketTypeNotAllowed,
@@ -138,7 +138,7 @@ impl DenyReason {
             Self::ProtocolNotAllowed => (
                 "protocol_not_allowed",
                 403,
-                "the sandbox may use TCP, and UDP for DNS",
+                "the sandbox may use TCP, and UDP for DNS and where a UDP rule allows it and a route leads",
             ),
             Self::SocketTypeNotAllowed => (
                 "socket_type_not_allowed",
@@ -262,12 +262,12 @@ impl From<Denial> for DenyReason {
 impl From<RefusalReason> for DenyReason {
     fn from(reason: RefusalReason) -> Self {
         match reason {
-            RefusalReason::NotReady => Self::NotReady,
+            RefusalReason::NotReady | RefusalReason::GatewayGone => Self::NotReady,
             RefusalReason::NoListenerInNamespace => Self::NoListenerInNamespace,
             RefusalReason::NoRule => Self::NoRule,
             RefusalReason::AddressGuard => Self::AddressGuard,
             RefusalReason::OwnListener => Self::OwnListener,
-            RefusalReason::Protocol => Self::ProtocolNotAllowed,
+            RefusalReason::Protocol | RefusalReason::Sealed => Self::ProtocolNotAllowed,
             RefusalReason::SocketType => Self::SocketTypeNotAllowed,
             RefusalReason::Backstop => Self::Backstop,
         }

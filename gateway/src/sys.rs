@@ -15,7 +15,7 @@ mod passing;
 pub use locked::LockedBytes;
 pub use mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach_mount,
-    clone_mount, mount_setattr,
+    clone_mount, detached_mount, mount_setattr, open_in,
 };
 pub use passing::receive_with_fds;
 

@@ -35,6 +35,9 @@ pub const OPEN_PORTS: [u16; 4] = [22, 80, 443, 8443];
 /// The UDP ports that are open on every address of the internet.
 pub const OPEN_UDP_PORTS: [u16; 2] = [53, 443];
 
+/// The UDP port (RFC 862's) on which every address of the internet sends back what comes.
+pub const ECHO_PORT: u16 = 7;
+
 /// A packet that arrived in the internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -130,10 +133,28 @@ struct Outside {
     capture: OwnedFd,
     _listeners: Vec<TcpListener>,
     _sockets: Vec<UdpSocket>,
+    echo: UdpSocket,
 }
 
 impl Outside {
     fn watch(&self, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.echo(stop));
+            self.capture(packets, stop);
+        });
+    }
+
+    fn echo(&self, stop: &AtomicBool) {
+        let mut datagram = [0; 65536];
+        while !stop.load(Ordering::Relaxed) {
+            // A timeout is the chance to look at `stop`.
+            if let Ok((length, client)) = self.echo.recv_from(&mut datagram) {
+                drop(self.echo.send_to(&datagram[..length], client));
+            }
+        }
+    }
+
+    fn capture(&self, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
         let mut frame = [0; 2048];
         while !stop.load(Ordering::Relaxed) {
             // A timeout is the chance to look at `stop`.
@@ -187,6 +208,8 @@ fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside
     let everywhere = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let listeners = OPEN_PORTS.map(|port| TcpListener::bind(everywhere(port)));
     let sockets = OPEN_UDP_PORTS.map(|port| UdpSocket::bind(everywhere(port)));
+    let echo = UdpSocket::bind(everywhere(ECHO_PORT))?;
+    echo.set_read_timeout(Some(Duration::from_millis(20)))?;
     let capture = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -203,6 +226,7 @@ fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside
         capture,
         _listeners: listeners.into_iter().collect::<Result<_, _>>()?,
         _sockets: sockets.into_iter().collect::<Result<_, _>>()?,
+        echo,
     })
 }
 

@@ -4,7 +4,7 @@ use super::error::AppError;
 use super::running::Running;
 use super::vital;
 use crate::dns::Responder;
-use crate::kernel::{Attachment, FlowTable, Kernel, SandboxId};
+use crate::kernel::{Attachment, FlowTable, Kernel, Pins, SandboxId};
 use crate::listener::Listener;
 use crate::live::{Live, View};
 use crate::sandbox::netns::NetNs;
@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 /// A sandbox that is attached.
 pub struct Attached {
     id: SandboxId,
+    cgroup: u64,
     /// The name of its gateway, whether or not the policy has one of that name now.
     pub(super) gateway: String,
     since: SystemTime,
@@ -35,7 +36,8 @@ pub struct Attached {
 }
 
 struct Inner {
-    attachment: Attachment,
+    /// `None` once it is detached.
+    attachment: Option<Attachment>,
     running: Arc<Running>,
     active: bool,
     namespaces: BTreeSet<u64>,
@@ -65,11 +67,12 @@ impl Attached {
         let live = Live::new(label, Arc::new(responder), draining, view);
         Self {
             id: attachment.sandbox,
+            cgroup: attachment.cgroup(),
             gateway: running.gateway.name.to_string(),
             since: SystemTime::now(),
             live: Arc::new(live),
             inner: Mutex::new(Inner {
-                attachment,
+                attachment: Some(attachment),
                 running,
                 active: false,
                 namespaces: BTreeSet::new(),
@@ -85,7 +88,7 @@ impl Attached {
 
     /// The kernel id of its cgroup.
     pub fn cgroup(&self) -> u64 {
-        self.inner().attachment.cgroup()
+        self.cgroup
     }
 
     /// The name of its gateway.
@@ -109,8 +112,8 @@ impl Attached {
     }
 
     /// Does something with the kernel side, whose links keep it shut.
-    pub fn with_attachment<T>(&self, act: impl FnOnce(&Attachment) -> T) -> T {
-        act(&self.inner().attachment)
+    pub fn with_attachment<T>(&self, act: impl FnOnce(&Attachment) -> T) -> Option<T> {
+        self.inner().attachment.as_ref().map(act)
     }
 
     pub(super) fn running(&self) -> Arc<Running> {
@@ -132,12 +135,15 @@ impl Attached {
         revoked
     }
 
-    /// Writes the rules of its view to the kernel. The first time this opens the sandbox, if `open`.
+    /// Writes the rules of its view to the kernel. The first time this opens the sandbox.
     pub(super) fn activate(&self, kernel: &Kernel) -> Result<(), AppError> {
         let rules = self.live.view().gateway.kernel_rules();
         let mut inner = self.inner();
-        inner.active = true;
-        Ok(kernel.activate(&mut inner.attachment, &rules)?)
+        if let Some(attachment) = &mut inner.attachment {
+            kernel.activate(attachment, &rules)?;
+            inner.active = true;
+        }
+        Ok(())
     }
 
     /// As [`Attached::activate`], for a sandbox that has been opened already; nothing for another.
@@ -151,15 +157,24 @@ impl Attached {
     pub(super) fn deactivate(&self, kernel: &Kernel) {
         let mut inner = self.inner();
         inner.active = false;
-        kernel.deactivate(&mut inner.attachment);
+        if let Some(attachment) = &mut inner.attachment {
+            kernel.deactivate(attachment);
+        }
         self.gone.cancel();
+    }
+
+    pub(super) fn detach(&self, kernel: &Kernel, pins: &Pins) -> Result<(), AppError> {
+        match self.inner().attachment.take() {
+            Some(attachment) => Ok(kernel.detach(pins, attachment)?),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn listen(
         &self,
         kernel: &Kernel,
         netns: &NetNs,
-        private: bool,
+        flags: u32,
         serve: &Serve<'_>,
     ) -> Result<(), AppError> {
         let cookie = netns.cookie().map_err(AppError::Listen)?;
@@ -167,8 +182,13 @@ impl Attached {
         if inner.namespaces.contains(&cookie) || self.gone.is_cancelled() {
             return Ok(());
         }
-        let v4 = bind(netns, Ipv4Addr::LOCALHOST.into()).map_err(AppError::Listen)?;
-        let v6 = match bind(netns, Ipv6Addr::LOCALHOST.into()) {
+        // Sockets that are connected to the resolver of an earlier process find this one at its port.
+        let former = kernel.listeners_of(self.id);
+        let former = former.iter().find(|(netns, _)| *netns == cookie);
+        let former = former.map(|(_, listeners)| *listeners).unwrap_or_default();
+        let v4 = bind(netns, Ipv4Addr::LOCALHOST.into(), former.tcp4, former.dns4)
+            .map_err(AppError::Listen)?;
+        let v6 = match bind(netns, Ipv6Addr::LOCALHOST.into(), former.tcp6, former.dns6) {
             Ok(sockets) => Some(sockets),
             // A namespace without IPv6: the programs refuse it there.
             Err(error) => {
@@ -181,7 +201,7 @@ impl Attached {
             dns4: v4.dns_port,
             tcp6: v6.as_ref().map_or(0, |sockets| sockets.tcp_port),
             dns6: v6.as_ref().map_or(0, |sockets| sockets.dns_port),
-            flags: if private { Listeners::PRIVATE } else { 0 },
+            flags,
         };
         for sockets in [Some(v4), v6].into_iter().flatten() {
             self.serve(sockets, cookie, kernel.flow_table()?, serve);
@@ -189,6 +209,16 @@ impl Attached {
         kernel.add_listener(self.id, cookie, listeners)?;
         inner.namespaces.insert(cookie);
         Ok(())
+    }
+
+    /// Takes back listeners of an earlier process in namespaces that are no more.
+    pub(super) fn forget_former_listeners(&self, kernel: &Kernel) {
+        let known = self.namespaces();
+        for (netns, _) in kernel.listeners_of(self.id) {
+            if !known.contains(&netns) {
+                kernel.remove_listener(self.id, netns);
+            }
+        }
     }
 
     fn serve(&self, sockets: Sockets, netns: u64, flows: FlowTable, serve: &Serve<'_>) {
@@ -249,9 +279,17 @@ struct Sockets {
     dns_port: u16,
 }
 
-fn bind(netns: &NetNs, ip: IpAddr) -> io::Result<Sockets> {
-    let tcp = netns.bind_tcp(SocketAddr::new(ip, 0))?;
-    let dns = netns.bind_udp(SocketAddr::new(ip, 0))?;
+/// At the ports given, or at others where these are zero or taken.
+fn bind(netns: &NetNs, ip: IpAddr, tcp: u16, dns: u16) -> io::Result<Sockets> {
+    let any = SocketAddr::new(ip, 0);
+    let tcp = match netns.bind_tcp(SocketAddr::new(ip, tcp)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => netns.bind_tcp(any)?,
+        bound => bound?,
+    };
+    let dns = match netns.bind_udp(SocketAddr::new(ip, dns)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => netns.bind_udp(any)?,
+        bound => bound?,
+    };
     Ok(Sockets {
         tcp_port: tcp.local_addr()?.port(),
         dns_port: dns.local_addr()?.port(),

@@ -3,6 +3,7 @@
 
 use super::{App, Stray};
 use crate::sandbox::netns::NetNs;
+use gateway_common::Listeners;
 use nix::unistd::Pid;
 use std::io;
 use std::sync::Arc;
@@ -37,8 +38,13 @@ impl App {
             // Another process by now, or one that moved on: its next connection tells.
             return Ok(());
         }
-        let private = stray.netns != NetNs::current()?.cookie()?;
-        self.listen(attached, &netns, private)?;
+        let host = NetNs::current()?.cookie()?;
+        let flags = if stray.netns == host {
+            0
+        } else {
+            Listeners::PRIVATE
+        };
+        self.listen(attached, &netns, flags)?;
         tracing::info!(netns = stray.netns, "listeners in a new network namespace");
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::sandbox::{
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use gateway_common::Listeners;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -108,9 +109,9 @@ impl Cage {
             .build()?;
         // On this thread, which lives as long as the sandbox shall.
         let status = runtime.block_on(async {
-            let (app, strays) = App::start(loaded.policy, &folders.places(), debug_kernel)?;
+            let app = App::start(loaded.policy, &folders.places(), None, debug_kernel)?;
             let app = Arc::new(app);
-            app.look_after(strays);
+            app.look_after(app.watch()?);
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
@@ -155,10 +156,12 @@ impl Cage {
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
         // From here on the sandbox is shut, and stays so if this process is killed.
-        attached.with_attachment(|attachment| {
-            let links: Vec<BorrowedFd<'_>> = attachment.links().collect();
-            janitor.hold(&links)
-        })?;
+        attached
+            .with_attachment(|attachment| {
+                let links: Vec<BorrowedFd<'_>> = attachment.links().collect();
+                janitor.hold(&links)
+            })
+            .transpose()?;
         let network = match self.netns {
             Netns::Private => Network::Private,
             Netns::Host => Network::Shared,
@@ -183,7 +186,12 @@ impl Cage {
                 .configure_private()
                 .context("cannot set up the sandbox's network namespace")?;
         }
-        app.listen(attached, netns, private)?;
+        let flags = if private {
+            Listeners::PRIVATE | Listeners::SEALED
+        } else {
+            0
+        };
+        app.listen(attached, netns, flags)?;
         app.activate(attached)?;
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::netns::NetNs;
 use anyhow::{Context, Result};
 use clap::Args;
+use gateway_common::Listeners;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,9 +45,9 @@ impl Run {
         runtime.block_on(async {
             let mut first = signal(SignalKind::terminate())?;
             let mut other = signal(SignalKind::interrupt())?;
-            let (app, strays) = App::start(loaded.policy, &folders.places(), debug_kernel)?;
+            let pins = Pins::open()?;
+            let app = App::start(loaded.policy, &folders.places(), Some(pins), debug_kernel)?;
             let app = Arc::new(app);
-            app.look_after(strays);
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
@@ -59,6 +60,7 @@ impl Run {
                     })?,
                 );
             }
+            app.look_after(app.watch()?);
             tracing::info!(sandboxes = attached.len(), "ready");
             println!("postern: ready, {} sandboxes attached", attached.len());
             tokio::select! {
@@ -82,13 +84,11 @@ impl Run {
 fn attach(app: &App, path: &Path, gateway: &str) -> Result<Arc<Attached>> {
     use std::os::fd::AsFd;
     let cgroup = Cgroup::open(path)?;
-    let pins = Pins::open()?;
     let label = path.display().to_string();
     let attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
-    attached.with_attachment(|attachment| pins.replace(cgroup.id(), attachment))?;
-    app.listen(&attached, &NetNs::current()?, false)?;
+    app.listen(&attached, &NetNs::current()?, 0)?;
     for netns in other_namespaces(path)? {
-        app.listen(&attached, &netns, true)?;
+        app.listen(&attached, &netns, Listeners::PRIVATE)?;
     }
     app.activate(&attached)?;
     Ok(attached)

@@ -1,12 +1,14 @@
 //! Refusals by the kernel programs, as the gateway's records want them.
 
+use super::error::KernelError;
 use super::flow::Origin;
-use super::programs::KernelError;
 use aya::maps::{MapData, RingBuf};
 use gateway_common::{event_from_bytes, refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
@@ -17,10 +19,25 @@ pub struct Refusal {
     pub origin: Origin,
     /// Why.
     pub reason: RefusalReason,
-    /// IANA protocol number of the socket.
+    /// IANA protocol number of the socket; of a socket of another family, the family's own.
     pub protocol: u32,
-    /// The socket's network namespace, by its cookie.
-    pub netns: u64,
+    /// Address family of the socket (`AF_INET` 2, `AF_INET6` 10, `AF_PACKET` 17, …); zero where it is not
+    /// known.
+    pub family: u8,
+    /// Type of the socket (`SOCK_STREAM` 1, `SOCK_DGRAM` 2, …); zero where it is not known.
+    pub socket_type: u8,
+}
+
+impl Refusal {
+    /// What was refused, as the detail of a record: `protocol 17` or `family 40 type 1 protocol 0`.
+    pub fn detail(&self) -> String {
+        let inet = [libc::AF_INET, libc::AF_INET6].contains(&i32::from(self.family));
+        if self.reason == RefusalReason::SocketType && !inet {
+            let (family, kind, protocol) = (self.family, self.socket_type, self.protocol);
+            return format!("family {family} type {kind} protocol {protocol}");
+        }
+        format!("protocol {}", self.protocol)
+    }
 }
 
 /// [`refusal`], typed.
@@ -36,12 +53,16 @@ pub enum RefusalReason {
     AddressGuard,
     /// The gateway's own listener.
     OwnListener,
-    /// Not TCP, not DNS.
+    /// Neither TCP, nor DNS, nor UDP that a rule allows.
     Protocol,
-    /// A socket type outside the allowlist.
+    /// A socket type or family outside the allowlist.
     SocketType,
-    /// A packet of a socket that no hook has judged.
+    /// A packet of a socket that no hook has judged, or of a form that cannot be judged.
     Backstop,
+    /// The gateway that was responsible had ended: told by the next one.
+    GatewayGone,
+    /// UDP that a rule allows, in a namespace from which no route leads out.
+    Sealed,
 }
 
 impl RefusalReason {
@@ -55,6 +76,8 @@ impl RefusalReason {
             refusal::PROTOCOL => Self::Protocol,
             refusal::SOCKET_TYPE => Self::SocketType,
             refusal::BACKSTOP => Self::Backstop,
+            refusal::GATEWAY_GONE => Self::GatewayGone,
+            refusal::SEALED => Self::Sealed,
             _ => return None,
         })
     }
@@ -67,9 +90,11 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads events, on a thread of its own: a sandbox that is refused a hundred thousand times a second
 /// must not keep the runtime's threads from everybody's connections. `lost` tells how many refusals
-/// went unrecorded so far, and `on_lost` is given what is new. Ends with the process.
+/// went unrecorded so far, and `on_lost` is given what is new. Ends when `ended` is set, without taking
+/// what the next reader should have.
 pub(super) fn read_events(
     mut events: RingBuf<MapData>,
+    ended: Arc<AtomicBool>,
     on_refusal: impl Fn(Refusal) + Send + 'static,
     lost: impl Fn() -> u64 + Send + 'static,
     on_lost: impl Fn(u64) + Send + 'static,
@@ -82,7 +107,11 @@ pub(super) fn read_events(
             let mut told = Instant::now();
             loop {
                 let mut ready = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
-                match poll(&mut ready, LOOK_MILLISECONDS) {
+                let polled = poll(&mut ready, LOOK_MILLISECONDS);
+                if ended.load(Ordering::Acquire) {
+                    return;
+                }
+                match polled {
                     Ok(_) | Err(Errno::EINTR) => drain(&mut events, &on_refusal),
                     Err(error) => {
                         error!(%error, "kernel events can no longer be read; ending");
@@ -117,7 +146,8 @@ fn drain(events: &mut RingBuf<MapData>, on_refusal: &impl Fn(Refusal)) {
             origin: Origin::from_flow(&event.flow),
             reason,
             protocol: event.protocol,
-            netns: event.netns,
+            family: event.family,
+            socket_type: event.socket_type,
         });
     }
 }

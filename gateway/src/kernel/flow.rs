@@ -1,7 +1,7 @@
 //! Recovers where an accepted connection was meant to go. No record, no connection: there is no
 //! fallback to `SO_ORIGINAL_DST` or to anything that the client says.
 
-use super::programs::SandboxId;
+use super::attach::SandboxId;
 use aya::maps::{HashMap, MapData};
 use gateway_common::{Flow, FlowKey, address_from_octets, octets_from_address};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -16,6 +16,8 @@ pub struct Origin {
     pub sandbox: SandboxId,
     /// Kernel id of the cgroup of the task.
     pub cgroup: u64,
+    /// Cookie of the socket's network namespace; zero where the hook could not know it.
+    pub netns: u64,
     /// Thread id, process id, user and group id, in the host's namespaces.
     pub pid: u32,
     /// Process id.
@@ -43,6 +45,7 @@ impl Origin {
             destination: SocketAddr::new(ip, flow.port),
             sandbox: SandboxId(flow.sandbox),
             cgroup: flow.cgroup,
+            netns: flow.netns,
             pid: flow.process.pid,
             tgid: flow.process.tgid,
             uid: flow.process.uid,

@@ -1,80 +1,138 @@
 //! Turns allow rules into the rule trie and its port sets. Pure but for the writes at the end.
 
-use super::programs::{KernelError, map_error};
-use crate::policy::KernelRule;
+use super::error::{KernelError, map_error};
+use super::numbers::{Numbers, Series};
+use crate::policy::{KernelRule, Protocol};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, MapData};
 use gateway_common::{PortSet, RuleKey, address_from_octets, protocol};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, HashMap as StdHashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap as StdHashMap};
 use tracing::debug;
 
-/// What was written for one rule set, to be removed when the next one is in force.
-pub(super) struct RuleSet {
-    keys: Vec<Key<RuleKey>>,
-    port_sets: Vec<u32>,
+/// The two maps that rule sets are in.
+pub(super) struct RuleMaps {
+    pub(super) rules: LpmTrie<MapData, RuleKey, u32>,
+    pub(super) port_sets: HashMap<MapData, u32, PortSet>,
 }
 
-impl RuleSet {
-    pub(super) fn remove(
-        self,
-        rules: &mut LpmTrie<MapData, RuleKey, u32>,
-        port_sets: &mut HashMap<MapData, u32, PortSet>,
-    ) {
-        for key in self.keys {
-            if let Err(error) = rules.remove(&key) {
+/// What was written for one rule set, to be removed when the next one is in force.
+#[derive(Default)]
+pub(super) struct RuleSet {
+    keys: Vec<Key<RuleKey>>,
+    port_sets: BTreeSet<u32>,
+}
+
+impl RuleMaps {
+    /// Writes `rules` under the rule set's number: port sets first, then the prefixes that refer to
+    /// them. What does not fit leaves nothing behind.
+    pub(super) fn write(
+        &mut self,
+        number: u32,
+        rules: &[KernelRule],
+        numbers: &mut Numbers,
+    ) -> Result<RuleSet, KernelError> {
+        let mut written = RuleSet::default();
+        match self.fill(&mut written, number, rules, numbers) {
+            Ok(()) => Ok(written),
+            Err(error) => {
+                self.remove(written);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a rule set that no settings name any more.
+    pub(super) fn remove(&mut self, set: RuleSet) {
+        for key in set.keys {
+            if let Err(error) = self.rules.remove(&key) {
                 debug!(%error, "rule entry not removed");
             }
         }
-        for index in self.port_sets {
-            if let Err(error) = port_sets.remove(&index) {
+        for index in set.port_sets {
+            if let Err(error) = self.port_sets.remove(&index) {
                 debug!(%error, index, "port set not removed");
             }
         }
     }
-}
 
-/// Writes `rules` under the rule set's number: port sets first, then the prefixes that refer to them.
-pub(super) fn write_rules(
-    number: u32,
-    rules: &[KernelRule],
-    trie: &mut LpmTrie<MapData, RuleKey, u32>,
-    port_sets: &mut HashMap<MapData, u32, PortSet>,
-    next_port_set: &mut u32,
-) -> Result<RuleSet, KernelError> {
-    let mut written = RuleSet {
-        keys: Vec::new(),
-        port_sets: Vec::new(),
-    };
-    let mut indices: StdHashMap<Vec<Span>, u32> = StdHashMap::new();
-    for (prefix, spans) in flatten(rules) {
-        let index = match indices.get(&spans) {
-            Some(index) => *index,
-            None => {
-                let index = *next_port_set;
-                *next_port_set += 1;
-                port_sets
-                    .insert(index, *port_set(&spans), 0)
-                    .map_err(|source| map_error("PORT_SETS", source))?;
-                written.port_sets.push(index);
-                indices.insert(spans, index);
-                index
+    /// What another process wrote under this number.
+    pub(super) fn find(&self, number: u32) -> RuleSet {
+        let mut found = RuleSet::default();
+        for (key, index) in self.rules.iter().filter_map(Result::ok) {
+            if key.data().ruleset == number.to_be_bytes() {
+                found.keys.push(key);
+                found.port_sets.insert(index);
             }
-        };
-        let key = Key::new(
-            RuleKey::FIXED_BITS + prefix.length,
-            RuleKey {
-                ruleset: number.to_be_bytes(),
-                protocol: protocol::TCP,
-                reserved: [0; 3],
-                address: address_from_octets(prefix.address),
-            },
-        );
-        trie.insert(&key, index, 0)
-            .map_err(|source| map_error("RULES", source))?;
-        written.keys.push(key);
+        }
+        found
     }
-    Ok(written)
+
+    /// Removes every rule set but those of these numbers, and what no rule refers to.
+    pub(super) fn keep_only(&mut self, live: &BTreeSet<u32>) {
+        let mut dead = RuleSet::default();
+        let mut used = BTreeSet::new();
+        for (key, index) in self.rules.iter().filter_map(Result::ok) {
+            if live.contains(&u32::from_be_bytes(key.data().ruleset)) {
+                used.insert(index);
+            } else {
+                dead.keys.push(key);
+            }
+        }
+        let indices = self.port_sets.keys().filter_map(Result::ok);
+        dead.port_sets = indices.filter(|index| !used.contains(index)).collect();
+        self.remove(dead);
+    }
+
+    /// Prefixes and port sets, of all rule sets.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        let rules = self.rules.keys().filter_map(Result::ok).count();
+        (rules, self.port_sets.keys().filter_map(Result::ok).count())
+    }
+
+    /// Fills `written` as it goes.
+    fn fill(
+        &mut self,
+        written: &mut RuleSet,
+        number: u32,
+        rules: &[KernelRule],
+        numbers: &mut Numbers,
+    ) -> Result<(), KernelError> {
+        let mut indices: StdHashMap<Vec<Span>, u32> = StdHashMap::new();
+        for (kind, protocol) in [
+            (Protocol::Tcp, protocol::TCP),
+            (Protocol::Udp, protocol::UDP),
+        ] {
+            for (prefix, spans) in flatten(rules.iter().filter(|rule| rule.protocol == kind)) {
+                let index = match indices.get(&spans) {
+                    Some(index) => *index,
+                    None => {
+                        let index = numbers.take(Series::PortSet)?;
+                        self.port_sets
+                            .insert(index, *port_set(&spans), 0)
+                            .map_err(|source| map_error("PORT_SETS", source))?;
+                        written.port_sets.insert(index);
+                        indices.insert(spans, index);
+                        index
+                    }
+                };
+                let key = Key::new(
+                    RuleKey::FIXED_BITS + prefix.length,
+                    RuleKey {
+                        ruleset: number.to_be_bytes(),
+                        protocol,
+                        reserved: [0; 3],
+                        address: address_from_octets(prefix.address),
+                    },
+                );
+                self.rules
+                    .insert(&key, index, 0)
+                    .map_err(|source| map_error("RULES", source))?;
+                written.keys.push(key);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An address prefix in the one form that the trie has; `length` counts the 128 bits of the address.
@@ -99,7 +157,7 @@ const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /// Longest-prefix match finds one entry, so each entry carries the ports of every rule whose prefix
 /// covers it.
-fn flatten(rules: &[KernelRule]) -> BTreeMap<Prefix, Vec<Span>> {
+fn flatten<'a>(rules: impl Iterator<Item = &'a KernelRule>) -> BTreeMap<Prefix, Vec<Span>> {
     let mut own: BTreeMap<Prefix, Vec<Span>> = BTreeMap::new();
     for rule in rules {
         own.entry(prefix(&rule.cidr)).or_default().push(Span {
@@ -107,6 +165,9 @@ fn flatten(rules: &[KernelRule]) -> BTreeMap<Prefix, Vec<Span>> {
             last: rule.ports.end(),
             named: rule.named,
         });
+    }
+    if own.is_empty() {
+        return own;
     }
     // An IPv6 prefix as short as ::/0 would cover IPv4 in its v4-mapped form; it doesn't mean it.
     own.entry(prefix(&IpNet::V4(ipnet::Ipv4Net::default())))
@@ -180,12 +241,13 @@ mod tests {
             cidr: cidr.parse().unwrap(),
             ports: PortRange::new(first, last).unwrap(),
             named,
+            protocol: Protocol::Tcp,
         }
     }
 
     /// What the kernel would find: the longest prefix that covers the address.
     fn allowed(rules: &[KernelRule], address: &str, port: u16) -> Option<bool> {
-        let flat = flatten(rules);
+        let flat = flatten(rules.iter());
         let whole = match address.parse().unwrap() {
             std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             std::net::IpAddr::V6(ip) => ip.octets(),

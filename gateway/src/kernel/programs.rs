@@ -1,89 +1,27 @@
-//! Loads and attaches. The object file is part of the binary; the kernel's verifier reads it at
-//! every start.
+//! Loads the programs. The object file is part of the binary; the kernel's verifier reads it at every
+//! start. Knows not where they are attached.
 
+use super::attach::{Attachment, SandboxId};
+use super::error::{KernelError, map_error};
 use super::events::{Refusal, read_events};
 use super::flow::FlowTable;
-use super::maps::{self, RuleSet};
+use super::lsm;
+use super::pins::Pins;
+use super::tables::{Tables, Usage, take};
 use crate::policy::KernelRule;
 use crate::sys;
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps};
-use aya::{Ebpf, EbpfError, EbpfLoader};
-use gateway_common::{ListenerKey, Listeners, PortSet, RuleKey, Settings, counter};
-use std::io;
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, SockOps};
+use aya::{Ebpf, EbpfLoader};
+use gateway_common::{Flow, FlowKey, Listeners, SandboxCounters, counter};
+use nix::fcntl::Flock;
+use serde::Serialize;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tracing::{debug, warn};
-
-/// The gateway's number for an attached sandbox; never zero, never used twice in a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SandboxId(pub(super) u32);
-
-impl SandboxId {
-    /// The number as records carry it.
-    pub fn get(self) -> u32 {
-        self.0
-    }
-}
-
-/// What can go wrong between the gateway and the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// The object could not be loaded.
-    #[error(
-        "the kernel did not take the eBPF object: {0}. `postern` needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or later with cgroup v2; `postern doctor` says what is missing"
-    )]
-    Load(#[source] Box<EbpfError>),
-    /// A program is not in the object, or was refused by the verifier.
-    #[error("the kernel does not take the program {name}: {}", brief(source))]
-    Program {
-        /// The program's name in the object.
-        name: &'static str,
-        /// What aya or the verifier said.
-        #[source]
-        source: Box<ProgramError>,
-    },
-    /// A map or program that the object should have.
-    #[error("the eBPF object has no {0}; rebuild the gateway")]
-    Missing(&'static str),
-    /// A map could not be read or written.
-    #[error("map {name}: {source}")]
-    Map {
-        /// The map's name.
-        name: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: Box<MapError>,
-    },
-    /// The programs could not be attached.
-    #[error("cannot attach {name} to the cgroup: {source}")]
-    Attach {
-        /// The program's name.
-        name: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A descriptor could not be copied or watched.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// A verifier log is thousands of lines of which the last few say what was wrong; the whole of it
-/// goes to the debug log.
-fn brief(error: &ProgramError) -> String {
-    let text = error.to_string();
-    debug!("{text}");
-    let lines: Vec<&str> = text.lines().collect();
-    match lines.as_slice() {
-        [first, .., a, b, c, d] => {
-            let first = first.split("Verifier output").next().unwrap_or(first);
-            format!("{first}… {a}; {b}; {c}; {d}")
-        }
-        _ => text,
-    }
-}
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::warn;
 
 /// Name in the object, kind, and the kernel's attach type (`enum bpf_attach_type`, linux/bpf.h).
 const PROGRAMS: [(&str, Kind, u32); 11] = [
@@ -100,6 +38,20 @@ const PROGRAMS: [(&str, Kind, u32); 11] = [
     ("postern_getpeername6", Kind::SockAddr, 30),
 ];
 
+/// The maps that a daemon pins. ALIVE is not among them: it must die with the process.
+const PINNED: [&str; 10] = [
+    "SETTINGS",
+    "LISTENERS",
+    "RULES",
+    "PORT_SETS",
+    "SOCKETS",
+    "FLOWS",
+    "ALLOWANCES",
+    "COUNTERS",
+    "SANDBOX_COUNTERS",
+    "EVENTS",
+];
+
 #[derive(Clone, Copy)]
 enum Kind {
     Skb,
@@ -110,167 +62,176 @@ enum Kind {
 
 /// The loaded programs and their maps.
 pub struct Kernel {
-    programs: Vec<(&'static str, u32, OwnedFd)>,
-    // Written at attach, reload and detach only: never on a connection's path.
+    programs: Vec<LoadedProgram>,
     tables: Mutex<Tables>,
     flows: MapData,
     counters: Arc<PerCpuArray<MapData, u64>>,
-    next_sandbox: AtomicU32,
+    // Until somebody reads them.
+    events: Mutex<Option<RingBuf<MapData>>>,
+    lsm: Result<(), String>,
     // Keeps the programs loaded.
     object: Ebpf,
+    // Closed when this process ends: then the programs redirect nothing any more.
+    _alive: MapData,
+    lock: Option<Flock<File>>,
+    // Tells the thread that reads events.
+    ended: Arc<AtomicBool>,
 }
 
-struct Tables {
-    settings: HashMap<MapData, u64, Settings>,
-    listeners: HashMap<MapData, ListenerKey, Listeners>,
-    rules: LpmTrie<MapData, RuleKey, u32>,
-    port_sets: HashMap<MapData, u32, PortSet>,
-    next_ruleset: u32,
-    next_port_set: u32,
-}
-
-/// The links of one attached sandbox. Dropping it detaches, unless copies of the descriptors exist.
-pub struct Attachment {
-    /// The sandbox's number.
-    pub sandbox: SandboxId,
-    cgroup: u64,
-    links: Vec<OwnedFd>,
-    ruleset: Option<RuleSet>,
-}
-
-impl Attachment {
-    /// The kernel id of the cgroup.
-    pub fn cgroup(&self) -> u64 {
-        self.cgroup
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
     }
+}
 
-    /// The link descriptors, for a process that keeps the sandbox shut if this one dies.
-    pub fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.links.iter().map(AsFd::as_fd)
+/// A program that can be attached.
+pub(super) struct LoadedProgram {
+    pub(super) name: &'static str,
+    pub(super) attach_type: u32,
+    pub(super) fd: OwnedFd,
+    /// Sandboxes attached on a kernel without it go without.
+    pub(super) is_optional: bool,
+}
+
+impl LoadedProgram {
+    pub(super) fn link(&self, cgroup: BorrowedFd<'_>) -> Result<OwnedFd, KernelError> {
+        sys::bpf::link_cgroup(self.fd.as_fd(), cgroup, self.attach_type).map_err(|source| {
+            KernelError::Attach {
+                name: self.name,
+                source,
+            }
+        })
     }
+}
+
+/// What of the kernel's protection is active.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Protections {
+    /// The programs that every sandbox gets.
+    pub programs: Vec<&'static str>,
+    /// Is the socket family filter of the BPF LSM among them?
+    pub lsm: bool,
+    /// Why it is not.
+    pub lsm_absent_because: Option<String>,
+    /// Do the links and maps outlive this process?
+    pub pinned: bool,
 }
 
 impl Kernel {
-    /// Loads the programs. `debug_log` turns on their debug lines, which cost a ring buffer write a
-    /// connection; each refusal is given to `on_refusal`, and the number of those that could not be
-    /// recorded to `on_lost`. Must be called in a tokio runtime.
-    pub fn load(
-        debug_log: bool,
-        on_refusal: impl Fn(Refusal) + Send + 'static,
-        on_lost: impl Fn(u64) + Send + 'static,
-    ) -> Result<Self, KernelError> {
-        let level = if debug_log {
-            aya_log_level::DEBUG
-        } else {
-            aya_log_level::OFF
-        };
-        let mut object = EbpfLoader::new()
-            .override_global("AYA_LOG_LEVEL", &level, false)
-            .load(aya::include_bytes_aligned!(concat!(
-                env!("OUT_DIR"),
-                "/postern-ebpf"
-            )))
-            .map_err(|error| KernelError::Load(Box::new(error)))?;
+    /// Loads the programs. With `pins` it takes over the maps that another daemon pinned, if they are of
+    /// the same layout, clears what no pinned link needs any more, and pins the maps itself; no other
+    /// process can do so as long as this one lives. Without, everything ends with the process.
+    ///
+    /// `debug_log` turns on the programs' debug lines, which cost a ring buffer write a connection, and
+    /// needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`KernelError`], of which [`KernelError::InCharge`] means a second daemon.
+    pub fn load(pins: Option<&Pins>, debug_log: bool) -> Result<Self, KernelError> {
+        let lock = pins.map(Pins::lock).transpose()?;
+        let maps = pins.map(Pins::maps).transpose()?;
+        let mut object = load_object(debug_log, maps.as_deref())?;
         if debug_log {
             forward_debug_lines(&mut object);
         }
-        let mut programs = Vec::with_capacity(PROGRAMS.len());
+        let mut programs = Vec::with_capacity(PROGRAMS.len() + 1);
         for (name, kind, attach_type) in PROGRAMS {
-            programs.push((name, attach_type, load_program(&mut object, name, kind)?));
+            programs.push(LoadedProgram {
+                name,
+                attach_type,
+                fd: load_program(&mut object, name, kind)?,
+                is_optional: false,
+            });
         }
-        let events: RingBuf<MapData> = take(&mut object, "EVENTS")?;
-        let counters: Arc<PerCpuArray<MapData, u64>> = Arc::new(take(&mut object, "COUNTERS")?);
-        let counted = Arc::clone(&counters);
-        let lost = move || sum(&counted, counter::EVENTS_LOST);
-        read_events(events, on_refusal, lost, on_lost)?;
-        let tables = Tables {
-            settings: settings_map(&mut object)?,
-            listeners: take(&mut object, "LISTENERS")?,
-            rules: take(&mut object, "RULES")?,
-            port_sets: take(&mut object, "PORT_SETS")?,
-            next_ruleset: 1,
-            next_port_set: 1,
-        };
-        let flows = match object.take_map("FLOWS") {
-            Some(Map::HashMap(data)) => data,
-            _ => return Err(KernelError::Missing("map FLOWS")),
-        };
-        Ok(Self {
+        let lsm = lsm::load(&mut object).map(|fd| {
+            programs.push(LoadedProgram {
+                name: lsm::NAME,
+                attach_type: lsm::ATTACH_TYPE,
+                fd,
+                is_optional: true,
+            });
+        });
+        let alive = data(&mut object, "ALIVE")?;
+        sys::bpf::mark_alive(alive.fd().as_fd()).map_err(KernelError::Alive)?;
+        let flows = data(&mut object, "FLOWS")?;
+        let kernel = Self {
             programs,
-            tables: Mutex::new(tables),
+            tables: Mutex::new(Tables::take(&mut object, maps.as_deref())?),
             flows,
-            counters,
-            next_sandbox: AtomicU32::new(1),
+            counters: Arc::new(take(&mut object, "COUNTERS")?),
+            events: Mutex::new(Some(take(&mut object, "EVENTS")?)),
+            lsm,
             object,
-        })
+            _alive: alive,
+            lock,
+            ended: Arc::default(),
+        };
+        if let Some(pins) = pins {
+            pins.prune()?;
+            let kept = pins.cgroups()?;
+            kernel.tables().sweep(&kept, &mut kernel.flow_map()?)?;
+        }
+        Ok(kernel)
     }
 
-    /// Attaches all programs to a cgroup. Until [`Kernel::activate`] everything in it is refused.
-    pub fn attach(
+    /// Has every refusal given to `on_refusal`, those too that nobody read since an earlier daemon ended,
+    /// and the number of those that could not be recorded to `on_lost`. To be called once, when the
+    /// sandboxes are known that refusals will name; until then they are kept, as far as there is room.
+    ///
+    /// # Errors
+    /// If no thread can be started; `Missing` at a second call.
+    pub fn watch(
         &self,
-        cgroup: BorrowedFd<'_>,
-        cgroup_id: u64,
-    ) -> Result<Attachment, KernelError> {
-        let mut links = Vec::with_capacity(self.programs.len());
-        for (name, attach_type, program) in &self.programs {
-            let link = sys::bpf::link_cgroup(program.as_fd(), cgroup, *attach_type)
-                .map_err(|source| KernelError::Attach { name, source })?;
-            links.push(link);
-        }
-        Ok(Attachment {
-            sandbox: SandboxId(self.next_sandbox.fetch_add(1, Ordering::Relaxed)),
-            cgroup: cgroup_id,
-            links,
-            ruleset: None,
-        })
+        on_refusal: impl Fn(Refusal) + Send + 'static,
+        on_lost: impl Fn(u64) + Send + 'static,
+    ) -> Result<(), KernelError> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = events
+            .take()
+            .ok_or(KernelError::Missing("second ring buffer of refusals"))?;
+        let counted = Arc::clone(&self.counters);
+        let lost = move || sum(&counted, counter::EVENTS_LOST);
+        read_events(events, Arc::clone(&self.ended), on_refusal, lost, on_lost)
     }
 
     /// Tells the programs the gateway's ports in a network namespace.
+    ///
+    /// # Errors
+    /// If the map is full.
     pub fn add_listener(
         &self,
         sandbox: SandboxId,
         netns: u64,
         listeners: Listeners,
     ) -> Result<(), KernelError> {
-        let key = ListenerKey {
-            netns,
-            sandbox: sandbox.0,
-            reserved: 0,
-        };
-        self.tables()
-            .listeners
-            .insert(key, listeners, 0)
-            .map_err(|source| map_error("LISTENERS", source))
+        self.tables().add_listener(sandbox, netns, listeners)
+    }
+
+    /// Takes a namespace back: what is in it is refused from here on.
+    pub fn remove_listener(&self, sandbox: SandboxId, netns: u64) {
+        self.tables().remove_listener(sandbox, netns);
+    }
+
+    /// Where the programs send a sandbox's connections: namespace cookies, and the ports there. After
+    /// [`Kernel::adopt`] these are the ports of the daemon that ended, to be bound again.
+    pub fn listeners_of(&self, sandbox: SandboxId) -> Vec<(u64, Listeners)> {
+        self.tables().listeners_of(sandbox)
     }
 
     /// Writes a rule set under a new number and makes it the sandbox's by one store, so that there
     /// is no moment in which a connection meets half of it. The one before is removed after.
+    ///
+    /// # Errors
+    /// If the maps are full; the rules of before stay in force.
     pub fn activate(
         &self,
         attachment: &mut Attachment,
         rules: &[KernelRule],
     ) -> Result<(), KernelError> {
         let mut tables = self.tables();
-        let tables = &mut *tables;
-        let number = tables.next_ruleset;
-        tables.next_ruleset += 1;
-        let ruleset = maps::write_rules(
-            number,
-            rules,
-            &mut tables.rules,
-            &mut tables.port_sets,
-            &mut tables.next_port_set,
-        )?;
-        let settings = Settings {
-            sandbox: attachment.sandbox.0,
-            ruleset: number,
-        };
-        tables
-            .settings
-            .insert(attachment.cgroup, settings, 0)
-            .map_err(|source| map_error("SETTINGS", source))?;
-        if let Some(old) = attachment.ruleset.replace(ruleset) {
-            old.remove(&mut tables.rules, &mut tables.port_sets);
+        let written = tables.activate(attachment.cgroup, attachment.sandbox, rules)?;
+        if let Some(old) = attachment.ruleset.replace(written) {
+            tables.remove_rules(old);
         }
         Ok(())
     }
@@ -278,40 +239,21 @@ impl Kernel {
     /// Makes the programs refuse everything in this sandbox and frees its rules. The links stay.
     pub fn deactivate(&self, attachment: &mut Attachment) {
         let mut tables = self.tables();
-        let tables = &mut *tables;
-        if let Err(error) = tables
-            .settings
-            .insert(attachment.cgroup, Settings::default(), 0)
-        {
-            // The cgroup may be gone already, and its settings with it.
-            debug!(%error, cgroup = attachment.cgroup, "settings not cleared");
-        }
-        let keys: Vec<ListenerKey> = tables
-            .listeners
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|key| key.sandbox == attachment.sandbox.0)
-            .collect();
-        for key in keys {
-            if let Err(error) = tables.listeners.remove(&key) {
-                debug!(%error, "listener entry not removed");
-            }
-        }
+        tables.deactivate(attachment.cgroup, attachment.sandbox);
         if let Some(old) = attachment.ruleset.take() {
-            old.remove(&mut tables.rules, &mut tables.port_sets);
+            tables.remove_rules(old);
         }
     }
 
     /// A handle of the flow table for one accept loop.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be copied.
     pub fn flow_table(&self) -> Result<FlowTable, KernelError> {
-        let fd = self.flows.fd().as_fd().try_clone_to_owned()?;
-        let data = MapData::from_fd(fd).map_err(|source| map_error("FLOWS", source))?;
-        let map =
-            HashMap::try_from(Map::HashMap(data)).map_err(|source| map_error("FLOWS", source))?;
-        Ok(FlowTable::new(map))
+        Ok(FlowTable::new(self.flow_map()?))
     }
 
-    /// The counters of [`counter`], summed over CPUs, by index.
+    /// The counters of [`counter`], summed over CPUs, by index. With pins they go on over restarts.
     pub fn counters(&self) -> [u64; counter::COUNT as usize] {
         let mut sums = [0; counter::COUNT as usize];
         for (index, slot) in (0..counter::COUNT).zip(sums.iter_mut()) {
@@ -320,24 +262,84 @@ impl Kernel {
         sums
     }
 
+    /// What the programs counted for a sandbox, since its first activation; `None` before.
+    pub fn sandbox_counters(&self, sandbox: SandboxId) -> Option<SandboxCounters> {
+        self.tables().counters(sandbox)
+    }
+
+    /// How full the maps are, for [`gateway_common::capacity`] to compare with.
+    pub fn usage(&self) -> Usage {
+        self.tables().usage()
+    }
+
+    /// What protects a sandbox that is attached now.
+    pub fn protections(&self) -> Protections {
+        Protections {
+            programs: self.programs.iter().map(|program| program.name).collect(),
+            lsm: self.lsm.is_ok(),
+            lsm_absent_because: self.lsm.as_ref().err().cloned(),
+            pinned: self.lock.is_some(),
+        }
+    }
+
     /// Each program and how many instructions the verifier walked for it (Linux 5.16 and later say).
     pub fn program_sizes(&self) -> Vec<(&'static str, u32)> {
-        PROGRAMS
+        self.programs
             .iter()
-            .map(|(name, ..)| {
-                let info = self.object.program(name).map(Program::info);
+            .map(|loaded| {
+                let info = self.object.program(loaded.name).map(Program::info);
                 let verified = match info {
                     Some(Ok(info)) => info.verified_instruction_count().unwrap_or(0),
                     _ => 0,
                 };
-                (*name, verified)
+                (loaded.name, verified)
             })
             .collect()
     }
 
-    fn tables(&self) -> std::sync::MutexGuard<'_, Tables> {
+    pub(super) fn programs(&self) -> &[LoadedProgram] {
+        &self.programs
+    }
+
+    pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
         // A panic while it was held leaves map handles as they were: they are still good.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flow_map(&self) -> Result<HashMap<MapData, FlowKey, Flow>, KernelError> {
+        let fd = self.flows.fd().as_fd().try_clone_to_owned()?;
+        let data = MapData::from_fd(fd).map_err(|source| map_error("FLOWS", source))?;
+        HashMap::try_from(Map::HashMap(data)).map_err(|source| map_error("FLOWS", source))
+    }
+}
+
+/// Creates the maps, or opens the pinned ones; the programs come later, one by one.
+fn load_object(debug_log: bool, maps: Option<&Path>) -> Result<Ebpf, KernelError> {
+    let level = if debug_log {
+        aya_log_level::DEBUG
+    } else {
+        aya_log_level::OFF
+    };
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", &level, false);
+    if let Some(folder) = maps {
+        for name in PINNED {
+            loader.map_pin_path(name, folder.join(name));
+        }
+    }
+    loader
+        .load(aya::include_bytes_aligned!(concat!(
+            env!("OUT_DIR"),
+            "/postern-ebpf"
+        )))
+        .map_err(|error| KernelError::Load(Box::new(error)))
+}
+
+/// A map whose descriptor alone is wanted.
+fn data(object: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
+    match object.take_map(name) {
+        Some(Map::HashMap(data) | Map::PerfEventArray(data)) => Ok(data),
+        _ => Err(KernelError::Missing(name)),
     }
 }
 
@@ -401,29 +403,4 @@ fn load_program(object: &mut Ebpf, name: &'static str, kind: Kind) -> Result<Own
         }
     };
     Ok(fd?)
-}
-
-fn take<M>(object: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    let map = object.take_map(name).ok_or(KernelError::Missing(name))?;
-    M::try_from(map).map_err(|source| map_error(name, source))
-}
-
-/// Cgroup storage with a bare cgroup id as its key takes look-ups and updates as a hash map does.
-fn settings_map(object: &mut Ebpf) -> Result<HashMap<MapData, u64, Settings>, KernelError> {
-    match object.take_map("SETTINGS") {
-        Some(Map::CgroupStorage(data)) => {
-            HashMap::try_from(Map::HashMap(data)).map_err(|source| map_error("SETTINGS", source))
-        }
-        _ => Err(KernelError::Missing("map SETTINGS")),
-    }
-}
-
-pub(super) fn map_error(name: &'static str, source: MapError) -> KernelError {
-    KernelError::Map {
-        name,
-        source: Box::new(source),
-    }
 }

@@ -20,6 +20,15 @@ use super::{
 /// without rules, `EgressGateway/NAME defaultPolicy` where no rule was needed.
 pub type RuleName = Arc<str>;
 
+/// A transport protocol that rules may allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// By way of the gateway.
+    Tcp,
+    /// Directly, packet by packet.
+    Udp,
+}
+
 /// One entry of the kernel's pre-filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelRule {
@@ -29,6 +38,8 @@ pub struct KernelRule {
     pub ports: PortRange,
     /// Did the policy name these addresses, so that the address guard yields?
     pub named: bool,
+    /// Protocol meant.
+    pub protocol: Protocol,
 }
 
 /// A connection that has been sniffed.
@@ -211,6 +222,7 @@ impl Gateway {
                 cidr,
                 ports,
                 named,
+                protocol: Protocol::Tcp,
             }));
         }
         rules

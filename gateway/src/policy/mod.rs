@@ -34,7 +34,8 @@ use zeroize::Zeroizing;
 pub use address::{PortRange, embedded_v4, guarded, private};
 pub use compile::compile;
 pub use decision::{
-    Denial, Destination, KernelRule, Permit, RequestFacts, RequestPermit, RuleName, Target,
+    Denial, Destination, KernelRule, Permit, Protocol, RequestFacts, RequestPermit, RuleName,
+    Target,
 };
 pub use diagnostic::{Diagnostic, Severity, Span, Style};
 pub use gateway::{

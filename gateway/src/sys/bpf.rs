@@ -1,11 +1,22 @@
-//! Cgroup links as plain descriptors. aya attaches too, but keeps a link's descriptor to itself, and
-//! a descriptor is what keeps a sandbox shut while another process holds it.
+//! eBPF links, pins and liveness as plain descriptors. aya attaches too, but keeps a link's descriptor to
+//! itself, and a descriptor is what keeps a sandbox shut while another process holds it. Knows no names of
+//! programs or maps.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-/// `BPF_LINK_CREATE` of `enum bpf_cmd` (linux/bpf.h).
+use super::{check, own};
+
+// `enum bpf_cmd` (linux/bpf.h).
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 
 /// `struct { … } link_create` of `union bpf_attr` (linux/bpf.h), as far as cgroup links read it.
 #[repr(C)]
@@ -25,62 +36,198 @@ pub fn link_cgroup(
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
     let attributes = LinkCreate {
-        prog_fd: program.as_raw_fd().unsigned_abs(),
-        target_fd: cgroup.as_raw_fd().unsigned_abs(),
+        prog_fd: number(program),
+        target_fd: number(cgroup),
         attach_type,
         flags: 0,
     };
-    // SAFETY: bpf(2) with BPF_LINK_CREATE reads `size` bytes of the attributes, which outlive the
-    // call, and both descriptors are borrowed for its duration.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_CREATE,
-            std::ptr::from_ref(&attributes),
-            size_of::<LinkCreate>(),
-        )
-    };
-    match RawFd::try_from(fd) {
-        // SAFETY: the kernel returned a new descriptor that nothing else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
+    own(call(BPF_LINK_CREATE, &attributes))
 }
 
-/// `BPF_OBJ_PIN` of `enum bpf_cmd` (linux/bpf.h).
-const BPF_OBJ_PIN: libc::c_long = 6;
-
-/// The part of `union bpf_attr` that `BPF_OBJ_PIN` reads; `file_flags` and `path_fd` stay zero.
+/// `struct { … } link_update` of `union bpf_attr`.
 #[repr(C)]
-struct ObjectPin {
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// Puts another program in the place of a link's, at once: every call of the hook runs the one or the
+/// other. Errors are the kernel's: `EINVAL` for a program of another type, `ENOLINK` if the link's
+/// cgroup is gone.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = LinkUpdate {
+        link_fd: number(link),
+        new_prog_fd: number(program),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    check(call(BPF_LINK_UPDATE, &attributes)).map(drop)
+}
+
+/// The part of `union bpf_attr` that `BPF_OBJ_PIN` and `BPF_OBJ_GET` read; `file_flags` and `path_fd`
+/// stay zero.
+#[repr(C)]
+struct Pin {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
 }
 
-/// Keeps a link attached under a path on a bpffs until the path is removed, whoever dies. Errors are
-/// the kernel's: `EEXIST`, `EPERM` where the path is not on a bpffs.
-pub fn pin(link: BorrowedFd<'_>, path: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let attributes = ObjectPin {
+/// Keeps a link or map under a path on a bpffs until the path is removed, whoever dies. Errors are the
+/// kernel's: `EEXIST`, `EPERM` where the path is not on a bpffs.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Pin {
         pathname: path.as_ptr() as u64,
-        bpf_fd: link.as_raw_fd().unsigned_abs(),
+        bpf_fd: number(object),
         file_flags: 0,
     };
-    // SAFETY: bpf(2) with BPF_OBJ_PIN reads `size` bytes of the attributes and the NUL-terminated
-    // path that they point to; both outlive the call.
-    let result = unsafe {
+    check(call(BPF_OBJ_PIN, &attributes)).map(drop)
+}
+
+/// Opens what is pinned. Errors are the kernel's: `ENOENT`.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Pin {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    own(call(BPF_OBJ_GET, &attributes))
+}
+
+/// What a cgroup link says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupLink {
+    /// The cgroup's kernel id; zero once the cgroup is gone.
+    pub cgroup: u64,
+    /// `enum bpf_attach_type`.
+    pub attach_type: u32,
+}
+
+/// The head of `struct bpf_link_info` with the part for cgroups (linux/bpf.h). The cgroup's id is aligned to
+/// eight bytes, as the union it is in.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    padding: u32,
+    cgroup: u64,
+    attach_type: u32,
+    tail: u32,
+}
+
+/// `struct { … } info` of `union bpf_attr`.
+#[repr(C)]
+struct GetInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// Asks a link where it is attached. `InvalidData` if it is no cgroup link.
+pub fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<CgroupLink> {
+    /// `BPF_LINK_TYPE_CGROUP` (linux/bpf.h).
+    const CGROUP: u32 = 3;
+    let mut info = LinkInfo::default();
+    let attributes = GetInfo {
+        bpf_fd: number(link),
+        info_len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    check(call(BPF_OBJ_GET_INFO_BY_FD, &attributes))?;
+    if info.kind != CGROUP {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(CgroupLink {
+        cgroup: info.cgroup,
+        attach_type: info.attach_type,
+    })
+}
+
+/// The first version of `struct perf_event_attr` (linux/perf_event.h), 64 bytes.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEvent {
+    kind: u32,
+    size: u32,
+    config: u64,
+    rest: [u64; 6],
+}
+
+/// The part of `union bpf_attr` that `BPF_MAP_UPDATE_ELEM` reads.
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Puts an event that counts nothing in slot 0 of a perf event array. The kernel takes it out again when
+/// the last copy of *this* descriptor of the map is closed, whatever else holds the map: programs can
+/// tell by it that this process lives.
+///
+/// # Errors
+/// What `perf_event_open` says (`EACCES` or `EPERM` where it is kept from us, `ENOSYS` in a kernel without
+/// CONFIG_PERF_EVENTS), or bpf(2).
+pub fn mark_alive(map: BorrowedFd<'_>) -> io::Result<()> {
+    /// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY`.
+    const SOFTWARE: u32 = 1;
+    const DUMMY: u64 = 9;
+    /// `PERF_FLAG_FD_CLOEXEC`.
+    const CLOSE_ON_EXEC: libc::c_ulong = 8;
+    /// The bits `disabled`, `exclude_kernel` and `exclude_hv` of the flags.
+    const QUIET: u64 = 1 | 1 << 5 | 1 << 6;
+    let mut event = PerfEvent {
+        kind: SOFTWARE,
+        size: 64,
+        config: DUMMY,
+        ..PerfEvent::default()
+    };
+    // After sample_period, sample_type and read_format.
+    event.rest[3] = QUIET;
+    // SAFETY: the attributes are 64 bytes, as `size` says, and outlive the call.
+    let event = own(unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::from_ref(&event),
+            0,
+            -1,
+            -1,
+            CLOSE_ON_EXEC,
+        )
+    })?;
+    let (key, value) = (0_u32, number(std::os::fd::AsFd::as_fd(&event)));
+    let attributes = MapUpdate {
+        map_fd: number(map),
+        padding: 0,
+        key: std::ptr::from_ref(&key) as u64,
+        value: std::ptr::from_ref(&value) as u64,
+        flags: 0,
+    };
+    // The array has a reference of its own from here on.
+    check(call(BPF_MAP_UPDATE_ELEM, &attributes)).map(drop)
+}
+
+fn call<A>(command: libc::c_long, attributes: &A) -> libc::c_long {
+    // SAFETY: bpf(2) reads `size` bytes of the attributes, and what the commands used here read or
+    // write through pointers in them outlives the call: each caller keeps it on its stack.
+    unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            BPF_OBJ_PIN,
-            std::ptr::from_ref(&attributes),
-            size_of::<ObjectPin>(),
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<A>(),
         )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
 }

@@ -16,6 +16,11 @@ pub const MOUNT_ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 /// Programs cannot be executed from the mount.
 pub const MOUNT_ATTR_NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
+// linux/mount.h.
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
 /// A detached copy of the mount tree at `path` (relative to `directory` if given; an empty path
 /// means `directory` itself). With `recursive`, what is mounted beneath it comes along.
 ///
@@ -91,4 +96,38 @@ pub fn mount_setattr(
         )
     })?;
     Ok(())
+}
+
+/// A new mount of a file system that needs no source, attached nowhere: only the descriptor leads into it.
+///
+/// # Errors
+/// What `fsopen`, `fsconfig` or `fsmount` says: `ENODEV` for a kind that the kernel has not, `EPERM`.
+pub fn detached_mount(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: `kind` is NUL-terminated and outlives the call.
+    let context = own(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    let nothing = std::ptr::null::<libc::c_char>();
+    // SAFETY: FSCONFIG_CMD_CREATE takes neither key nor value.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CMD_CREATE,
+            nothing,
+            nothing,
+            0,
+        )
+    })?;
+    // SAFETY: only a descriptor and numbers are passed.
+    own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+}
+
+/// Opens a file beneath a directory or mount for reading.
+///
+/// # Errors
+/// What `openat` says.
+pub fn open_in(directory: BorrowedFd<'_>, path: &CStr) -> io::Result<std::fs::File> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    let fd = unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags) };
+    Ok(own(fd.into())?.into())
 }

@@ -354,7 +354,7 @@ fn stage(
             "#!/bin/sh\nexec python3 /postern/verifier.py {mode}{}",
             tree::quoted(&policy.display().to_string())
         );
-        for name in entries(&source) {
+        for name in entries(&source, options.without_lsm) {
             script.push_str(&format!(" {name}"));
         }
         script.push('\n');
@@ -368,11 +368,19 @@ fn stage(
 }
 
 /// The names of the entry points: what stands between `pub fn` and the parenthesis after an attribute.
-fn entries(source: &str) -> Vec<&str> {
-    source
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub fn ")?.split('(').next())
-        .collect()
+fn entries(source: &str, without_lsm: bool) -> Vec<&str> {
+    let mut attribute = "";
+    let mut names = Vec::new();
+    for line in source.lines() {
+        let Some(rest) = line.strip_prefix("pub fn ") else {
+            attribute = line;
+            continue;
+        };
+        if !(without_lsm && attribute.starts_with("#[lsm")) {
+            names.extend(rest.split('(').next());
+        }
+    }
+    names
 }
 
 fn blank(path: &Path, bytes: u64) -> Result<(), Failure> {
@@ -472,7 +480,8 @@ mod tests {
 
     #[test]
     fn entry_points_are_the_public_functions() {
-        let source = "pub fn postern_a(ctx: X) -> i32 {\nfn helper() {}\n    pub fn inner() {}\npub fn postern_b(";
-        assert_eq!(entries(source), ["postern_a", "postern_b"]);
+        let source = "pub fn postern_a(ctx: X) -> i32 {\nfn helper() {}\n    pub fn inner() {}\n#[lsm_cgroup(hook)]\npub fn postern_b(";
+        assert_eq!(entries(source, false), ["postern_a", "postern_b"]);
+        assert_eq!(entries(source, true), ["postern_a"]);
     }
 }

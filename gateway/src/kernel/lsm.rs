@@ -1,0 +1,71 @@
+//! The socket family filter of the BPF LSM: an added layer that not every kernel has. Its absence is
+//! told and is no error. Knows not what else guards the families.
+
+use crate::sys;
+use aya::Btf;
+use aya::Ebpf;
+use aya::programs::LsmCgroup;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The program in the object.
+pub(super) const NAME: &str = "postern_socket_create";
+/// `BPF_LSM_CGROUP` of `enum bpf_attach_type` (linux/bpf.h).
+pub(super) const ATTACH_TYPE: u32 = 43;
+/// The hook without its prefix (linux/lsm_hook_defs.h).
+const HOOK: &str = "socket_create";
+/// The active security modules, by commas.
+const LIST: &str = "/sys/kernel/security/lsm";
+
+/// Loads the program, or says why there is none.
+pub(super) fn load(object: &mut Ebpf) -> Result<OwnedFd, String> {
+    let modules = active_modules()
+        .map_err(|error| format!("the list of security modules cannot be read: {error}"))?;
+    if !is_active(&modules) {
+        return Err(format!(
+            "\"bpf\" is not among the active security modules ({modules}); boot with lsm={modules},bpf"
+        ));
+    }
+    let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
+    let program = object
+        .program_mut(NAME)
+        .ok_or("the eBPF object has no such program; rebuild the gateway")?;
+    let program: &mut LsmCgroup = program
+        .try_into()
+        .map_err(|error: aya::programs::ProgramError| error.to_string())?;
+    program.load(HOOK, &btf).map_err(|error| {
+        // A verifier log is long; the debug log has the whole.
+        let text = error.to_string();
+        tracing::debug!("{text}");
+        let first = text.split(". Verifier output").next().unwrap_or_default();
+        format!("the kernel does not take the program: {first}")
+    })?;
+    let fd = program.fd().map_err(|error| error.to_string())?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| error.to_string())
+}
+
+/// The security modules that the kernel runs, by commas.
+///
+/// # Errors
+/// Where securityfs is neither mounted nor can be.
+pub fn active_modules() -> io::Result<String> {
+    let text = match fs::read_to_string(LIST) {
+        Ok(text) => text,
+        // Not mounted here: a mount of our own that nobody else sees.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mount = sys::detached_mount(c"securityfs")?;
+            let mut text = String::new();
+            sys::open_in(mount.as_fd(), c"lsm")?.read_to_string(&mut text)?;
+            text
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(text.trim().to_owned())
+}
+
+fn is_active(modules: &str) -> bool {
+    modules.split(',').any(|name| name == "bpf")
+}

@@ -1,0 +1,247 @@
+//! The maps that the gateway writes: settings, listeners, rules, allowances, counters. Knows not how
+//! programs are loaded and attached.
+
+use super::attach::SandboxId;
+use super::error::{KernelError, map_error};
+use super::maps::{RuleMaps, RuleSet};
+use super::numbers::{Numbers, Series};
+use crate::policy::KernelRule;
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues};
+use aya::{Ebpf, Pod};
+use gateway_common::{Allowance, Flow, FlowKey, ListenerKey, Listeners, SandboxCounters, Settings};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+use tracing::debug;
+
+/// Entries of the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// (namespace, sandbox) pairs with listeners.
+    pub listeners: usize,
+    /// Address prefixes of all rule sets.
+    pub rules: usize,
+    /// Port sets that they refer to.
+    pub port_sets: usize,
+    /// Sandboxes that were ever active and are still attached.
+    pub sandboxes: usize,
+}
+
+/// Written at attach, reload and detach only: never on a connection's path.
+pub(super) struct Tables {
+    settings: HashMap<MapData, u64, Settings>,
+    listeners: HashMap<MapData, ListenerKey, Listeners>,
+    rules: RuleMaps,
+    allowances: HashMap<MapData, u32, Allowance>,
+    counters: PerCpuHashMap<MapData, u32, SandboxCounters>,
+    numbers: Numbers,
+}
+
+impl Tables {
+    /// Takes the maps out of the loaded object; `maps` is where they are pinned.
+    pub(super) fn take(object: &mut Ebpf, maps: Option<&Path>) -> Result<Self, KernelError> {
+        Ok(Self {
+            settings: settings_map(object)?,
+            listeners: take(object, "LISTENERS")?,
+            rules: RuleMaps {
+                rules: take(object, "RULES")?,
+                port_sets: take(object, "PORT_SETS")?,
+            },
+            allowances: take(object, "ALLOWANCES")?,
+            counters: take(object, "SANDBOX_COUNTERS")?,
+            numbers: Numbers::open(maps)?,
+        })
+    }
+
+    /// Clears what dead processes left behind, but for the state of these cgroups: settings of others,
+    /// and then everything that no settings name. Call it while no other process uses the maps.
+    pub(super) fn sweep(
+        &mut self,
+        kept: &[u64],
+        flows: &mut HashMap<MapData, FlowKey, Flow>,
+    ) -> Result<(), KernelError> {
+        let mut sandboxes = BTreeSet::new();
+        let mut rulesets = BTreeSet::new();
+        let all: Vec<(u64, Settings)> = self.settings.iter().filter_map(Result::ok).collect();
+        for (cgroup, settings) in all {
+            if kept.contains(&cgroup) {
+                sandboxes.insert(settings.sandbox);
+                rulesets.insert(settings.ruleset);
+            } else if settings != Settings::default() {
+                self.store(cgroup, Settings::default())?;
+            }
+        }
+        self.rules.keep_only(&rulesets);
+        let dead = |sandbox: u32| !sandboxes.contains(&sandbox);
+        forget(&mut self.listeners, |key| dead(key.sandbox));
+        forget(&mut self.allowances, |sandbox| dead(*sandbox));
+        let keys: Vec<u32> = self.counters.keys().filter_map(Result::ok).collect();
+        for sandbox in keys.into_iter().filter(|sandbox| dead(*sandbox)) {
+            tell(self.counters.remove(&sandbox));
+        }
+        // Connections to listeners that are gone.
+        forget(flows, |_| true);
+        Ok(())
+    }
+
+    /// A number for a new sandbox.
+    pub(super) fn new_sandbox(&mut self) -> Result<SandboxId, KernelError> {
+        self.numbers.take(Series::Sandbox).map(SandboxId)
+    }
+
+    /// The settings of a cgroup; `None` if no program with these maps was ever attached to it.
+    pub(super) fn settings(&self, cgroup: u64) -> Option<Settings> {
+        self.settings.get(&cgroup, 0).ok()
+    }
+
+    /// The rule set of these settings, as it is in the maps.
+    pub(super) fn ruleset(&self, settings: &Settings) -> RuleSet {
+        self.rules.find(settings.ruleset)
+    }
+
+    /// Where a sandbox has listeners: namespace cookies and ports.
+    pub(super) fn listeners_of(&self, sandbox: SandboxId) -> Vec<(u64, Listeners)> {
+        self.listeners
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(key, _)| key.sandbox == sandbox.0)
+            .map(|(key, listeners)| (key.netns, listeners))
+            .collect()
+    }
+
+    pub(super) fn add_listener(
+        &mut self,
+        sandbox: SandboxId,
+        netns: u64,
+        listeners: Listeners,
+    ) -> Result<(), KernelError> {
+        self.listeners
+            .insert(listener_key(sandbox, netns), listeners, 0)
+            .map_err(|source| map_error("LISTENERS", source))
+    }
+
+    pub(super) fn remove_listener(&mut self, sandbox: SandboxId, netns: u64) {
+        tell(self.listeners.remove(&listener_key(sandbox, netns)));
+    }
+
+    /// Writes a rule set and makes it the sandbox's by one store.
+    pub(super) fn activate(
+        &mut self,
+        cgroup: u64,
+        sandbox: SandboxId,
+        rules: &[KernelRule],
+    ) -> Result<RuleSet, KernelError> {
+        self.make_counters(sandbox)?;
+        let ruleset = self.numbers.take(Series::RuleSet)?;
+        let written = self.rules.write(ruleset, rules, &mut self.numbers)?;
+        let settings = Settings {
+            sandbox: sandbox.0,
+            ruleset,
+        };
+        if let Err(error) = self.store(cgroup, settings) {
+            self.rules.remove(written);
+            return Err(error);
+        }
+        Ok(written)
+    }
+
+    /// Removes a rule set that is no longer in force.
+    pub(super) fn remove_rules(&mut self, old: RuleSet) {
+        self.rules.remove(old);
+    }
+
+    /// Everything in this cgroup is refused from here on, and nothing is kept for the sandbox.
+    pub(super) fn deactivate(&mut self, cgroup: u64, sandbox: SandboxId) {
+        if let Err(error) = self.store(cgroup, Settings::default()) {
+            // The cgroup may be gone already, and its settings with it.
+            debug!(%error, cgroup, "settings not cleared");
+        }
+        forget(&mut self.listeners, |key| key.sandbox == sandbox.0);
+        tell(self.allowances.remove(&sandbox.0));
+        tell(self.counters.remove(&sandbox.0));
+    }
+
+    /// Sums a sandbox's counters over the CPUs; `None` before its first activation.
+    pub(super) fn counters(&self, sandbox: SandboxId) -> Option<SandboxCounters> {
+        let values = self.counters.get(&sandbox.0, 0).ok()?;
+        let mut sum = SandboxCounters::default();
+        for value in values.iter() {
+            sum.redirected += value.redirected;
+            sum.direct_packets += value.direct_packets;
+            sum.direct_bytes += value.direct_bytes;
+            for (total, part) in sum.refused.iter_mut().zip(value.refused) {
+                *total += part;
+            }
+        }
+        Some(sum)
+    }
+
+    /// How full the maps are.
+    pub(super) fn usage(&self) -> Usage {
+        let (rules, port_sets) = self.rules.usage();
+        Usage {
+            listeners: self.listeners.keys().filter_map(Result::ok).count(),
+            rules,
+            port_sets,
+            sandboxes: self.counters.keys().filter_map(Result::ok).count(),
+        }
+    }
+
+    fn make_counters(&mut self, sandbox: SandboxId) -> Result<(), KernelError> {
+        if self.counters.get(&sandbox.0, 0).is_ok() {
+            return Ok(());
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let zeroes = PerCpuValues::try_from(vec![SandboxCounters::default(); cpus])?;
+        self.counters
+            .insert(sandbox.0, zeroes, 0)
+            .map_err(|source| map_error("SANDBOX_COUNTERS", source))
+    }
+
+    fn store(&mut self, cgroup: u64, settings: Settings) -> Result<(), KernelError> {
+        self.settings
+            .insert(cgroup, settings, 0)
+            .map_err(|source| map_error("SETTINGS", source))
+    }
+}
+
+/// Takes a map out of the loaded object.
+pub(super) fn take<M>(object: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name).ok_or(KernelError::Missing(name))?;
+    M::try_from(map).map_err(|source| map_error(name, source))
+}
+
+/// Cgroup storage with a bare cgroup id as its key takes look-ups and updates as a hash map does.
+fn settings_map(object: &mut Ebpf) -> Result<HashMap<MapData, u64, Settings>, KernelError> {
+    match object.take_map("SETTINGS") {
+        Some(Map::CgroupStorage(data)) => {
+            HashMap::try_from(Map::HashMap(data)).map_err(|source| map_error("SETTINGS", source))
+        }
+        _ => Err(KernelError::Missing("map SETTINGS")),
+    }
+}
+
+fn listener_key(sandbox: SandboxId, netns: u64) -> ListenerKey {
+    ListenerKey {
+        netns,
+        sandbox: sandbox.0,
+        reserved: 0,
+    }
+}
+
+fn forget<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, is_dead: impl Fn(&K) -> bool) {
+    let keys: Vec<K> = map.keys().filter_map(Result::ok).collect();
+    for key in keys.iter().filter(|key| is_dead(key)) {
+        tell(map.remove(key));
+    }
+}
+
+/// What is to be removed may be gone already.
+fn tell(removed: Result<(), MapError>) {
+    if let Err(error) = removed {
+        debug!(%error, "map entry not removed");
+    }
+}
