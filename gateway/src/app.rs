@@ -148,7 +148,9 @@ impl App {
         places: &Places<'_>,
         debug_kernel: bool,
     ) -> Result<Self, AppError> {
-        let Policy { gateways, secrets } = policy;
+        let Policy {
+            gateways, secrets, ..
+        } = policy;
         let secrets = Arc::new(Secrets::load(secrets, places.secrets)?);
         let audit = match places.audit {
             Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {

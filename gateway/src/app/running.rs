@@ -55,17 +55,17 @@ pub(super) fn start(
     let mut values = Vec::new();
     secrets.for_each_value(|value| values.push(value.to_vec()));
     for injection in gateway.injections() {
+        let sent = injection
+            .template()
+            .map(|template| template.render(&mut |reference| secrets.get(reference)));
         // A missing secret has no value to keep out.
-        if let Ok(sent) = injection
-            .template
-            .render(&mut |reference| secrets.get(reference))
-        {
+        if let Some(Ok(sent)) = sent {
             values.push(sent.expose().to_vec());
         }
     }
     let headers = gateway
         .injections()
-        .map(|injection| injection.header.clone());
+        .flat_map(|injection| injection.headers());
     let redactor = Redactor::new(headers, values);
     let authority = Authority::load_or_create(state, &name)?;
     Ok(Running {

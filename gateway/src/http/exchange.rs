@@ -147,6 +147,9 @@ fn authorize(session: &Session, parts: &Parts) -> Result<Granted, Refused> {
         port,
         method: parts.method.as_str(),
         path: parts.uri.path(),
+        headers: &headers::passed_on(&parts.headers),
+        // No rule asks for a model: such rules are refused when the policy is read.
+        model: None,
         tls: session.scheme == Scheme::Https,
     };
     let request_permit = session

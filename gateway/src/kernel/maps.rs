@@ -1,7 +1,7 @@
 //! Turns allow rules into the rule trie and its port sets. Pure but for the writes at the end.
 
 use super::programs::{KernelError, map_error};
-use crate::policy::KernelRule;
+use crate::policy::{KernelRule, Protocol};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, MapData};
 use gateway_common::{PortSet, RuleKey, address_from_octets, protocol};
@@ -101,7 +101,8 @@ const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 /// covers it.
 fn flatten(rules: &[KernelRule]) -> BTreeMap<Prefix, Vec<Span>> {
     let mut own: BTreeMap<Prefix, Vec<Span>> = BTreeMap::new();
-    for rule in rules {
+    // The programs judge TCP by these; no other protocol is allowed by them.
+    for rule in rules.iter().filter(|rule| rule.protocol == Protocol::Tcp) {
         own.entry(prefix(&rule.cidr)).or_default().push(Span {
             first: rule.ports.start(),
             last: rule.ports.end(),
@@ -180,6 +181,7 @@ mod tests {
             cidr: cidr.parse().unwrap(),
             ports: PortRange::new(first, last).unwrap(),
             named,
+            protocol: Protocol::Tcp,
         }
     }
 
