@@ -152,7 +152,9 @@ impl App {
     /// tokio runtime.
     pub fn reload(&self, policy: Policy) -> Result<Reloaded, AppError> {
         let mut state = self.state();
-        let Policy { gateways, secrets } = policy;
+        let Policy {
+            gateways, secrets, ..
+        } = policy;
         let prepared = self.secrets.prepare(secrets);
         let mut next = BTreeMap::new();
         for (name, gateway) in gateways {

@@ -2,7 +2,7 @@
 //! evidence, ask the policy. Returns a value for the next stage; does no I/O.
 
 use crate::outcome::DenyReason;
-use crate::policy::{Class, Destination, Gateway, Host, Permit, TlsMode};
+use crate::policy::{Class, Denial, Destination, Gateway, Host, Permit, TlsMode};
 use crate::sniff::Sniffed;
 use std::net::SocketAddr;
 
@@ -152,15 +152,24 @@ fn opaque(gateway: &Gateway, address: SocketAddr, answered: &[Host]) -> Result<A
             listener,
         })
     };
+    let mut narrowed = None;
     // Several names may share the address: the first one that a rule allows is dialled, by name.
     for host in answered {
-        if let Ok(permit) = permit(Some(host)) {
-            return Ok(Authorized::Splice {
-                class: Class::Tcp,
-                permit,
-                host: Some(host.clone()),
-            });
+        match permit(Some(host)) {
+            Ok(permit) => {
+                return Ok(Authorized::Splice {
+                    class: Class::Tcp,
+                    permit,
+                    host: Some(host.clone()),
+                });
+            }
+            // Allowed for certain requests, which nobody would read here.
+            Err(denial @ Denial::RequestNotAllowed) => narrowed = Some(denial),
+            Err(_) => {}
         }
+    }
+    if let Some(denial) = narrowed {
+        return Err(denied(denial.into()));
     }
     let permit = permit(None).map_err(|denial| denied(denial.into()))?;
     Ok(Authorized::Splice {

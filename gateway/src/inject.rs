@@ -2,7 +2,7 @@
 //! is removed first, so there is nothing the sandbox can do to have its own value sent, or to have
 //! the real one sent twice.
 
-use crate::policy::{MissingSecret, RequestPermit};
+use crate::policy::{InjectionTarget, MissingSecret, RequestPermit};
 use crate::secrets::Secrets;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
@@ -16,6 +16,9 @@ pub enum InjectError {
     /// The rendered value cannot stand in a header field (RFC 9110 §5.5): it has a line break, say.
     #[error("the credential for header {0} has bytes that a header field cannot have")]
     NotAFieldValue(HeaderName),
+    /// No policy gets this far: what the gateway cannot set is refused when the policy is read.
+    #[error("the credential of {0} goes where this gateway sets none")]
+    NotSupported(std::sync::Arc<str>),
 }
 
 /// Sets the permit's headers. On an error the headers must not be sent.
@@ -26,16 +29,15 @@ pub fn apply(
 ) -> Result<(), InjectError> {
     remove_fields(headers, &credential_headers(permit));
     for injection in permit.injections() {
-        let value = injection
-            .template
-            .render(&mut |reference| secrets.get(reference))?;
+        let InjectionTarget::Header { name, template } = &injection.target else {
+            return Err(InjectError::NotSupported(injection.policy.clone()));
+        };
+        let value = template.render(&mut |reference| secrets.get(reference))?;
         let mut value = HeaderValue::from_bytes(value.expose()).map_err(
-            |_invalid: http::header::InvalidHeaderValue| {
-                InjectError::NotAFieldValue(injection.header.clone())
-            },
+            |_invalid: http::header::InvalidHeaderValue| InjectError::NotAFieldValue(name.clone()),
         )?;
         value.set_sensitive(true);
-        headers.insert(&injection.header, value);
+        headers.insert(name, value);
     }
     Ok(())
 }
@@ -45,7 +47,7 @@ pub fn apply(
 pub fn credential_headers(permit: &RequestPermit) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for injection in permit.injections() {
-        names.push(injection.header.clone());
+        names.extend(injection.headers());
         let others = injection
             .provider
             .map_or(&[][..], |p| p.credential_headers());
@@ -131,6 +133,8 @@ mod tests {
             port: 443,
             method: "POST",
             path,
+            headers: &HeaderMap::new(),
+            model: None,
             tls: true,
         };
         gateway.authorize_request(&permit, &facts).unwrap()
@@ -140,7 +144,7 @@ mod tests {
         let references: Vec<SecretRef> = permit
             .injections()
             .iter()
-            .flat_map(|injection| injection.template.secret_refs().cloned())
+            .flat_map(|injection| injection.secret_refs().into_iter().cloned())
             .collect();
         Secrets::from_values(
             references

@@ -43,6 +43,8 @@ pub enum Subject {
         method: http::Method,
         /// Its path.
         path: String,
+        /// The header fields that policy looked at. A generation that looks at others finds none, and ends it.
+        headers: http::HeaderMap,
     },
 }
 
@@ -66,6 +68,7 @@ impl Subject {
                 tls,
                 method,
                 path,
+                headers,
             } => {
                 let (class, mode) = if *tls {
                     (Class::Tls, TlsMode::Terminate)
@@ -77,6 +80,8 @@ impl Subject {
                     port: address.port(),
                     method: method.as_str(),
                     path,
+                    headers,
+                    model: None,
                     tls: *tls,
                 };
                 permit(gateway, class, mode, *address, host)

@@ -42,7 +42,7 @@ struct KeepOut {
 
 impl Follower for KeepOut {
     fn follow(&self, next: &Snapshot) {
-        let headers = self.gateway.injections().map(|to| to.header.clone());
+        let headers = self.gateway.injections().flat_map(|to| to.headers());
         self.redactor
             .update(headers, sensitive(&self.gateway, next));
     }
@@ -55,7 +55,11 @@ fn sensitive(gateway: &Gateway, secrets: &Snapshot) -> Vec<SecretValue> {
     for injection in gateway.injections() {
         let mut lookup = |reference: &_| secrets.get(reference).cloned();
         // A missing secret has no value to keep out.
-        values.extend(injection.template.render(&mut lookup).ok());
+        values.extend(
+            injection
+                .template()
+                .and_then(|template| template.render(&mut lookup).ok()),
+        );
     }
     values
 }
@@ -138,7 +142,7 @@ pub(super) fn start(
             &name,
         )?)?),
     };
-    let headers = gateway.injections().map(|to| to.header.clone());
+    let headers = gateway.injections().flat_map(|to| to.headers());
     let values = sensitive(&gateway, secrets);
     let redactor = match before {
         Some(before) => {

@@ -177,3 +177,55 @@ fn silence_is_opaque_only_where_nothing_else_reads_what_is_said() {
     let tcp_alone = gateway("{name: b, protocol: TCP}");
     assert!(may_be_silent(&tcp_alone, 25));
 }
+
+#[test]
+fn a_host_allowed_for_certain_requests_is_not_reached_by_what_nobody_reads() {
+    const NARROWED: &str = "
+apiVersion: postern.dev/v1alpha1
+kind: EgressGateway
+metadata: {name: g}
+spec:
+  defaultPolicy: allow-all
+  listeners:
+  - {name: tls, protocol: TLS, tls: {mode: Terminate}}
+  - {name: spliced, protocol: TLS, port: 993, tls: {mode: Passthrough}}
+  - {name: tcp, protocol: TCP}
+---
+apiVersion: postern.dev/v1alpha1
+kind: EgressHTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{kind: EgressGateway, name: g}]
+  hostnames: [a.example]
+  rules: [{matches: [{methods: [GET]}]}]
+";
+    let file = SourceFile {
+        name: "p.yaml".into(),
+        text: NARROWED.to_owned().into(),
+    };
+    let policy = compile(&[file]).policy.unwrap();
+    let decide = |to: &str, sniffed: &Sniffed, answered: &[&str]| {
+        let answered: Vec<Host> = answered.iter().map(|name| host(name)).collect();
+        target(authorize(
+            &policy.gateways["g"],
+            to.parse().unwrap(),
+            sniffed,
+            &answered,
+        ))
+    };
+    let opaque = |answered: &[&str]| decide("203.0.113.9:443", &Sniffed::Opaque, answered);
+    // Not by falling back on the address, which is allowed.
+    assert_eq!(opaque(&["a.example"]), "request_not_allowed Close");
+    assert_eq!(opaque(&[]), "splice 203.0.113.9:443");
+    // Another name of the same address is as good as ever.
+    assert_eq!(opaque(&["a.example", "b.example"]), "splice b.example:443");
+    let name = hello(Some("a.example"));
+    assert_eq!(
+        decide("203.0.113.9:993", &name, &[]),
+        "request_not_allowed TlsAlert"
+    );
+    assert_eq!(
+        decide("203.0.113.9:443", &name, &[]),
+        "terminate a.example:443"
+    );
+}

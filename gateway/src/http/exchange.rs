@@ -19,7 +19,7 @@ use crate::telemetry::RequestRecord;
 use crate::upstream::{Answer, RequestBody, Scheme, Verb};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A request that has its permits.
 struct Granted {
     authority: Authority,
+    /// The header fields that policy looked at.
+    read: HeaderMap,
     permit: Permit,
     request_permit: RequestPermit,
     upgrade: bool,
@@ -165,11 +167,19 @@ fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, R
             permit_by(view, Class::Http, session.destination(), host)?
         }
     };
+    let passed_on = if view.gateway.reads_headers() {
+        headers::passed_on(&parts.headers)
+    } else {
+        HeaderMap::new()
+    };
     let facts = RequestFacts {
         host,
         port,
         method: parts.method.as_str(),
         path: parts.uri.path(),
+        headers: &passed_on,
+        // No rule asks for a model: such rules are refused when the policy is read.
+        model: None,
         tls: session.scheme == Scheme::Https,
     };
     let request_permit = view
@@ -181,6 +191,7 @@ fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, R
         })?;
     Ok(Granted {
         authority,
+        read: passed_on,
         permit,
         request_permit,
         upgrade,
@@ -234,6 +245,7 @@ fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {
         tls: session.scheme == Scheme::Https,
         method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
+        headers: granted.read.clone(),
     }
 }
 

@@ -51,6 +51,15 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The fields as they will be passed on, credentials aside: what a rule sees is what the upstream gets. A field
+/// that the client names in `Connection` is not there.
+pub(super) fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = headers.clone();
+    strip_hop_by_hop(&mut passed);
+    join_cookies(&mut passed);
+    passed
+}
+
 /// HTTP/2 clients may split the cookie; HTTP/1.1 servers expect one (RFC 9113 §8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();

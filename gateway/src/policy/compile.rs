@@ -3,36 +3,52 @@
 //! It refuses to know YAML and requests. Whether a secret exists is not asked here either: secrets come
 //! from more than one place, and may come later.
 
+mod binding;
+mod clash;
 mod gateway;
+mod grants;
 mod injection;
 mod link;
+mod lint;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::problems::{Place, Problems};
-use super::resource::{self, Raw, RawAiRoute, RawGateway};
-use super::rules::Grant;
-use super::{Compiled, MAX_FILE_BYTES, Policy, SecretDocument, SourceFile, Span, yaml};
+use super::problems::{Place, Problems, Spanned};
+use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute};
+use super::rules::{Grant, HttpRule};
+use super::unsupported::Features;
+use super::{
+    Compiled, MAX_FILE_BYTES, Policy, SecretDocument, SecretRef, SecretUse, SourceFile, Span, yaml,
+};
 
 /// Compiles the files of one policy folder, in the order in which they are to be read: rules match in
 /// that order. The policy is whole or it is none.
 #[must_use]
 pub fn compile(files: &[SourceFile]) -> Compiled {
-    let mut problems = Problems::new(files);
+    compile_with(files, Features::ENFORCED)
+}
+
+/// As [`compile`], with the features that are to be refused.
+pub(super) fn compile_with(files: &[SourceFile], features: Features) -> Compiled {
+    let mut problems = Problems::new(files, features);
     let documents = read(files, &mut problems);
     report_duplicates(&documents, &mut problems);
     let folder = Folder::new(&documents);
-    let grants = folder.grants(&mut problems);
-    let gateways = folder.build(grants, &mut problems);
+    let attached = folder.attach(&mut problems);
+    let bindings = folder.bindings(&mut problems);
+    let gateways = folder.build(attached, &mut problems);
+    let secret_uses = secret_uses(&documents, &problems);
     let (failed, diagnostics) = problems.finish();
     let policy = (!failed).then(|| Policy {
         gateways,
         secrets: documents.into_iter().filter_map(secret).collect(),
+        bindings,
     });
     Compiled {
         policy,
         diagnostics,
+        secret_uses,
     }
 }
 
@@ -41,14 +57,25 @@ struct Folder<'r> {
     documents: &'r [Raw],
     gateways: BTreeMap<&'r str, &'r RawGateway>,
     ai_routes: BTreeMap<&'r str, &'r RawAiRoute>,
+    http_routes: BTreeMap<&'r str, &'r RawHttpRoute>,
 }
 
-/// The grants of every gateway, by its name, in the order written.
-type Grants<'r> = BTreeMap<&'r str, Vec<Attached>>;
+/// The rules of every gateway, by its name.
+type Attachments<'r> = BTreeMap<&'r str, Attached>;
 
-/// A grant, and the place to blame if it clashes with another.
+/// The rules of one gateway, in the order written.
+#[derive(Default)]
 struct Attached {
-    grant: Grant,
+    grants: Vec<Placed<Grant>>,
+    http: Vec<Placed<HttpRule>>,
+}
+
+/// A rule, and the places to blame.
+struct Placed<T> {
+    rule: T,
+    /// The name of its document.
+    owner: Place,
+    /// Its own, where it is one of several.
     place: Place,
 }
 
@@ -56,6 +83,7 @@ impl<'r> Folder<'r> {
     fn new(documents: &'r [Raw]) -> Self {
         let mut gateways = BTreeMap::new();
         let mut ai_routes = BTreeMap::new();
+        let mut http_routes = BTreeMap::new();
         for document in documents {
             // Of two with one name, the first; the other one has been reported.
             match document {
@@ -65,6 +93,9 @@ impl<'r> Folder<'r> {
                 Raw::AiRoute(raw) => {
                     ai_routes.entry(raw.name.value.as_str()).or_insert(raw);
                 }
+                Raw::HttpRoute(raw) => {
+                    http_routes.entry(raw.name.value.as_str()).or_insert(raw);
+                }
                 _ => {}
             }
         }
@@ -72,12 +103,22 @@ impl<'r> Folder<'r> {
             documents,
             gateways,
             ai_routes,
+            http_routes,
+        }
+    }
+
+    /// The names of the objects of one kind.
+    fn names(&self, kind: ParentKind) -> Vec<&'r str> {
+        match kind {
+            ParentKind::Gateway => self.gateways.keys().copied().collect(),
+            ParentKind::AiRoute => self.ai_routes.keys().copied().collect(),
+            ParentKind::HttpRoute => self.http_routes.keys().copied().collect(),
         }
     }
 
     fn build(
         &self,
-        mut grants: Grants<'r>,
+        mut attached: Attachments<'r>,
         problems: &mut Problems<'_>,
     ) -> BTreeMap<String, Arc<super::Gateway>> {
         // What cannot be read may have been one.
@@ -88,8 +129,8 @@ impl<'r> Folder<'r> {
         }
         let mut built = BTreeMap::new();
         for (name, raw) in &self.gateways {
-            let grants = grants.remove(name).unwrap_or_default();
-            let gateway = gateway::build(raw, grants, problems);
+            let attached = attached.remove(name).unwrap_or_default();
+            let gateway = gateway::build(self, raw, attached, problems);
             built.insert((*name).to_owned(), Arc::new(gateway));
         }
         built
@@ -144,6 +185,46 @@ fn report_duplicates(documents: &[Raw], problems: &mut Problems<'_>) {
             }
         }
     }
+}
+
+/// Where the documents use which secret, each place once for each value.
+fn secret_uses(documents: &[Raw], problems: &Problems<'_>) -> Vec<SecretUse> {
+    let mut uses = Vec::new();
+    let mut add = |secret: &SecretRef, place: Place| {
+        uses.push(SecretUse {
+            secret: secret.clone(),
+            file: problems.file(place).to_owned(),
+            span: place.span,
+            sensitive: place.sensitive,
+        });
+    };
+    let mut add_all = |used: &[Spanned<SecretRef>]| {
+        for secret in used {
+            add(&secret.value, secret.place);
+        }
+    };
+    for document in documents {
+        match document {
+            Raw::Gateway(raw) => add_all(&raw.secrets),
+            Raw::CredentialPolicy(raw) => add_all(&raw.secrets),
+            Raw::ProxyRule(raw) => {
+                for header in &raw.headers {
+                    let template = &header.template;
+                    let place = template.place;
+                    let refs = template.value.secret_refs().cloned();
+                    let refs: Vec<_> = refs.map(|value| Spanned { value, place }).collect();
+                    add_all(&refs);
+                }
+            }
+            Raw::L4Route(_)
+            | Raw::HttpRoute(_)
+            | Raw::AiRoute(_)
+            | Raw::Binding(_)
+            | Raw::Secret(_) => {}
+        }
+    }
+    uses.dedup();
+    uses
 }
 
 fn secret(document: Raw) -> Option<SecretDocument> {

@@ -3,31 +3,26 @@
 //! It refuses to know how rules were written and what is done with the answer. A [`Permit`] and a
 //! [`RequestPermit`] are made here and nowhere else, so that nothing is dialled or sent without one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod kernel;
+mod request;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use http::HeaderMap;
+use ipnet::IpNet;
 
 use super::address::overrides_guard;
 use super::rules::{Allows, Grant};
 use super::{
-    Class, DefaultPolicy, Gateway, Host, Injection, Listener, PortRange, Provider, guarded, private,
+    Class, DefaultPolicy, Gateway, Host, Injection, Listener, PortRange, Protocol, Provider,
+    TokenBudget, guarded, private,
 };
 
 /// The rule behind an answer: `KIND/NAME#N` (the Nth of its rules, from 1), `KIND/NAME` for a kind
 /// without rules, `EgressGateway/NAME defaultPolicy` where no rule was needed.
 pub type RuleName = Arc<str>;
-
-/// A transport protocol that rules may allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// By way of the gateway.
-    Tcp,
-    /// Directly, packet by packet.
-    Udp,
-}
 
 /// One entry of the kernel's pre-filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +33,7 @@ pub struct KernelRule {
     pub ports: PortRange,
     /// Did the policy name these addresses, so that the address guard yields?
     pub named: bool,
-    /// Protocol meant.
+    /// What may be sent there.
     pub protocol: Protocol,
 }
 
@@ -64,6 +59,11 @@ pub struct RequestFacts<'a> {
     pub method: &'a str,
     /// The path as received, without the query.
     pub path: &'a str,
+    /// The headers as they are to be passed on: without the hop-by-hop ones and those named in `Connection`,
+    /// which could be there for a rule to see and gone for the upstream.
+    pub headers: &'a HeaderMap,
+    /// The model that it asks for, if it is known: see [`Gateway::needs_model`].
+    pub model: Option<&'a str>,
     /// Did it come over TLS that the gateway terminated (and will it leave over TLS)?
     pub tls: bool,
 }
@@ -99,6 +99,7 @@ pub struct RequestPermit {
     provider: Option<Provider>,
     injections: Vec<Injection>,
     credential: Option<Arc<str>>,
+    budget: Option<Arc<TokenBudget>>,
 }
 
 /// Why the answer is no.
@@ -160,7 +161,7 @@ impl RequestPermit {
         self.provider
     }
 
-    /// The headers to set, no two of the same name.
+    /// The credentials to set, no two in the same place.
     #[must_use]
     pub fn injections(&self) -> &[Injection] {
         &self.injections
@@ -171,63 +172,15 @@ impl RequestPermit {
     pub fn credential(&self) -> Option<&Arc<str>> {
         self.credential.as_ref()
     }
+
+    /// How many tokens the rule grants that the request matches.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Arc<TokenBudget>> {
+        self.budget.as_ref()
+    }
 }
 
 impl Gateway {
-    /// What may reach the listener at all, as far as the kernel can tell. Rules by name mean every
-    /// address there, with `named` false; CIDR rules and `hostAliases` (with the ports under which their
-    /// hosts are allowed) come with `named` true, unless the block is wider than the guarded one it
-    /// reaches into. A destination is allowed if *any* entry holds it, and exempt from the guard if any
-    /// such entry is named: entries are not ordered. Deduplicated; ports of one block are merged.
-    #[must_use]
-    pub fn kernel_rules(&self) -> Vec<KernelRule> {
-        let mut merged: BTreeMap<(IpNet, bool), BTreeSet<PortRange>> = BTreeMap::new();
-        let mut add = |cidr: IpNet, named: bool, ports: &[PortRange]| {
-            merged.entry((cidr, named)).or_default().extend(ports);
-        };
-        if self.default == DefaultPolicy::AllowAll {
-            for cidr in EVERYWHERE {
-                add(cidr, false, &[PortRange::ALL]);
-            }
-        }
-        for grant in &self.rules.grants {
-            for cidr in &grant.cidrs {
-                add(cidr.trunc(), overrides_guard(cidr), &grant.ports);
-            }
-            if !grant.hosts.is_empty() || grant.cidrs.is_empty() {
-                for cidr in EVERYWHERE {
-                    add(cidr, false, &grant.ports);
-                }
-            }
-        }
-        for (host, addresses) in &self.rules.aliases {
-            let mut ports: Vec<PortRange> = self
-                .rules
-                .naming(host)
-                .chain(self.rules.anywhere())
-                .flat_map(|grant| grant.ports.iter().copied())
-                .collect();
-            if self.default == DefaultPolicy::AllowAll {
-                ports.push(PortRange::ALL);
-            }
-            if !ports.is_empty() {
-                for address in addresses {
-                    add(IpNet::from(*address), true, &ports);
-                }
-            }
-        }
-        let mut rules = Vec::new();
-        for ((cidr, named), ports) in merged {
-            rules.extend(merge_ports(&ports).into_iter().map(|ports| KernelRule {
-                cidr,
-                ports,
-                named,
-                protocol: Protocol::Tcp,
-            }));
-        }
-        rules
-    }
-
     /// May this name be looked up at all? The first rule that names it, whatever the port.
     #[must_use]
     pub fn resolves(&self, name: &Host) -> Option<RuleName> {
@@ -244,8 +197,34 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Denial::NoName`] for TLS without SNI that no CIDR rule allows, even under `allow-all`;
-    /// [`Denial::NoRule`] otherwise.
+    /// [`Denial::RequestNotAllowed`] for a host that an `EgressHTTPRoute` names, where the listener would not
+    /// read its requests; [`Denial::NoRule`] otherwise.
     pub fn authorize(&self, to: &Destination<'_>) -> Result<Permit, Denial> {
+        let permit = self.allow(to)?;
+        let narrowed = to
+            .host
+            .is_some_and(|host| self.rules.http_hosts.names(host));
+        if narrowed && !to.listener.reads_requests() {
+            return Err(Denial::RequestNotAllowed);
+        }
+        Ok(permit)
+    }
+
+    /// May a datagram be sent to this address? UDP has no names: only a CIDR rule of protocol UDP allows it,
+    /// and one to a guarded address only if the rule names that, whatever the default policy is.
+    ///
+    /// # Errors
+    /// [`Denial::NoRule`].
+    pub fn authorize_datagram(&self, to: SocketAddr) -> Result<RuleName, Denial> {
+        let address = to.ip().to_canonical();
+        let mut grants = self.rules.datagrams_to(address);
+        grants
+            .find(|grant| grant.has_port(to.port()) && names(grant, address))
+            .map(|grant| grant.rule.clone())
+            .ok_or(Denial::NoRule)
+    }
+
+    fn allow(&self, to: &Destination<'_>) -> Result<Permit, Denial> {
         let port = to.address.port();
         let permit = |rule: &RuleName, target: Target, open: Option<RuleName>| Permit {
             rule: rule.clone(),
@@ -291,13 +270,9 @@ impl Gateway {
         }
         // `::ffff:a.b.c.d` leads where `a.b.c.d` does, and a rule for either means both.
         let address = to.address.ip().to_canonical();
-        let names = |grant: &Grant| {
-            let mut blocks = grant.cidrs.iter().filter(|cidr| cidr.contains(&address));
-            blocks.any(|cidr| guarded(address).is_none() || overrides_guard(cidr))
-        };
         let mut containing = self.rules.containing(address);
         if let Some(grant) =
-            containing.find(|grant| grant.covers(port, &to.listener.name) && names(grant))
+            containing.find(|grant| grant.covers(port, &to.listener.name) && names(grant, address))
         {
             let rule = grant.rule.clone();
             return Ok(permit(
@@ -327,74 +302,6 @@ impl Gateway {
         }
     }
 
-    /// The decision on one request of a permitted connection. Only a permit for a *name* leads to
-    /// injections, and only for requests to that very name: a credential never goes where an address led.
-    ///
-    /// # Errors
-    /// [`Denial::RequestNotAllowed`] if the request is for another host or port than the permit's, if
-    /// the host is allowed for certain requests alone and this is none of them, or if it is a TRACE
-    /// that would be answered with the credential.
-    pub fn authorize_request(
-        &self,
-        permit: &Permit,
-        request: &RequestFacts<'_>,
-    ) -> Result<RequestPermit, Denial> {
-        if request.port != permit.port() {
-            return Err(Denial::RequestNotAllowed);
-        }
-        let host = match &permit.target {
-            Target::Name { host, .. } if Some(host) == request.host => host,
-            Target::Name { .. } => return Err(Denial::RequestNotAllowed),
-            Target::Address(_) => return untouched(permit),
-        };
-        // At most one rule of each kind applies: the first `AIProviderRoute` and the first `SandboxProxyRule`.
-        let mut first: Option<&Grant> = None;
-        let mut second = None;
-        for grant in self.rules.naming(host) {
-            let Allows::Requests(rule) = &grant.allows else {
-                continue;
-            };
-            if !grant.covers(request.port, &permit.listener) || !rule.matches(request) {
-                continue;
-            }
-            match first.map(|grant| &grant.allows) {
-                None => first = Some(grant),
-                Some(Allows::Requests(one))
-                    if one.provider.is_none() != rule.provider.is_none() =>
-                {
-                    second = Some(rule);
-                    break;
-                }
-                Some(_) => {}
-            }
-        }
-        let Some(grant) = first else {
-            return untouched(permit);
-        };
-        let mut granted = RequestPermit {
-            rule: grant.rule.clone(),
-            provider: None,
-            injections: Vec::new(),
-            credential: None,
-        };
-        let Allows::Requests(rule) = &grant.allows else {
-            return untouched(permit);
-        };
-        for rule in std::iter::once(rule).chain(second) {
-            granted.provider = granted.provider.or(rule.provider);
-            granted.injections.extend_from_slice(&rule.injections);
-            granted.credential = match (granted.credential, &rule.credential) {
-                (Some(one), Some(other)) => Some(format!("{one},{other}").into()),
-                (one, other) => one.or_else(|| other.clone()),
-            };
-        }
-        // TRACE sends back what it was sent (RFC 9110 section 9.3.8), the injected header included.
-        if !granted.injections.is_empty() && request.method.eq_ignore_ascii_case("TRACE") {
-            return Err(Denial::RequestNotAllowed);
-        }
-        Ok(granted)
-    }
-
     /// Does a CIDR rule for this port name the address, so that a guarded address may be dialled, or a
     /// private one for a name? A rule that merely contains it among everything else does not.
     #[must_use]
@@ -415,34 +322,10 @@ impl Gateway {
     }
 }
 
-const EVERYWHERE: [IpNet; 2] = [
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
-];
-
-/// No rule sets anything: allowed only if the connection was allowed as a whole.
-fn untouched(permit: &Permit) -> Result<RequestPermit, Denial> {
-    let rule = permit.open.clone().ok_or(Denial::RequestNotAllowed)?;
-    Ok(RequestPermit {
-        rule,
-        provider: None,
-        injections: Vec::new(),
-        credential: None,
-    })
-}
-
-/// Joins ranges that overlap or touch; `ranges` is sorted by its start.
-fn merge_ports(ranges: &BTreeSet<PortRange>) -> Vec<PortRange> {
-    let mut merged: Vec<PortRange> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start() <= last.end().saturating_add(1) => {
-                *last = last.extended_to(range.end());
-            }
-            _ => merged.push(*range),
-        }
-    }
-    merged
+/// Does a block of the grant hold the address, and name it if it is a guarded one?
+fn names(grant: &Grant, address: IpAddr) -> bool {
+    let mut blocks = grant.cidrs.iter().filter(|cidr| cidr.contains(&address));
+    blocks.any(|cidr| guarded(address).is_none() || overrides_guard(cidr))
 }
 
 #[cfg(test)]

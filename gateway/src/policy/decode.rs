@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use super::problems::{Place, Problems, Spanned, quote, suggest};
+use super::unsupported::Feature;
 use super::yaml::{Key, Node, Value};
 
 /// The decoder of one document.
@@ -29,8 +30,6 @@ pub(super) struct Fields<'n> {
     pub(super) place: Place,
     entries: &'n [(Key, Node)],
     known: Vec<&'static str>,
-    /// Reported already, and not to be suggested.
-    later: Vec<&'static str>,
 }
 
 impl<'n> Decoder<'_, '_> {
@@ -66,7 +65,6 @@ impl<'n> Decoder<'_, '_> {
             place: self.place(at),
             entries,
             known: Vec::new(),
-            later: Vec::new(),
         })
     }
 
@@ -199,12 +197,11 @@ impl<'n> Decoder<'_, '_> {
         }
     }
 
-    /// One of a few words. `later` are words that the reference has and this version does not.
+    /// One of a few words.
     pub(super) fn choice<T: Copy>(
         &mut self,
         at: &At<'n>,
         known: &[(&str, T)],
-        later: &[&str],
     ) -> Option<Spanned<T>> {
         let Spanned { value: text, place } = self.text(at)?;
         if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
@@ -213,20 +210,31 @@ impl<'n> Decoder<'_, '_> {
         }
         let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
         let shown = self.shown(text);
-        if later.contains(&text) {
-            self.problems
-                .error(
-                    place,
-                    format!("`{}`: {shown} is not supported yet", at.path),
-                )
-                .expected(words.join(" or "));
-        } else {
-            self.problems
-                .error(place, format!("`{}` is {shown}", at.path))
-                .expected(words.join(" or "))
-                .help(suggest(text, "values", &words));
-        }
+        self.problems
+            .error(place, format!("`{}` is {shown}", at.path))
+            .expected(words.join(" or "))
+            .help(suggest(text, "values", &words));
         None
+    }
+
+    /// Reports what asks for something that is not enforced.
+    pub(super) fn gate(&mut self, feature: Feature, at: &At<'_>) {
+        if let Some(what) = self.problems.features.refuses(feature) {
+            let place = self.place(at);
+            self.problems
+                .error(place, format!("`{}`: {what} is not supported yet", at.path))
+                .help("a field that is not enforced is not accepted: leave it out");
+        }
+    }
+
+    /// Reports a field that has no meaning beside the others.
+    pub(super) fn refuse(&mut self, at: Option<&At<'_>>, why: &str) {
+        if let Some(at) = at {
+            let place = self.place(at);
+            self.problems
+                .error(place, format!("`{}` has no meaning {why}", at.path))
+                .help("leave it out");
+        }
     }
 
     /// Reports that a node is of another type than wanted.
@@ -278,26 +286,11 @@ impl<'n> Fields<'n> {
         found
     }
 
-    /// Fields that the reference has and this version does not: reported if there.
-    pub(super) fn later(&mut self, decoder: &mut Decoder<'_, '_>, names: &[&'static str]) {
-        for (key, _) in self.entries {
-            if names.contains(&key.name.as_str()) {
-                let path = join(&self.path, &key.name);
-                let place = decoder.place_of(key.span);
-                decoder
-                    .problems
-                    .error(place, format!("`{path}` is not supported yet"))
-                    .help("a field that is not enforced is not accepted: leave it out");
-            }
-        }
-        self.later.extend(names);
-    }
-
     /// Reports every field that nobody asked for.
     pub(super) fn finish(self, decoder: &mut Decoder<'_, '_>) {
         for (key, _) in self.entries {
             let name = key.name.as_str();
-            if self.known.contains(&name) || self.later.contains(&name) {
+            if self.known.contains(&name) {
                 continue;
             }
             let path = join(&self.path, name);

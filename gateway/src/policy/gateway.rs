@@ -44,6 +44,16 @@ pub enum DefaultPolicy {
     AllowAll,
 }
 
+/// What an L4 rule is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// `TCP`, the default.
+    #[default]
+    Tcp,
+    /// `UDP`, by address alone.
+    Udp,
+}
+
 /// What the first bytes of a connection turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
@@ -82,10 +92,22 @@ pub struct Listener {
 pub struct Otlp {
     /// The collector's base URL (http or https), if the policy names one.
     pub endpoint: Option<Arc<str>>,
+    /// How it is spoken to.
+    pub protocol: OtlpProtocol,
     /// Sent with every export.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Capture of bodies, if asked for.
     pub capture_body: Option<CaptureBody>,
+}
+
+/// `spec.otlp.protocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// `http/protobuf`, the default.
+    #[default]
+    HttpProtobuf,
+    /// `grpc`
+    Grpc,
 }
 
 /// `spec.otlp.captureBody`.
@@ -104,6 +126,21 @@ pub struct UpstreamTls {
     pub trust_bundle: Option<SecretRef>,
     /// Names that are not resolved but dialled at a fixed address.
     pub host_aliases: Vec<HostAlias>,
+    /// The secret whose keys `tls.crt` and `tls.key` (PEM) the gateway shows to upstreams that ask for a
+    /// certificate.
+    pub client_cert: Option<Arc<str>>,
+}
+
+impl UpstreamTls {
+    /// The certificate chain and the private key of [`UpstreamTls::client_cert`].
+    #[must_use]
+    pub fn client_cert_refs(&self) -> Option<[SecretRef; 2]> {
+        let name = self.client_cert.as_ref()?;
+        Some(["tls.crt", "tls.key"].map(|key| SecretRef {
+            name: name.clone(),
+            key: key.into(),
+        }))
+    }
 }
 
 /// One entry of `spec.upstreamTLS.hostAliases`.
@@ -145,7 +182,7 @@ pub enum LookupFamily {
 pub struct DnsUpstream {
     /// How it is asked.
     pub transport: DnsTransport,
-    /// Where; port 53 unless written.
+    /// Where; port 53 unless written, 853 for TLS (RFC 7858 section 3.1).
     pub address: SocketAddr,
 }
 
@@ -156,6 +193,8 @@ pub enum DnsTransport {
     Udp,
     /// `tcp://`
     Tcp,
+    /// `tls://`; the server's certificate must be for its address (RFC 8310 section 5).
+    Tls,
 }
 
 /// `spec.limits`.
@@ -223,16 +262,25 @@ impl Gateway {
 
     /// Everything that the gateway's policies may set on a request.
     pub fn injections(&self) -> impl Iterator<Item = &Injection> {
-        self.rules
+        let granted = self
+            .rules
             .grants
             .iter()
             .flat_map(|grant| match &grant.allows {
                 Allows::Requests(rule) => rule.injections.as_slice(),
                 Allows::Connection => &[],
-            })
+            });
+        granted.chain(self.rules.http.iter().flat_map(|rule| &rule.injections))
     }
 
-    /// Every secret value the gateway needs, each once, in order.
+    /// Does any rule look at a request's header fields? Otherwise [`RequestFacts::headers`](super::RequestFacts)
+    /// may as well be empty.
+    #[must_use]
+    pub fn reads_headers(&self) -> bool {
+        self.rules.reads_headers
+    }
+
+    /// Every secret value the gateway needs, each once, in order; what may be absent is not among them.
     pub fn secret_refs(&self) -> impl Iterator<Item = &SecretRef> {
         self.rules.secrets.iter()
     }

@@ -157,6 +157,22 @@ impl HostPattern {
         }
     }
 
+    /// Does this pattern mean every host that the other one does?
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (_, Self::Any) => false,
+            (_, Self::Exact(host)) => self.matches(host),
+            (Self::OneLabel(one), Self::OneLabel(other)) => one == other,
+            // What hangs below P is below A when P is A or lies below it.
+            (Self::Labels(ancestor), Self::OneLabel(parent) | Self::Labels(parent)) => {
+                at_or_below(parent, ancestor)
+            }
+            (Self::Exact(_), _) | (Self::OneLabel(_), Self::Labels(_)) => false,
+        }
+    }
+
     /// Is there a host that both patterns mean?
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {

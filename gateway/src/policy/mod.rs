@@ -3,24 +3,31 @@
 //!
 //! Reading order, which is the order in which a policy flows:
 //! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
-//! (the documents as written, `Raw*`) → `compile` (references, defaults, conflicts → [`Policy`]) →
-//! `decision` (what a [`Gateway`] answers). `host`, `address`, `path`, `template`, `provider` and
-//! `gateway` are the vocabulary; `diagnostic` is how a problem is shown.
+//! (the documents as written, `Raw*`; what cannot be enforced is refused by `unsupported`) → `compile` (references,
+//! defaults, conflicts, lints → [`Policy`]) → `decision` (what a [`Gateway`] answers, by `rules` and `index`). `host`,
+//! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `provider` and `gateway` are the vocabulary; `diagnostic` is how a problem is shown.
 
 mod address;
+mod binding;
 mod compile;
 mod decision;
 mod decode;
 mod diagnostic;
 mod gateway;
+mod glob;
 mod host;
+mod index;
+mod injection;
 mod lookup;
+mod model;
 mod path;
 mod problems;
 mod provider;
 mod resource;
 mod rules;
+mod secret_use;
 mod template;
+mod unsupported;
 mod yaml;
 
 #[cfg(test)]
@@ -32,21 +39,24 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 pub use address::{PortRange, embedded_v4, guarded, private};
+pub use binding::{Binding, CgroupGlob, Selector, SelectorError, UnitGlob};
 pub use compile::compile;
 pub use decision::{
-    Denial, Destination, KernelRule, Permit, Protocol, RequestFacts, RequestPermit, RuleName,
-    Target,
+    Denial, Destination, KernelRule, Permit, RequestFacts, RequestPermit, RuleName, Target,
 };
 pub use diagnostic::{Diagnostic, Severity, Span, Style};
 pub use gateway::{
     CaptureBody, Class, DefaultPolicy, Dns, DnsTransport, DnsUpstream, Gateway, HostAlias, Limits,
-    Listener, LookupFamily, Otlp, TlsMode, UpstreamTls,
+    Listener, LookupFamily, Otlp, OtlpProtocol, Protocol, TlsMode, UpstreamTls,
 };
 pub use host::{Host, HostError, HostPattern};
+pub use injection::{Injection, InjectionTarget};
 pub use lookup::Naming;
+pub use model::{ModelError, ModelPattern, TokenBudget};
 pub use path::{PathError, PathPattern};
 pub use provider::{HTTPS_PORT, Provider};
-pub use template::{Injection, MissingSecret, SecretRef, Template};
+pub use secret_use::{SecretIndex, SecretState, SecretUse};
+pub use template::{MissingSecret, SecretRef, Template};
 pub(crate) use template::{is_secret_key, is_secret_name};
 
 use crate::secrets::SecretValue;
@@ -69,6 +79,8 @@ pub struct Compiled {
     pub policy: Option<Policy>,
     /// Every problem of every file, in the order of files and places.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where the policy uses which secret, as far as it could be read.
+    pub secret_uses: Vec<SecretUse>,
 }
 
 /// A valid policy.
@@ -78,6 +90,8 @@ pub struct Policy {
     pub gateways: BTreeMap<String, Arc<Gateway>>,
     /// The `Secret` documents, with the keys that hold a value.
     pub secrets: Vec<SecretDocument>,
+    /// The `SandboxBinding` documents, as written; of those that mean one sandbox the first counts.
+    pub bindings: Vec<Binding>,
 }
 
 /// One `Secret` document.
@@ -89,7 +103,27 @@ pub struct SecretDocument {
     pub values: BTreeMap<String, SecretValue>,
 }
 
+impl Policy {
+    /// The first binding that means the cgroup at this path below the cgroup mount. Bindings by pid are the
+    /// caller's to resolve.
+    #[must_use]
+    pub fn binding_of(&self, path: &str) -> Option<&Binding> {
+        let mut bindings = self.bindings.iter();
+        bindings.find(|binding| binding.selector.matches(path))
+    }
+}
+
 impl Compiled {
+    /// What a check finds that knows the secrets at hand: the ones that are missing, or that others may read.
+    /// Warnings, each at the place that uses the secret.
+    #[must_use]
+    pub fn lint_secrets(&self, index: &dyn SecretIndex) -> Vec<Diagnostic> {
+        self.secret_uses
+            .iter()
+            .filter_map(|used| used.lint(index))
+            .collect()
+    }
+
     /// Every diagnostic, rendered one after the other as [`Diagnostic::render_with`] does; `files` are
     /// the ones that were compiled.
     #[must_use]

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::glob::Glob;
+
 /// The longest pattern, in bytes: matching costs at most this times the length of the path.
 const MAX_PATTERN_BYTES: usize = 1024;
 
@@ -13,14 +15,9 @@ const MAX_PATTERN_BYTES: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPattern {
     text: Box<str>,
-    tokens: Box<[Token]>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Token {
-    Byte(u8),
-    InSegment,
-    Across,
+    /// For a prefix, the path itself; what is below it is in `below`.
+    glob: Glob,
+    below: Option<Glob>,
 }
 
 /// Why a text is no [`PathPattern`].
@@ -51,33 +48,45 @@ impl PathPattern {
     /// # Errors
     /// [`PathError`].
     pub fn parse(text: &str) -> Result<Self, PathError> {
-        if !text.starts_with('/') {
-            return Err(PathError::Relative);
-        }
-        if text.len() > MAX_PATTERN_BYTES {
-            return Err(PathError::TooLong);
-        }
-        if text.contains(['?', '#']) {
-            return Err(PathError::Query);
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(PathError::Character);
-        }
-        if ambiguous(text) {
-            return Err(PathError::Unmatchable);
-        }
-        let mut tokens = Vec::with_capacity(text.len());
-        for byte in text.bytes() {
-            match (byte, tokens.last_mut()) {
-                (b'*', Some(last @ Token::InSegment)) => *last = Token::Across,
-                (b'*', Some(Token::Across)) => {}
-                (b'*', _) => tokens.push(Token::InSegment),
-                _ => tokens.push(Token::Byte(byte)),
-            }
-        }
+        check(text)?;
         Ok(Self {
             text: text.into(),
-            tokens: tokens.into(),
+            glob: Glob::segmented(text),
+            below: None,
+        })
+    }
+
+    /// This path and no other; `*` is a character like any other.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn exact(text: &str) -> Result<Self, PathError> {
+        check(text)?;
+        Ok(Self {
+            text: text.into(),
+            glob: Glob::literal(text),
+            below: None,
+        })
+    }
+
+    /// This path and everything below it, by whole segments: `/a` means `/a` and `/a/b`, not `/ab`. A slash at
+    /// the end makes no difference; `*` is a character like any other. `/` means every path.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn prefix(text: &str) -> Result<Self, PathError> {
+        check(text)?;
+        let path = text.trim_end_matches('/');
+        let below = Glob::below(path);
+        let (glob, below) = if path.is_empty() {
+            (below, None)
+        } else {
+            (Glob::literal(path), Some(below))
+        };
+        Ok(Self {
+            text: text.into(),
+            glob,
+            below,
         })
     }
 
@@ -86,53 +95,58 @@ impl PathPattern {
     /// dots, backslashes) is meant by `/**` alone.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        if *self.tokens == [Token::Byte(b'/'), Token::Across] {
+        if self.glob.is_every_path() {
             return path.starts_with('/');
         }
-        if ambiguous(path) {
-            return false;
-        }
-        // The set of tokens that may come next, as a row of an automaton without backtracking.
-        let end = self.tokens.len();
-        let mut now = vec![false; end + 1];
-        now[0] = true;
-        self.skip_wildcards(&mut now);
-        for byte in path.bytes() {
-            let mut next = vec![false; end + 1];
-            for (at, token) in self.tokens.iter().enumerate() {
-                if !now[at] {
-                    continue;
-                }
-                match token {
-                    Token::Byte(wanted) if *wanted == byte => next[at + 1] = true,
-                    Token::InSegment if byte != b'/' => next[at] = true,
-                    Token::Across => next[at] = true,
-                    Token::Byte(_) | Token::InSegment => {}
-                }
-            }
-            self.skip_wildcards(&mut next);
-            if !next.contains(&true) {
-                return false;
-            }
-            now = next;
-        }
-        now[end]
+        self.globs().any(|glob| glob.matches(path)) && !ambiguous(path)
     }
 
-    /// A wildcard may also stand for nothing.
-    fn skip_wildcards(&self, states: &mut [bool]) {
-        for (at, token) in self.tokens.iter().enumerate() {
-            if states[at] && !matches!(token, Token::Byte(_)) {
-                states[at + 1] = true;
-            }
+    /// Is there a path that both patterns mean?
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.globs()
+            .any(|one| other.globs().any(|other| one.overlaps(other)))
+    }
+
+    /// Does this pattern mean every path that the other one does? `false` may also mean that it is not easy
+    /// to say.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        if other.glob.is_every_path() {
+            return self.glob.is_every_path();
         }
+        other
+            .globs()
+            .all(|theirs| self.globs().any(|mine| mine.covers(theirs)))
+    }
+
+    fn globs(&self) -> impl Iterator<Item = &Glob> {
+        std::iter::once(&self.glob).chain(&self.below)
     }
 }
 
+/// As written.
 impl fmt::Display for PathPattern {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.text)
     }
+}
+
+fn check(text: &str) -> Result<(), PathError> {
+    if !text.starts_with('/') {
+        return Err(PathError::Relative);
+    }
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(PathError::TooLong);
+    }
+    if text.contains(['?', '#']) {
+        return Err(PathError::Query);
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(PathError::Character);
+    }
+    if ambiguous(text) {
+        return Err(PathError::Unmatchable);
+    }
+    Ok(())
 }
 
 /// Would some server read the path as another one than its bytes say? Dot segments (with the path

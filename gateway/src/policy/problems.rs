@@ -2,6 +2,7 @@
 //!
 //! It refuses to know what a problem is about and how it is drawn.
 
+use super::unsupported::Features;
 use super::{Diagnostic, Severity, SourceFile, Span};
 
 /// The most problems that are kept: a file of a million mistakes is reported as such.
@@ -27,6 +28,8 @@ pub(super) struct Spanned<T> {
 /// The problems found so far.
 pub(super) struct Problems<'a> {
     files: &'a [SourceFile],
+    /// What is refused although it is understood.
+    pub(super) features: Features,
     found: Vec<(Option<Place>, Diagnostic)>,
     dropped: usize,
     /// Something could not be read at all: what seems to be missing may be in there.
@@ -37,9 +40,10 @@ pub(super) struct Problems<'a> {
 pub(super) struct Added<'p>(Option<&'p mut Diagnostic>);
 
 impl<'a> Problems<'a> {
-    pub(super) fn new(files: &'a [SourceFile]) -> Self {
+    pub(super) fn new(files: &'a [SourceFile], features: Features) -> Self {
         Self {
             files,
+            features,
             found: Vec::new(),
             dropped: 0,
             incomplete: false,
@@ -59,9 +63,20 @@ impl<'a> Problems<'a> {
         self.add(Severity::Error, None, message.into())
     }
 
+    /// Is there an error?
+    pub(super) fn failed(&self) -> bool {
+        let mut found = self.found.iter();
+        self.dropped > 0 || found.any(|(_, found)| found.severity == Severity::Error)
+    }
+
+    /// The name of the file of a place.
+    pub(super) fn file(&self, place: Place) -> &'a str {
+        self.files.get(place.file).map_or("", |file| &file.name)
+    }
+
     /// `FILE:LINE:COLUMN` of a place in another message.
     pub(super) fn locate(&self, place: Place) -> String {
-        let name = self.files.get(place.file).map_or("", |file| &file.name);
+        let name = self.file(place);
         format!("{name}:{}:{}", place.span.line, place.span.column)
     }
 

@@ -4,20 +4,29 @@
 //! are left open. A document with problems is kept as far as it could be read, so that what refers to it
 //! is not blamed as well.
 
+mod ai_route;
+mod binding;
+mod credential;
 mod gateway;
-mod injection;
+mod http_route;
 mod leaf;
+mod proxy_rule;
 mod route;
 mod secret;
 
+pub(super) use ai_route::RawAiRoute;
+pub(super) use binding::RawBinding;
+pub(super) use credential::{RawCredentialPolicy, RawTarget};
 pub(super) use gateway::{RawGateway, RawListener};
-pub(super) use injection::{RawCredentialPolicy, RawProxyRule};
-pub(super) use route::{RawAiRoute, RawL4Route};
+pub(super) use http_route::RawHttpRoute;
+pub(super) use proxy_rule::RawProxyRule;
+pub(super) use route::RawL4Route;
 pub(super) use secret::RawSecret;
 
 use super::decode::{At, Decoder, Fields};
 use super::problems::{Problems, Spanned, quote, suggest};
 use super::template::is_secret_name;
+use super::unsupported::Feature;
 use super::yaml::{Node, Value};
 
 /// Both mean the same: what CLRK writes is read as it stands.
@@ -25,31 +34,53 @@ const GROUPS: &[&str] = &["clrk.apoxy.dev", "postern.dev"];
 const API_VERSIONS: &[&str] = &["clrk.apoxy.dev/v1alpha1", "postern.dev/v1alpha1"];
 const CORE_VERSION: &str = "v1";
 
-/// The kinds; those of the reference that are to come are told apart from mistakes.
 const KINDS: &[&str] = &[
     "EgressGateway",
     "EgressL4Route",
+    "EgressHTTPRoute",
     "AIProviderRoute",
     "CredentialInjectionPolicy",
     "SandboxProxyRule",
+    "SandboxBinding",
     "Secret",
 ];
-const LATER_KINDS: &[&str] = &["EgressHTTPRoute", "SandboxBinding"];
 
 /// One document.
 pub(super) enum Raw {
     Gateway(RawGateway),
     L4Route(RawL4Route),
+    HttpRoute(RawHttpRoute),
     AiRoute(RawAiRoute),
     CredentialPolicy(RawCredentialPolicy),
     ProxyRule(RawProxyRule),
+    Binding(RawBinding),
     Secret(RawSecret),
+}
+
+/// The kinds of object to which others attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum ParentKind {
+    Gateway,
+    AiRoute,
+    HttpRoute,
 }
 
 /// A reference to a gateway or route, by name.
 pub(super) struct RawParent {
+    pub(super) kind: ParentKind,
     pub(super) name: Spanned<String>,
     pub(super) section: Option<Spanned<String>>,
+}
+
+impl ParentKind {
+    /// As a policy writes it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "EgressGateway",
+            Self::AiRoute => "AIProviderRoute",
+            Self::HttpRoute => "EgressHTTPRoute",
+        }
+    }
 }
 
 impl Raw {
@@ -58,7 +89,9 @@ impl Raw {
         match self {
             Self::Gateway(raw) => ("EgressGateway", &raw.name),
             Self::L4Route(raw) => ("EgressL4Route", &raw.name),
+            Self::HttpRoute(raw) => ("EgressHTTPRoute", &raw.name),
             Self::AiRoute(raw) => ("AIProviderRoute", &raw.name),
+            Self::Binding(raw) => ("SandboxBinding", &raw.name),
             Self::CredentialPolicy(raw) => ("CredentialInjectionPolicy", &raw.name),
             Self::ProxyRule(raw) => ("SandboxProxyRule", &raw.name),
             Self::Secret(raw) => ("Secret", &raw.name),
@@ -109,6 +142,8 @@ fn read_document(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Raw> {
     Some(match kind {
         "EgressGateway" => Raw::Gateway(RawGateway::read(decoder, spec, name)),
         "EgressL4Route" => Raw::L4Route(RawL4Route::read(decoder, spec, name)),
+        "EgressHTTPRoute" => Raw::HttpRoute(RawHttpRoute::read(decoder, spec, name)),
+        "SandboxBinding" => Raw::Binding(RawBinding::read(decoder, spec, name)),
         "AIProviderRoute" => Raw::AiRoute(RawAiRoute::read(decoder, spec, name)),
         "CredentialInjectionPolicy" => {
             Raw::CredentialPolicy(RawCredentialPolicy::read(decoder, spec, name))
@@ -124,8 +159,7 @@ fn may_hold_secrets(root: &Node) -> bool {
     };
     let is_other_kind = |node: &Node| match &node.value {
         Value::Scalar { text, .. } => {
-            let known = KINDS.iter().chain(LATER_KINDS);
-            text.as_str() != "Secret" && known.into_iter().any(|kind| *kind == text.as_str())
+            text.as_str() != "Secret" && KINDS.iter().any(|kind| *kind == text.as_str())
         }
         Value::Sequence(_) | Value::Mapping(_) | Value::Broken => false,
     };
@@ -140,22 +174,17 @@ fn may_hold_secrets(root: &Node) -> bool {
 
 fn read_kind(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<&'static str> {
     let Spanned { value, place } = decoder.text(at)?;
-    if let Some(kind) = KINDS.iter().find(|kind| **kind == value) {
-        return Some(kind);
-    }
-    let shown = quote(value);
-    if LATER_KINDS.contains(&value) {
+    let Some(kind) = KINDS.iter().find(|kind| **kind == value) else {
         decoder
             .problems
-            .error(place, format!("kind {shown} is not supported yet"))
-            .help("a rule that is not enforced is not accepted: leave it out");
-    } else {
-        decoder
-            .problems
-            .error(place, format!("unknown kind {shown}"))
+            .error(place, format!("unknown kind {}", quote(value)))
             .help(suggest(value, "kinds", KINDS));
+        return None;
+    };
+    if *kind == "SandboxBinding" {
+        decoder.gate(Feature::SandboxBinding, at);
     }
-    None
+    Some(kind)
 }
 
 fn check_version(decoder: &mut Decoder<'_, '_>, at: &At<'_>, kind: Option<&str>) {
@@ -213,14 +242,14 @@ fn read_name(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Spanned<Strin
     )
 }
 
-/// `{group, kind, name, sectionName}`, to objects of one kind.
+/// `{group, kind, name, sectionName}`, to objects of these kinds.
 fn read_parents(
     decoder: &mut Decoder<'_, '_>,
     at: &At<'_>,
-    kind: &'static str,
-    later: &[&str],
+    kinds: &[ParentKind],
     sections: bool,
 ) -> Vec<RawParent> {
+    let known: Vec<_> = kinds.iter().map(|kind| (kind.as_str(), *kind)).collect();
     let mut parents = Vec::new();
     for item in decoder.some_items(at, "reference") {
         let Some(mut fields) = decoder.fields(&item) else {
@@ -228,10 +257,10 @@ fn read_parents(
         };
         if let Some(group) = fields.optional("group") {
             let known: Vec<_> = GROUPS.iter().map(|group| (*group, ())).collect();
-            decoder.choice(&group, &known, &[]);
+            decoder.choice(&group, &known);
         }
         let found = fields.required(decoder, "kind");
-        let found = found.and_then(|found| decoder.choice(&found, &[(kind, ())], later));
+        let found = found.and_then(|found| decoder.choice(&found, &known));
         let name = fields.required(decoder, "name");
         let name = name.and_then(|name| read_name(decoder, &name));
         let section = if sections {
@@ -246,8 +275,12 @@ fn read_parents(
                 place: section.place,
             });
         fields.finish(decoder);
-        if let (Some(_), Some(name)) = (found, name) {
-            parents.push(RawParent { name, section });
+        if let (Some(kind), Some(name)) = (found, name) {
+            parents.push(RawParent {
+                kind: kind.value,
+                name,
+                section,
+            });
         }
     }
     parents
@@ -257,6 +290,6 @@ fn read_parents(
 fn read_gateways(decoder: &mut Decoder<'_, '_>, fields: &mut Fields<'_>) -> Vec<RawParent> {
     let parents = fields.required(decoder, "parentRefs");
     parents
-        .map(|parents| read_parents(decoder, &parents, "EgressGateway", &[], true))
+        .map(|parents| read_parents(decoder, &parents, &[ParentKind::Gateway], true))
         .unwrap_or_default()
 }

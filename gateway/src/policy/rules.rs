@@ -7,13 +7,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
 use super::decision::{RequestFacts, RuleName};
+use super::index::{BlockIndex, HostIndex};
 use super::{
-    Class, HTTPS_PORT, Host, HostPattern, Injection, Listener, PathPattern, PortRange, Provider,
-    SecretRef, TlsMode,
+    Class, HTTPS_PORT, Host, HostPattern, Injection, Listener, ModelPattern, PathPattern,
+    PortRange, Protocol, Provider, SecretRef, TlsMode, TokenBudget,
 };
 
 /// One match of one rule.
@@ -23,10 +24,12 @@ pub(super) struct Grant {
     pub(super) rule: RuleName,
     /// Hosts named; with `cidrs` both empty, the grant is for every destination.
     pub(super) hosts: Vec<HostPattern>,
-    /// Address blocks named.
+    /// Address blocks named; never empty for UDP, which has no names.
     pub(super) cidrs: Vec<IpNet>,
     /// Ports named; never empty.
     pub(super) ports: Vec<PortRange>,
+    /// What is spoken there.
+    pub(super) protocol: Protocol,
     /// The only listener whose traffic is meant.
     pub(super) listener: Option<Arc<str>>,
     /// What is allowed there.
@@ -53,33 +56,57 @@ pub(super) struct RequestRule {
     pub(super) methods: Vec<Method>,
     /// Paths allowed; empty for all.
     pub(super) paths: Vec<PathPattern>,
-    /// Headers to set.
+    /// Models allowed; empty for all, and for requests that name none.
+    pub(super) models: Vec<ModelPattern>,
+    /// How many tokens the rule grants.
+    pub(super) budget: Option<Arc<TokenBudget>>,
+    /// Credentials to set.
     pub(super) injections: Vec<Injection>,
     /// Who set them, for telemetry.
     pub(super) credential: Option<Arc<str>>,
 }
 
-/// All grants of one gateway. Indices are positions in `grants`, hence ascending = as written.
+/// One match of an `EgressHTTPRoute`. It grants nothing: its hosts are refused outside the rules that name them.
+#[derive(Debug)]
+pub(super) struct HttpRule {
+    /// Shown in records.
+    pub(super) rule: RuleName,
+    /// Hosts named; never empty.
+    pub(super) hosts: Vec<HostPattern>,
+    /// The only listener on which the rule allows anything; its hosts are refused on the others.
+    pub(super) listener: Option<Arc<str>>,
+    /// Methods allowed; empty for all.
+    pub(super) methods: Vec<Method>,
+    /// The path allowed, if not every one.
+    pub(super) path: Option<PathPattern>,
+    /// Headers that must be there with this value and no other.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Credentials to set.
+    pub(super) injections: Vec<Injection>,
+    /// Who set them, for telemetry.
+    pub(super) credential: Option<Arc<str>>,
+}
+
+/// All rules of one gateway. Indices are positions in `grants` and `http`, hence ascending = as written.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub(super) grants: Vec<Grant>,
+    pub(super) http: Vec<HttpRule>,
     pub(super) aliases: HashMap<Host, Vec<IpAddr>>,
     pub(super) secrets: BTreeSet<SecretRef>,
-    exact: HashMap<Host, Vec<usize>>,
-    /// By the name under the wildcard: `*.example.com` is found under `example.com`.
-    one_label: HashMap<Host, Vec<usize>>,
-    labels: HashMap<Host, Vec<usize>>,
-    any_host: Vec<usize>,
-    cidrs: HashMap<IpNet, Vec<usize>>,
-    /// The prefix lengths in `cidrs`, so that a look-up tries each once.
-    v4_lengths: BTreeSet<u8>,
-    v6_lengths: BTreeSet<u8>,
-    anywhere: Vec<usize>,
+    pub(super) hosts: HostIndex,
+    pub(super) http_hosts: HostIndex,
+    pub(super) blocks: BlockIndex,
+    pub(super) anywhere: Vec<usize>,
+    pub(super) datagrams: BlockIndex,
+    /// Does any rule look at header fields?
+    pub(super) reads_headers: bool,
 }
 
 impl Rules {
     pub(super) fn new(
         grants: Vec<Grant>,
+        http: Vec<HttpRule>,
         aliases: HashMap<Host, Vec<IpAddr>>,
         secrets: BTreeSet<SecretRef>,
     ) -> Self {
@@ -88,71 +115,69 @@ impl Rules {
             secrets,
             ..Self::default()
         };
+        rules.reads_headers = http.iter().any(|rule| !rule.headers.is_empty());
         for (index, grant) in grants.iter().enumerate() {
+            if grant.protocol == Protocol::Udp {
+                for cidr in &grant.cidrs {
+                    rules.datagrams.insert(cidr, index);
+                }
+                continue;
+            }
             if grant.hosts.is_empty() && grant.cidrs.is_empty() {
                 rules.anywhere.push(index);
             }
             for pattern in &grant.hosts {
-                let list = match pattern {
-                    HostPattern::Exact(host) => rules.exact.entry(host.clone()).or_default(),
-                    HostPattern::OneLabel(host) => rules.one_label.entry(host.clone()).or_default(),
-                    HostPattern::Labels(host) => rules.labels.entry(host.clone()).or_default(),
-                    HostPattern::Any => &mut rules.any_host,
-                };
-                list.push(index);
+                rules.hosts.insert(pattern, index);
             }
             for cidr in &grant.cidrs {
-                let cidr = cidr.trunc();
-                match cidr {
-                    IpNet::V4(_) => rules.v4_lengths.insert(cidr.prefix_len()),
-                    IpNet::V6(_) => rules.v6_lengths.insert(cidr.prefix_len()),
-                };
-                rules.cidrs.entry(cidr).or_default().push(index);
+                rules.blocks.insert(cidr, index);
+            }
+        }
+        for (index, rule) in http.iter().enumerate() {
+            for pattern in &rule.hosts {
+                rules.http_hosts.insert(pattern, index);
             }
         }
         rules.grants = grants;
+        rules.http = http;
         rules
     }
 
-    /// The grants that name this host, as written. The cost grows with the host's labels and with the
-    /// grants found, not with the number of rules.
+    /// The TCP grants that name this host, as written.
     pub(super) fn naming(&self, host: &Host) -> impl Iterator<Item = &Grant> {
-        let mut found: Vec<usize> = self.any_host.clone();
-        found.extend(self.exact.get(host).into_iter().flatten());
-        for (depth, parent) in host.parents().enumerate() {
-            if depth == 0 {
-                found.extend(self.one_label.get(parent).into_iter().flatten());
-            }
-            found.extend(self.labels.get(parent).into_iter().flatten());
-        }
-        self.in_order(found)
+        self.numbered(self.hosts.naming(host))
     }
 
-    /// The grants that name a block in which this address lies, as written. The cost grows with the
-    /// prefix lengths in use (at most 33 or 129) and with the grants found.
+    /// The TCP grants one of whose patterns means every host that this one does, as written.
+    pub(super) fn covering(&self, pattern: &HostPattern) -> impl Iterator<Item = &Grant> {
+        self.numbered(self.hosts.covering(pattern))
+    }
+
+    /// The TCP grants that name a block in which this address lies, as written.
     pub(super) fn containing(&self, address: IpAddr) -> impl Iterator<Item = &Grant> {
-        let lengths = match address {
-            IpAddr::V4(_) => &self.v4_lengths,
-            IpAddr::V6(_) => &self.v6_lengths,
-        };
-        let mut found = Vec::new();
-        for length in lengths {
-            if let Ok(block) = IpNet::new(address, *length) {
-                found.extend(self.cidrs.get(&block.trunc()).into_iter().flatten());
-            }
-        }
-        self.in_order(found)
+        self.numbered(self.blocks.containing(address))
     }
 
-    /// The grants for every destination, as written.
+    /// The UDP grants that name a block in which this address lies, as written.
+    pub(super) fn datagrams_to(&self, address: IpAddr) -> impl Iterator<Item = &Grant> {
+        self.numbered(self.datagrams.containing(address))
+    }
+
+    /// The TCP grants for every destination, as written.
     pub(super) fn anywhere(&self) -> impl Iterator<Item = &Grant> {
-        self.in_order(self.anywhere.clone())
+        let numbers = self.anywhere.iter();
+        numbers.filter_map(|index| self.grants.get(*index))
     }
 
-    fn in_order(&self, mut found: Vec<usize>) -> impl Iterator<Item = &Grant> {
-        found.sort_unstable();
-        found.dedup();
-        found.into_iter().filter_map(|index| self.grants.get(index))
+    /// The `EgressHTTPRoute` rules that name this host, as written.
+    pub(super) fn http_naming(&self, host: &Host) -> impl Iterator<Item = &HttpRule> {
+        let numbers = self.http_hosts.naming(host).into_iter();
+        numbers.filter_map(|index| self.http.get(index))
+    }
+
+    fn numbered(&self, numbers: Vec<usize>) -> impl Iterator<Item = &Grant> {
+        let numbers = numbers.into_iter();
+        numbers.filter_map(|index| self.grants.get(index))
     }
 }
 
@@ -170,11 +195,23 @@ impl Grant {
     pub(super) fn has_port(&self, port: u16) -> bool {
         self.ports.iter().any(|range| range.contains(port))
     }
+
+    /// Did the policy name the ports, rather than mean all of them?
+    pub(super) fn names_ports(&self) -> bool {
+        !self.ports.contains(&PortRange::ALL)
+    }
 }
 
 impl RequestRule {
     /// Does the rule mean this request (of a host and port that its grant names)?
     pub(super) fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        let model = |model| self.models.iter().any(|known| known.matches(model));
+        self.matches_but_for_the_model(request)
+            && (self.models.is_empty() || request.model.is_some_and(model))
+    }
+
+    /// As [`RequestRule::matches`], whatever the model is.
+    pub(super) fn matches_but_for_the_model(&self, request: &RequestFacts<'_>) -> bool {
         let RequestFacts {
             port, method, path, ..
         } = *request;
@@ -195,5 +232,35 @@ impl RequestRule {
     /// 443 is no plaintext port, even where it is named.
     fn plaintext_at(&self, port: u16) -> bool {
         self.plaintext && port != HTTPS_PORT
+    }
+}
+
+impl HttpRule {
+    /// Does the rule mean this request (of a host that it names) through this listener?
+    pub(super) fn matches(&self, request: &RequestFacts<'_>, listener: &str) -> bool {
+        let header = |(name, value): &(HeaderName, HeaderValue)| {
+            let mut sent = request.headers.get_all(name).iter().peekable();
+            // Of two values, who knows which one a server takes: all must be the one.
+            sent.peek().is_some() && sent.all(|sent| sent == value)
+        };
+        let mine = self.listener.as_deref();
+        mine.is_none_or(|mine| mine == listener)
+            && (self.methods.is_empty() || self.methods.iter().any(|known| known == request.method))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|path| path.matches(request.path))
+            && self.headers.iter().all(header)
+    }
+}
+
+impl Listener {
+    /// Does it read requests, so that rules about them can be kept?
+    pub(super) fn reads_requests(&self) -> bool {
+        match self.class {
+            Class::Tls => self.tls_mode == TlsMode::Terminate,
+            Class::Http => true,
+            Class::Tcp => false,
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Header values with holes for secrets, and the injections that use them.
+//! Values with holes for secrets.
 //!
 //! It refuses to know where secrets are kept: whoever renders a template brings the look-up.
 
@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderName;
 use zeroize::Zeroizing;
 
-use super::Provider;
 use crate::secrets::SecretValue;
 
 /// Which value of which secret; shown as `name/key`, which is also its file in a secrets folder.
@@ -26,19 +24,6 @@ impl fmt::Display for SecretRef {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}/{}", self.name, self.key)
     }
-}
-
-/// One header to set on a permitted request, last of all.
-#[derive(Clone, Debug)]
-pub struct Injection {
-    /// The `CredentialInjectionPolicy` or `SandboxProxyRule` that asks for it.
-    pub policy: Arc<str>,
-    /// The header; every value that the sandbox gave it is removed first.
-    pub header: HeaderName,
-    /// Its value.
-    pub template: Template,
-    /// The provider of the route, whose other credential headers are removed too.
-    pub provider: Option<Provider>,
 }
 
 /// A header value as a sequence of literal text and secrets.
@@ -80,29 +65,24 @@ impl Template {
             if expression == "value" {
                 return Ok(Part::Secret(value.clone()));
             }
-            let items = expression
-                .strip_prefix("base64")
-                .filter(|rest| rest.starts_with(char::is_whitespace))
-                .ok_or_else(|| TemplateError::Expression(expression.to_owned()))?;
-            base64_items(items, value)
-                .filter(|items| items.iter().any(|item| matches!(item, Part::Secret(_))))
-                .map(|items| Part::Base64(items.into()))
-                .ok_or_else(|| TemplateError::Expression(expression.to_owned()))
+            base64(expression, |word| match word {
+                "value" => Some(value.clone()),
+                key => is_secret_key(key).then(|| SecretRef {
+                    name: value.name.clone(),
+                    key: key.into(),
+                }),
+            })
+            .ok_or_else(|| TemplateError::Expression(expression.to_owned()))
         })
     }
 
-    /// Reads the value of a `SandboxProxyRule` header: `{{ secret-name.key }}`, split at the last dot.
+    /// Reads the value of a `SandboxProxyRule` header: `{{ secret-name.key }}`, split at the last dot, and
+    /// `{{ base64 secret-name.user ':' secret-name.password }}`, the base64 of such values and quoted text, joined.
     pub(super) fn of_rule(text: &str) -> Result<Self, TemplateError> {
         parse(text, |expression| {
-            expression
-                .rsplit_once('.')
-                .filter(|(name, key)| is_secret_name(name) && is_secret_key(key))
-                .map(|(name, key)| {
-                    Part::Secret(SecretRef {
-                        name: name.into(),
-                        key: key.into(),
-                    })
-                })
+            reference(expression)
+                .map(Part::Secret)
+                .or_else(|| base64(expression, reference))
                 .ok_or_else(|| TemplateError::Reference(expression.to_owned()))
         })
     }
@@ -188,12 +168,25 @@ fn parse(
     Ok(Template(parts.into()))
 }
 
-fn base64_items(mut rest: &str, value: &SecretRef) -> Option<Vec<Part>> {
+/// `NAME.KEY`, split at the last dot.
+fn reference(text: &str) -> Option<SecretRef> {
+    let (name, key) = text.rsplit_once('.')?;
+    (is_secret_name(name) && is_secret_key(key)).then(|| SecretRef {
+        name: name.into(),
+        key: key.into(),
+    })
+}
+
+/// `base64` and what is to be joined: quoted text, and words that name secrets, one at least.
+fn base64(expression: &str, secret: impl Fn(&str) -> Option<SecretRef>) -> Option<Part> {
+    let mut rest = expression
+        .strip_prefix("base64")
+        .filter(|rest| rest.starts_with(char::is_whitespace))?;
     let mut items = Vec::new();
     loop {
         rest = rest.trim_start();
         let Some(first) = rest.chars().next() else {
-            return Some(items);
+            break;
         };
         if first == '\'' || first == '"' {
             let (text, after) = rest[1..].split_once(first)?;
@@ -202,18 +195,12 @@ fn base64_items(mut rest: &str, value: &SecretRef) -> Option<Vec<Part>> {
         } else {
             let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
-            let key = match word {
-                "value" => value.key.clone(),
-                key if is_secret_key(key) => key.into(),
-                _ => return None,
-            };
-            items.push(Part::Secret(SecretRef {
-                name: value.name.clone(),
-                key,
-            }));
+            items.push(Part::Secret(secret(word)?));
             rest = after;
         }
     }
+    let uses_secret = items.iter().any(|item| matches!(item, Part::Secret(_)));
+    uses_secret.then(|| Part::Base64(items.into()))
 }
 
 fn render(

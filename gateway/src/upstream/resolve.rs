@@ -176,6 +176,7 @@ fn server(upstream: &DnsUpstream) -> NameServerConfig {
         // Truncated answers are asked for again over TCP (RFC 7766 §5).
         DnsTransport::Udp => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
         DnsTransport::Tcp => vec![ConnectionConfig::tcp()],
+        DnsTransport::Tls => vec![over_tls(upstream.address.ip())],
     };
     for connection in &mut connections {
         connection.port = upstream.address.port();
@@ -185,10 +186,6 @@ fn server(upstream: &DnsUpstream) -> NameServerConfig {
 
 /// DNS over TLS (RFC 7858), and nothing else when that fails: the server proves its address, which is
 /// all that the policy says of it.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "policy has no way to say tls:// yet")
-)]
 fn over_tls(server: IpAddr) -> ConnectionConfig {
     ConnectionConfig::tls(server.to_string().into())
 }

@@ -5,16 +5,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::super::problems::Problems;
+use super::super::problems::{Place, Problems};
 use super::super::resource::{RawGateway, RawListener};
 use super::super::rules::{Allows, Rules};
-use super::Attached;
-use super::injection::report_clashes;
+use super::clash::report_clashes;
+use super::lint::{self, report_plaintext};
+use super::{Attached, Folder, Placed};
 use crate::policy::{Class, Gateway, Host, SecretRef};
 
 pub(super) fn build(
+    folder: &Folder<'_>,
     raw: &RawGateway,
-    grants: Vec<Attached>,
+    attached: Attached,
     problems: &mut Problems<'_>,
 ) -> Gateway {
     report_listener_clashes(&raw.listeners, problems);
@@ -24,17 +26,20 @@ pub(super) fn build(
             .warning(raw.name.place, message)
             .help("a class of traffic without a listener is denied: every connection will be");
     }
-    report_clashes(&grants, problems);
-    let grants: Vec<_> = grants.into_iter().map(|attached| attached.grant).collect();
+    report_clashes(&attached, problems);
+    report_plaintext(raw, &attached, problems);
+    let (grants, grant_places) = apart(attached.grants);
+    let (http, http_places) = apart(attached.http);
     let mut secrets: BTreeSet<SecretRef> = BTreeSet::new();
-    for grant in &grants {
-        if let Allows::Requests(rule) = &grant.allows {
-            for injection in &rule.injections {
-                secrets.extend(injection.template.secret_refs().cloned());
-            }
-        }
+    let granted = grants.iter().flat_map(|grant| match &grant.allows {
+        Allows::Requests(rule) => rule.injections.as_slice(),
+        Allows::Connection => &[],
+    });
+    for injection in granted.chain(http.iter().flat_map(|rule| &rule.injections)) {
+        secrets.extend(injection.secret_refs().into_iter().cloned());
     }
     secrets.extend(raw.upstream_tls.trust_bundle.clone());
+    secrets.extend(raw.upstream_tls.client_cert_refs().into_iter().flatten());
     let mut aliases: HashMap<Host, Vec<IpAddr>> = HashMap::new();
     for alias in &raw.upstream_tls.host_aliases {
         for host in &alias.hosts {
@@ -43,6 +48,11 @@ pub(super) fn build(
                 addresses.push(alias.ip);
             }
         }
+    }
+    let rules = Rules::new(grants, http, aliases, secrets);
+    // A warning about a policy that is refused anyway would be one about what it may not become.
+    if !problems.failed() {
+        lint::report(folder, raw, &rules, (&grant_places, &http_places), problems);
     }
     Gateway {
         name: raw.name.value.as_str().into(),
@@ -57,8 +67,15 @@ pub(super) fn build(
         dns: raw.dns.clone(),
         request_timeout: raw.request_timeout,
         limits: raw.limits,
-        rules: Rules::new(grants, aliases, secrets),
+        rules,
     }
+}
+
+fn apart<T>(placed: Vec<Placed<T>>) -> (Vec<T>, Vec<Place>) {
+    placed
+        .into_iter()
+        .map(|placed| (placed.rule, placed.place))
+        .unzip()
 }
 
 fn report_listener_clashes(listeners: &[RawListener], problems: &mut Problems<'_>) {

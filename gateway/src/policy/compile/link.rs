@@ -2,81 +2,100 @@
 //!
 //! It refuses to know what else a gateway needs, and how credentials are chosen.
 
-use std::sync::Arc;
-
 use super::super::gateway::pick;
 use super::super::problems::{Problems, Spanned, quote, suggest};
-use super::super::resource::{Raw, RawAiRoute, RawGateway, RawL4Route, RawParent, RawProxyRule};
-use super::super::rules::{Allows, Grant, RequestRule};
-use super::injection::{Credentials, check_any_host, of_proxy_rule};
-use super::{Attached, Folder, Grants};
-use crate::policy::{Class, HTTPS_PORT, HostPattern, Injection, Listener, PortRange, TlsMode};
+use super::super::resource::{Raw, RawGateway, RawHttpRoute, RawL4Route, RawParent};
+use super::grants::{ai_grants, http_rules, l4_grants, proxy_grant};
+use super::injection::{Credentials, check_any_host};
+use super::{Attachments, Folder};
+use crate::policy::{Class, HTTPS_PORT, Listener, Protocol, TlsMode};
 
 impl<'r> Folder<'r> {
     /// Every rule, attached to each of its gateways.
-    pub(super) fn grants(&self, problems: &mut Problems<'_>) -> Grants<'r> {
+    pub(super) fn attach(&self, problems: &mut Problems<'_>) -> Attachments<'r> {
         let credentials = Credentials::collect(self, problems);
-        let mut grants = Grants::new();
+        let mut attachments = Attachments::new();
         for document in self.documents {
             let parents = match document {
                 Raw::L4Route(raw) => &raw.parents,
+                Raw::HttpRoute(raw) => &raw.parents,
                 Raw::AiRoute(raw) => &raw.parents,
                 Raw::ProxyRule(raw) => {
                     check_any_host(raw, problems);
                     &raw.parents
                 }
-                Raw::Gateway(_) | Raw::CredentialPolicy(_) | Raw::Secret(_) => continue,
+                Raw::Gateway(_) | Raw::CredentialPolicy(_) | Raw::Binding(_) | Raw::Secret(_) => {
+                    continue;
+                }
             };
             for parent in parents {
                 let Some(gateway) = self.gateway(parent, problems) else {
                     continue;
                 };
-                let listener = parent
-                    .section
-                    .as_ref()
-                    .map(|section| section.value.as_str());
-                let list = grants.entry(gateway.name.value.as_str()).or_default();
+                let section = parent.section.as_ref();
+                let listener = section.map(|section| section.value.as_str());
+                let attached = attachments.entry(gateway.name.value.as_str()).or_default();
+                let needs = || {
+                    let (kind, name) = document.identity();
+                    format!("{kind} `{}`", name.value)
+                };
                 match document {
                     Raw::L4Route(raw) => {
+                        check_udp_section(raw, parent, problems);
                         warn_unreachable(raw, gateway, listener, problems);
-                        list.extend(l4_grants(raw, listener));
+                        attached.grants.extend(l4_grants(raw, listener));
+                    }
+                    Raw::HttpRoute(raw) => {
+                        check_readable_anywhere(raw, gateway, parent, problems);
+                        let rules = http_rules(raw, listener, &credentials);
+                        attached.http.extend(rules);
                     }
                     Raw::AiRoute(raw) => {
-                        let needs = format!("AIProviderRoute `{}`", raw.name.value);
-                        check_readable(&needs, HTTPS_PORT, false, gateway, parent, problems);
-                        list.extend(ai_grants(raw, listener, &credentials));
+                        check_readable(&needs(), HTTPS_PORT, false, gateway, parent, problems);
+                        let grants = ai_grants(raw, listener, &credentials);
+                        attached.grants.extend(grants);
                     }
                     Raw::ProxyRule(raw) => {
-                        let needs = format!("SandboxProxyRule `{}`", raw.name.value);
                         for port in &raw.ports {
                             let explicit = raw.explicit_ports;
                             let port = port.start();
-                            check_readable(&needs, port, explicit, gateway, parent, problems);
+                            check_readable(&needs(), port, explicit, gateway, parent, problems);
                         }
-                        list.push(proxy_grant(raw, listener));
+                        attached.grants.push(proxy_grant(raw, listener));
                     }
-                    Raw::Gateway(_) | Raw::CredentialPolicy(_) | Raw::Secret(_) => {}
+                    Raw::Gateway(_)
+                    | Raw::CredentialPolicy(_)
+                    | Raw::Binding(_)
+                    | Raw::Secret(_) => {}
                 }
             }
         }
-        grants
+        attachments
+    }
+
+    /// The gateway of this name; that there is none is reported.
+    pub(super) fn gateway_named(
+        &self,
+        name: &Spanned<String>,
+        problems: &mut Problems<'_>,
+    ) -> Option<&'r RawGateway> {
+        let found = self.gateways.get(name.value.as_str()).copied();
+        if found.is_none() && !problems.incomplete {
+            let known: Vec<&str> = self.gateways.keys().copied().collect();
+            problems
+                .error(
+                    name.place,
+                    format!("there is no EgressGateway {}", quote(&name.value)),
+                )
+                .help(suggest(&name.value, "gateways", &known));
+        }
+        found
     }
 
     /// The gateway meant, whose listener exists if one is named.
     fn gateway(&self, parent: &RawParent, problems: &mut Problems<'_>) -> Option<&'r RawGateway> {
         let name = &parent.name;
-        let Some(gateway) = self.gateways.get(name.value.as_str()) else {
-            if !problems.incomplete {
-                let known: Vec<&str> = self.gateways.keys().copied().collect();
-                problems
-                    .error(
-                        name.place,
-                        format!("there is no EgressGateway {}", quote(&name.value)),
-                    )
-                    .help(suggest(&name.value, "gateways", &known));
-            }
-            return None;
-        };
+        let gateway = self.gateway_named(name, problems)?;
         if let Some(section) = &parent.section {
             let known: Vec<&str> = gateway
                 .listeners
@@ -102,93 +121,6 @@ impl<'r> Folder<'r> {
         }
         Some(gateway)
     }
-}
-
-fn l4_grants(raw: &RawL4Route, listener: Option<&str>) -> Vec<Attached> {
-    let mut grants = Vec::new();
-    for rule in &raw.rules {
-        for found in &rule.matches {
-            grants.push(Attached {
-                place: found.place,
-                grant: Grant {
-                    rule: format!("EgressL4Route/{}#{}", raw.name.value, rule.number).into(),
-                    hosts: patterns(&found.hosts),
-                    cidrs: found.cidrs.clone(),
-                    ports: if found.ports.is_empty() {
-                        vec![PortRange::ALL]
-                    } else {
-                        found.ports.clone()
-                    },
-                    listener: listener.map(Arc::from),
-                    allows: Allows::Connection,
-                },
-            });
-        }
-    }
-    grants
-}
-
-fn ai_grants(raw: &RawAiRoute, listener: Option<&str>, credentials: &Credentials) -> Vec<Attached> {
-    let mut grants = Vec::new();
-    for rule in &raw.rules {
-        for found in &rule.matches {
-            let injections = credentials.of(&raw.name.value, found.provider);
-            grants.push(Attached {
-                place: raw.name.place,
-                grant: Grant {
-                    rule: format!("AIProviderRoute/{}#{}", raw.name.value, rule.number).into(),
-                    hosts: patterns(&found.hosts),
-                    cidrs: Vec::new(),
-                    ports: PortRange::single(HTTPS_PORT).into_iter().collect(),
-                    listener: listener.map(Arc::from),
-                    allows: Allows::Requests(RequestRule {
-                        provider: Some(found.provider),
-                        plaintext: false,
-                        methods: Vec::new(),
-                        paths: found.endpoints.clone(),
-                        credential: credential_name(&injections),
-                        injections,
-                    }),
-                },
-            });
-        }
-    }
-    grants
-}
-
-fn proxy_grant(raw: &RawProxyRule, listener: Option<&str>) -> Attached {
-    let injections = of_proxy_rule(raw);
-    Attached {
-        place: raw.name.place,
-        grant: Grant {
-            rule: format!("SandboxProxyRule/{}", raw.name.value).into(),
-            hosts: patterns(&raw.hosts),
-            cidrs: Vec::new(),
-            ports: raw.ports.clone(),
-            listener: listener.map(Arc::from),
-            allows: Allows::Requests(RequestRule {
-                provider: None,
-                plaintext: raw.explicit_ports,
-                methods: raw.methods.clone(),
-                paths: raw.paths.clone(),
-                credential: credential_name(&injections),
-                injections,
-            }),
-        },
-    }
-}
-
-fn patterns(hosts: &[Spanned<HostPattern>]) -> Vec<HostPattern> {
-    hosts.iter().map(|host| host.value.clone()).collect()
-}
-
-fn credential_name(injections: &[Injection]) -> Option<Arc<str>> {
-    let mut names: Vec<&str> = injections
-        .iter()
-        .map(|injection| &*injection.policy)
-        .collect();
-    names.dedup();
-    (!names.is_empty()).then(|| names.join(",").into())
 }
 
 /// A rule about requests is only as good as the listener that reads them: bytes copied unread follow no rule.
@@ -219,7 +151,6 @@ fn check_readable(
         } else {
             ""
         };
-        let example = "{name: egress, protocol: TLS, tls: {mode: Terminate}}";
         problems
             .error(
                 parent.name.place,
@@ -231,7 +162,53 @@ fn check_readable(
             .expected(format!(
                 "a TLS listener in mode Terminate for port {port}{or_http}"
             ))
-            .help(format!("such as {example}"));
+            .help(format!("such as {TERMINATING}"));
+    }
+}
+
+/// A listener that reads requests.
+const TERMINATING: &str = "{name: egress, protocol: TLS, tls: {mode: Terminate}}";
+
+/// An `EgressHTTPRoute` names no ports: one listener that reads requests is enough.
+fn check_readable_anywhere(
+    raw: &RawHttpRoute,
+    gateway: &RawGateway,
+    parent: &RawParent,
+    problems: &mut Problems<'_>,
+) {
+    let section = parent.section.as_ref();
+    let reads = |listener: &Listener| {
+        let mine = section.is_none_or(|section| section.value == *listener.name);
+        mine && listener.reads_requests()
+    };
+    if gateway.listeners_incomplete || listeners(gateway).iter().any(reads) {
+        return;
+    }
+    let (name, gateway) = (&raw.name.value, &parent.name.value);
+    let place = section.map_or(parent.name.place, |section| section.place);
+    problems
+        .error(
+            place,
+            format!(
+                "EgressHTTPRoute `{name}` cannot be enforced: no listener of `{gateway}` reads its requests"
+            ),
+        )
+        .expected("a TLS listener in mode Terminate, or one of protocol HTTP")
+        .help(format!("such as {TERMINATING}"));
+}
+
+/// Datagrams come to no listener.
+fn check_udp_section(raw: &RawL4Route, parent: &RawParent, problems: &mut Problems<'_>) {
+    let mut matches = raw.rules.iter().flat_map(|rule| &rule.matches);
+    if let Some(section) = &parent.section
+        && matches.any(|found| found.protocol == Protocol::Udp)
+    {
+        problems
+            .error(
+                section.place,
+                format!("protocol UDP in `{}` has no listener", raw.name.value),
+            )
+            .help("datagrams come to no listener: leave `sectionName` out, or make UDP a route of its own");
     }
 }
 
@@ -244,7 +221,8 @@ fn warn_unreachable(
     if gateway.listeners.is_empty() || gateway.listeners_incomplete {
         return;
     }
-    for found in raw.rules.iter().flat_map(|rule| &rule.matches) {
+    let matches = raw.rules.iter().flat_map(|rule| &rule.matches);
+    for found in matches.filter(|found| found.protocol == Protocol::Tcp) {
         let reachable = gateway.listeners.iter().any(|raw| {
             let listener = &raw.listener;
             let in_section = section.is_none_or(|section| section == &*listener.name);

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod connection;
+mod http_route;
 mod kernel;
+mod model;
+mod properties;
 mod request;
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use super::{Denial, Destination, Permit, RequestFacts, RequestPermit, Target};
-use crate::policy::tests::valid;
+use crate::policy::tests::accepted;
 use crate::policy::{Class, Gateway, Host};
 
 /// A gateway with a terminating TLS listener, plain HTTP on 80 and 8080, and opaque TCP; then `documents`,
@@ -33,7 +38,7 @@ spec:
 "
     );
     for (kind, name, spec) in documents {
-        let parent = if *kind == "CredentialInjectionPolicy" {
+        let parent = if *kind == KEY {
             "AIProviderRoute"
         } else {
             "EgressGateway"
@@ -48,13 +53,14 @@ spec:
             "---\napiVersion: postern.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{parents}  {spec}\n"
         ));
     }
-    valid(&text).gateways["g"].clone()
+    accepted(&text).gateways["g"].clone()
 }
 
 const L4: &str = "EgressL4Route";
 const AI: &str = "AIProviderRoute";
 const KEY: &str = "CredentialInjectionPolicy";
 const PROXY: &str = "SandboxProxyRule";
+const HTTP: &str = "EgressHTTPRoute";
 
 const ANTHROPIC: (&str, &str, &str) = (
     AI,
@@ -98,16 +104,19 @@ fn request(
             port: 443,
             method,
             path,
+            headers: &HeaderMap::new(),
+            model: None,
             tls: true,
         },
     )
 }
 
 /// The headers that a permit sets.
-fn headers(permit: &RequestPermit) -> Vec<&str> {
+fn headers(permit: &RequestPermit) -> Vec<String> {
     let injections = permit.injections().iter();
     injections
-        .map(|injection| injection.header.as_str())
+        .flat_map(|injection| injection.headers())
+        .map(|name| name.to_string())
         .collect()
 }
 

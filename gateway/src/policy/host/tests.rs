@@ -234,3 +234,18 @@ proptest! {
         prop_assert_eq!(one.overlaps(&other), witness);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_pattern_that_covers_another_means_its_hosts_too(
+        one in r"(\*\.|\*\*\.)?[ab](\.[ab]){0,2}", other in r"(\*\.|\*\*\.)?[ab](\.[ab]){0,2}", name in r"[abc](\.[ab]){0,4}"
+    ) {
+        let (one, other, name) = (pattern(&one), pattern(&other), host(&name));
+        if one.covers(&other) {
+            prop_assert!(!other.matches(&name) || one.matches(&name));
+            prop_assert!(one.overlaps(&other));
+        }
+        prop_assert!(one.covers(&one) && HostPattern::Any.covers(&one));
+        prop_assert!(!one.covers(&HostPattern::Any));
+    }
+}

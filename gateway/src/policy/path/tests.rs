@@ -140,3 +140,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_prefix_ends_where_a_segment_does_and_an_exact_path_is_itself() {
+    let prefix = |text: &str| PathPattern::prefix(text).unwrap();
+    for (text, path, expected) in [
+        ("/repos/acme", "/repos/acme", true),
+        ("/repos/acme", "/repos/acme/", true),
+        ("/repos/acme", "/repos/acme/a/b", true),
+        ("/repos/acme", "/repos/acmex", false),
+        ("/repos/acme", "/repos", false),
+        ("/repos/acme/", "/repos/acme", true),
+        ("/repos/acme", "/repos/acme/../other", false),
+        ("/repos/acme", "/repos/acme/%2e%2e/other", false),
+        ("/a*", "/ab", false),
+        ("/a*", "/a*/b", true),
+        ("/", "/anything/at/all", true),
+    ] {
+        assert_eq!(prefix(text).matches(path), expected, "{text} and {path}");
+    }
+    let exact = |text: &str| PathPattern::exact(text).unwrap();
+    assert!(exact("/a*").matches("/a*"));
+    assert!(!exact("/a*").matches("/ab"));
+    assert!(!exact("/a").matches("/a/"));
+    assert_eq!(PathPattern::exact("a"), Err(PathError::Relative));
+    assert_eq!(PathPattern::prefix("/a/../b"), Err(PathError::Unmatchable));
+}
+
+#[test]
+fn a_prefix_covers_and_meets_what_lies_below_it() {
+    let prefix = PathPattern::prefix("/repos").unwrap();
+    for (text, covers, overlaps) in [
+        ("/repos", true, true),
+        ("/repos/*/x", true, true),
+        ("/repos*", false, true),
+        ("/other/**", false, false),
+        ("/**", false, true),
+    ] {
+        assert_eq!(prefix.covers(&pattern(text)), covers, "{text}");
+        assert_eq!(prefix.overlaps(&pattern(text)), overlaps, "{text}");
+    }
+    assert!(pattern("/**").covers(&prefix));
+    assert!(!pattern("/repos").covers(&prefix));
+}

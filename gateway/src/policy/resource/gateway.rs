@@ -15,9 +15,10 @@ use super::read_name;
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
 use crate::policy::template::is_secret_key;
+use crate::policy::unsupported::Feature;
 use crate::policy::{
-    CaptureBody, Class, DefaultPolicy, Dns, Host, HostAlias, Limits, Listener, LookupFamily, Otlp,
-    SecretRef, TlsMode, UpstreamTls,
+    CaptureBody, Class, DefaultPolicy, Dns, DnsTransport, Host, HostAlias, Limits, Listener,
+    LookupFamily, Otlp, OtlpProtocol, SecretRef, TlsMode, UpstreamTls,
 };
 
 /// The most bytes of a body that may be captured: an exported event has to stay below the 4 MiB that
@@ -42,6 +43,8 @@ pub(in crate::policy) struct RawGateway {
     pub(in crate::policy) dns: Dns,
     pub(in crate::policy) request_timeout: Duration,
     pub(in crate::policy) limits: Limits,
+    /// The secrets that the gateway itself needs.
+    pub(in crate::policy) secrets: Vec<Spanned<SecretRef>>,
 }
 
 pub(in crate::policy) struct RawListener {
@@ -65,6 +68,7 @@ impl RawGateway {
             dns: Dns::default(),
             request_timeout: DEFAULT_TIMEOUT,
             limits: Limits::default(),
+            secrets: Vec::new(),
         };
         let Some(mut spec) = spec else {
             return raw;
@@ -74,7 +78,7 @@ impl RawGateway {
                 ("deny-all", DefaultPolicy::DenyAll),
                 ("allow-all", DefaultPolicy::AllowAll),
             ];
-            let default = decoder.choice(&default, &known, &[]);
+            let default = decoder.choice(&default, &known);
             raw.default = default.map_or(raw.default, |default| default.value);
         }
         if let Some(listeners) = spec.optional("listeners") {
@@ -87,7 +91,8 @@ impl RawGateway {
             raw.otlp = read_otlp(decoder, &otlp);
         }
         if let Some(tls) = spec.optional("upstreamTLS") {
-            raw.upstream_tls = read_upstream_tls(decoder, &tls).unwrap_or_default();
+            let tls = read_upstream_tls(decoder, &tls, &mut raw.secrets);
+            raw.upstream_tls = tls.unwrap_or_default();
         }
         if let Some(dns) = spec.optional("dns") {
             raw.dns = read_dns(decoder, &dns).unwrap_or_default();
@@ -114,7 +119,7 @@ fn read_listener(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawListen
             ("HTTP", Class::Http),
             ("TCP", Class::Tcp),
         ];
-        decoder.choice(&protocol, &known, &[])
+        decoder.choice(&protocol, &known)
     });
     let port = fields
         .optional("port")
@@ -137,7 +142,7 @@ fn read_listener(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawListen
                     ("Terminate", TlsMode::Terminate),
                     ("Passthrough", TlsMode::Passthrough),
                 ];
-                decoder.choice(&mode, &known, &[])
+                decoder.choice(&mode, &known)
             });
             tls_mode = mode.map_or(tls_mode, |mode| mode.value);
             fields.finish(decoder);
@@ -162,8 +167,17 @@ fn read_otlp(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Otlp> {
         const EXPECTED: &str = "a URL such as http://127.0.0.1:4318";
         decoder.parse(&endpoint, EXPECTED, parse_endpoint)
     });
-    if let Some(protocol) = fields.optional("protocol") {
-        decoder.choice(&protocol, &[("http/protobuf", ())], &["grpc"]);
+    let mut protocol = OtlpProtocol::default();
+    if let Some(written) = fields.optional("protocol") {
+        let known = [
+            ("http/protobuf", OtlpProtocol::HttpProtobuf),
+            ("grpc", OtlpProtocol::Grpc),
+        ];
+        let chosen = decoder.choice(&written, &known);
+        protocol = chosen.map_or(protocol, |chosen| chosen.value);
+        if protocol == OtlpProtocol::Grpc {
+            decoder.gate(Feature::OtlpGrpc, &written);
+        }
     }
     let mut headers = Vec::new();
     if let Some(map) = fields.optional("headers") {
@@ -190,6 +204,7 @@ fn read_otlp(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Otlp> {
     fields.finish(decoder);
     Some(Otlp {
         endpoint: endpoint.map(|endpoint| endpoint.value.into()),
+        protocol,
         headers,
         capture_body,
     })
@@ -222,36 +237,62 @@ fn read_capture(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<CaptureBod
     })
 }
 
-fn read_upstream_tls(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<UpstreamTls> {
+fn read_upstream_tls(
+    decoder: &mut Decoder<'_, '_>,
+    at: &At<'_>,
+    secrets: &mut Vec<Spanned<SecretRef>>,
+) -> Option<UpstreamTls> {
     let mut fields = decoder.fields(at)?;
-    let trust_bundle = fields
-        .optional("additionalTrustBundleSecretRef")
-        .and_then(|bundle| read_secret_ref(decoder, &bundle));
-    let mut host_aliases = Vec::new();
+    let mut tls = UpstreamTls::default();
+    if let Some(bundle) = fields.optional("additionalTrustBundleSecretRef") {
+        let bundle = read_secret_ref(decoder, &bundle);
+        tls.trust_bundle = bundle.as_ref().map(|bundle| bundle.value.clone());
+        secrets.extend(bundle);
+    }
     if let Some(aliases) = fields.optional("hostAliases") {
         for item in decoder.items(&aliases) {
-            host_aliases.extend(read_alias(decoder, &item));
+            tls.host_aliases.extend(read_alias(decoder, &item));
         }
     }
-    fields.later(decoder, &["clientCertSecretRef"]);
+    if let Some(certificate) = fields.optional("clientCertSecretRef") {
+        decoder.gate(Feature::ClientCertificate, &certificate);
+        if let Some(name) = read_secret_name(decoder, &certificate) {
+            tls.client_cert = Some(name.value.into());
+            let place = name.place;
+            let needed = tls.client_cert_refs().into_iter().flatten();
+            secrets.extend(needed.map(|value| Spanned { value, place }));
+        }
+    }
     fields.finish(decoder);
-    Some(UpstreamTls {
-        trust_bundle,
-        host_aliases,
-    })
+    Some(tls)
 }
 
-fn read_secret_ref(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<SecretRef> {
+fn read_secret_ref(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Spanned<SecretRef>> {
     let mut fields = decoder.fields(at)?;
     let name = fields.required(decoder, "name");
     let name = name.and_then(|name| read_name(decoder, &name));
     let key = fields.required(decoder, "key");
     let key = key.and_then(|key| read_secret_key(decoder, &key));
     fields.finish(decoder);
-    Some(SecretRef {
-        name: name?.value.into(),
-        key: key?.value.into(),
+    let name = name?;
+    Some(Spanned {
+        place: name.place,
+        value: SecretRef {
+            name: name.value.into(),
+            key: key?.value.into(),
+        },
     })
+}
+
+/// `{name}`, a secret whose keys go without saying.
+pub(super) fn read_secret_name(
+    decoder: &mut Decoder<'_, '_>,
+    at: &At<'_>,
+) -> Option<Spanned<String>> {
+    let mut fields = decoder.fields(at)?;
+    let name = fields.required(decoder, "name");
+    fields.finish(decoder);
+    read_name(decoder, &name?)
 }
 
 /// The key of a value in a secret.
@@ -298,12 +339,19 @@ fn read_dns(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Dns> {
             ("Auto", LookupFamily::Auto),
             ("All", LookupFamily::All),
         ];
-        decoder.choice(&family, &known, &[])
+        decoder.choice(&family, &known)
     });
     let mut upstreams = Vec::new();
     if let Some(list) = fields.optional("upstreams") {
-        const EXPECTED: &str = "udp://ADDRESS or tcp://ADDRESS, with or without :PORT";
-        for upstream in decoder.parse_list(&list, EXPECTED, parse_dns_upstream) {
+        const EXPECTED: &str =
+            "udp://ADDRESS, tcp://ADDRESS or tls://ADDRESS, with or without :PORT";
+        for item in decoder.items(&list) {
+            let Some(upstream) = decoder.parse(&item, EXPECTED, parse_dns_upstream) else {
+                continue;
+            };
+            if upstream.value.transport == DnsTransport::Tls {
+                decoder.gate(Feature::DnsOverTls, &item);
+            }
             upstreams.push(upstream.value);
         }
     }

@@ -15,6 +15,8 @@ use crate::policy::{DnsTransport, DnsUpstream, HostPattern, PathPattern, PortRan
 
 /// The port of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
+/// The port of DNS over TLS (RFC 7858 section 3.1).
+const DNS_OVER_TLS_PORT: u16 = 853;
 
 /// Headers that belong to the connection or frame the message (RFC 9110 section 7.6.1, RFC 9112): setting
 /// one would change where a request ends or goes.
@@ -103,7 +105,10 @@ pub(super) fn read_paths(
 }
 
 /// A list of methods.
-pub(super) fn read_methods(decoder: &mut Decoder<'_, '_>, at: Option<&At<'_>>) -> Vec<Method> {
+pub(super) fn read_methods(
+    decoder: &mut Decoder<'_, '_>,
+    at: Option<&At<'_>>,
+) -> Vec<Spanned<Method>> {
     let Some(at) = at else {
         return Vec::new();
     };
@@ -115,7 +120,15 @@ pub(super) fn read_methods(decoder: &mut Decoder<'_, '_>, at: Option<&At<'_>>) -
             Err(error) => Err(error.to_string()),
         }
     });
-    methods.into_iter().map(|method| method.value).collect()
+    for method in &methods {
+        if method.value == Method::CONNECT {
+            decoder
+                .problems
+                .warning(method.place, "method CONNECT can never be allowed")
+                .help("a tunnel would carry what no rule sees: CONNECT is always refused");
+        }
+    }
+    methods
 }
 
 /// One TCP port.
@@ -162,14 +175,18 @@ pub(super) fn parse_endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-/// `udp://ADDRESS[:PORT]` or `tcp://ADDRESS[:PORT]`.
+/// `udp://ADDRESS[:PORT]`, `tcp://ADDRESS[:PORT]` or `tls://ADDRESS[:PORT]`.
 pub(super) fn parse_dns_upstream(text: &str) -> Result<DnsUpstream, &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
     let transport = match scheme {
         "udp" => DnsTransport::Udp,
         "tcp" => DnsTransport::Tcp,
-        "tls" => return Err("DNS over TLS is not supported yet"),
+        "tls" => DnsTransport::Tls,
         _ => return Err("unknown scheme"),
+    };
+    let port = match transport {
+        DnsTransport::Udp | DnsTransport::Tcp => DNS_PORT,
+        DnsTransport::Tls => DNS_OVER_TLS_PORT,
     };
     let bare = rest
         .strip_prefix('[')
@@ -177,7 +194,7 @@ pub(super) fn parse_dns_upstream(text: &str) -> Result<DnsUpstream, &'static str
         .unwrap_or(rest);
     let address = bare
         .parse::<IpAddr>()
-        .map(|address| SocketAddr::new(address, DNS_PORT))
+        .map(|address| SocketAddr::new(address, port))
         .or_else(|_| rest.parse::<SocketAddr>())
         .ok()
         .filter(|address| address.port() != 0)

@@ -1,14 +1,16 @@
-//! `EgressL4Route` and `AIProviderRoute` as written.
+//! `EgressL4Route` as written, and what all routes have in common.
 //!
 //! It refuses to know whether their gateways exist and what is injected on them.
 
 use ipnet::IpNet;
 
-use super::leaf::{parse_cidr, read_hosts, read_paths, read_port};
-use super::{RawParent, read_gateways};
+use super::RawParent;
+use super::leaf::{parse_cidr, read_hosts, read_port};
+use super::read_gateways;
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
-use crate::policy::{HostPattern, PathPattern, PortRange, Provider};
+use crate::policy::unsupported::Feature;
+use crate::policy::{HostPattern, PortRange, Protocol};
 
 pub(in crate::policy) struct RawL4Route {
     pub(in crate::policy) name: Spanned<String>,
@@ -16,16 +18,12 @@ pub(in crate::policy) struct RawL4Route {
     pub(in crate::policy) rules: Vec<RawRule<RawL4Match>>,
 }
 
-pub(in crate::policy) struct RawAiRoute {
-    pub(in crate::policy) name: Spanned<String>,
-    pub(in crate::policy) parents: Vec<RawParent>,
-    pub(in crate::policy) rules: Vec<RawRule<RawAiMatch>>,
-}
-
 /// One entry of `rules`; its position there (from 1) is its number in records.
-pub(in crate::policy) struct RawRule<M> {
+pub(in crate::policy) struct RawRule<M, X = ()> {
     pub(in crate::policy) number: usize,
     pub(in crate::policy) matches: Vec<M>,
+    /// What the rule has besides.
+    pub(in crate::policy) extra: X,
 }
 
 pub(in crate::policy) struct RawL4Match {
@@ -34,13 +32,7 @@ pub(in crate::policy) struct RawL4Match {
     pub(in crate::policy) cidrs: Vec<IpNet>,
     /// Empty for every port.
     pub(in crate::policy) ports: Vec<PortRange>,
-}
-
-pub(in crate::policy) struct RawAiMatch {
-    pub(in crate::policy) provider: Provider,
-    pub(in crate::policy) hosts: Vec<Spanned<HostPattern>>,
-    /// Empty for every path.
-    pub(in crate::policy) endpoints: Vec<PathPattern>,
+    pub(in crate::policy) protocol: Protocol,
 }
 
 impl RawL4Route {
@@ -49,85 +41,80 @@ impl RawL4Route {
         spec: Option<Fields<'_>>,
         name: Spanned<String>,
     ) -> Self {
-        let (parents, rules) = read_spec(decoder, spec, &[], read_l4_match);
-        Self {
+        let mut raw = Self {
             name,
-            parents,
-            rules,
+            parents: Vec::new(),
+            rules: Vec::new(),
+        };
+        if let Some(mut spec) = spec {
+            raw.parents = read_gateways(decoder, &mut spec);
+            raw.rules = read_rules(decoder, &mut spec, read_l4_match, |_, _| ());
+            spec.finish(decoder);
         }
+        raw
     }
 }
 
-impl RawAiRoute {
-    pub(super) fn read(
-        decoder: &mut Decoder<'_, '_>,
-        spec: Option<Fields<'_>>,
-        name: Spanned<String>,
-    ) -> Self {
-        let (parents, rules) = read_spec(decoder, spec, &["filters"], read_ai_match);
-        Self {
-            name,
-            parents,
-            rules,
-        }
-    }
-}
-
-/// `parentRefs` and `rules[].matches[]`, which both kinds share.
-fn read_spec<M>(
+/// `rules[].matches[]`, and with `read_extra` what a rule has besides.
+pub(super) fn read_rules<M, X>(
     decoder: &mut Decoder<'_, '_>,
-    spec: Option<Fields<'_>>,
-    later: &[&'static str],
+    spec: &mut Fields<'_>,
     read_match: impl Fn(&mut Decoder<'_, '_>, &At<'_>) -> Option<M>,
-) -> (Vec<RawParent>, Vec<RawRule<M>>) {
-    let Some(mut spec) = spec else {
-        return (Vec::new(), Vec::new());
-    };
-    let parents = read_gateways(decoder, &mut spec);
+    read_extra: impl Fn(&mut Decoder<'_, '_>, &mut Fields<'_>) -> X,
+) -> Vec<RawRule<M, X>> {
     let mut rules = Vec::new();
-    if let Some(list) = spec.required(decoder, "rules") {
-        for (index, item) in decoder.some_items(&list, "rule").iter().enumerate() {
-            let Some(mut fields) = decoder.fields(item) else {
-                continue;
-            };
-            let mut matches = Vec::new();
-            // Elsewhere no match means every request; a rule that allows everything should say so.
-            if let Some(list) = fields.required(decoder, "matches") {
-                for item in decoder.some_items(&list, "match") {
-                    matches.extend(read_match(decoder, &item));
-                }
+    let Some(list) = spec.required(decoder, "rules") else {
+        return rules;
+    };
+    for (index, item) in decoder.some_items(&list, "rule").iter().enumerate() {
+        let Some(mut fields) = decoder.fields(item) else {
+            continue;
+        };
+        let mut matches = Vec::new();
+        // Elsewhere no match means every request; a rule that allows everything should say so.
+        if let Some(list) = fields.required(decoder, "matches") {
+            for item in decoder.some_items(&list, "match") {
+                matches.extend(read_match(decoder, &item));
             }
-            fields.later(decoder, later);
-            fields.finish(decoder);
-            rules.push(RawRule {
-                number: index + 1,
-                matches,
-            });
         }
+        let extra = read_extra(decoder, &mut fields);
+        fields.finish(decoder);
+        rules.push(RawRule {
+            number: index + 1,
+            matches,
+            extra,
+        });
     }
-    spec.finish(decoder);
-    (parents, rules)
+    rules
 }
 
 fn read_l4_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawL4Match> {
     let mut fields = decoder.fields(at)?;
     let mut cidrs = Vec::new();
-    if let Some(list) = fields.optional("destinationCIDRs") {
+    let blocks = fields.optional("destinationCIDRs");
+    if let Some(list) = &blocks {
         const EXPECTED: &str = "an address block such as 192.0.2.0/24 or 2001:db8::/32";
-        for cidr in decoder.parse_list(&list, EXPECTED, parse_cidr) {
+        for cidr in decoder.parse_list(list, EXPECTED, parse_cidr) {
             cidrs.push(cidr.value);
         }
     }
-    let hosts = fields.optional("destinationHostnames");
-    let hosts = read_hosts(decoder, hosts.as_ref());
+    let names = fields.optional("destinationHostnames");
+    let hosts = read_hosts(decoder, names.as_ref());
     let mut ports = Vec::new();
     if let Some(list) = fields.optional("ports") {
         for item in decoder.items(&list) {
             ports.extend(read_ports(decoder, &item));
         }
     }
-    if let Some(protocol) = fields.optional("protocol") {
-        decoder.choice(&protocol, &[("TCP", ())], &["UDP"]);
+    let mut protocol = Protocol::default();
+    if let Some(written) = fields.optional("protocol") {
+        let known = [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)];
+        let chosen = decoder.choice(&written, &known);
+        protocol = chosen.map_or(protocol, |chosen| chosen.value);
+        if protocol == Protocol::Udp {
+            decoder.gate(Feature::Udp, &written);
+            check_udp(decoder, at, names.as_ref(), blocks.as_ref());
+        }
     }
     fields.finish(decoder);
     Some(RawL4Match {
@@ -135,7 +122,34 @@ fn read_l4_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawL4Matc
         hosts,
         cidrs,
         ports,
+        protocol,
     })
+}
+
+/// A datagram names no host, and every address at once is what UDP must never have.
+fn check_udp(
+    decoder: &mut Decoder<'_, '_>,
+    at: &At<'_>,
+    names: Option<&At<'_>>,
+    blocks: Option<&At<'_>>,
+) {
+    let place = decoder.place(names.unwrap_or(at));
+    let named = names.is_some_and(|names| !decoder.items(names).is_empty());
+    let addressed = blocks.is_some_and(|blocks| !decoder.items(blocks).is_empty());
+    if named {
+        decoder
+            .problems
+            .error(place, "protocol UDP is allowed by address, not by name")
+            .expected("`destinationCIDRs` alone")
+            .help(
+                "a datagram names no host: make the names a match of their own, with protocol TCP",
+            );
+    } else if !addressed {
+        decoder
+            .problems
+            .error(place, "protocol UDP without `destinationCIDRs`")
+            .expected("the address blocks that datagrams may be sent to");
+    }
 }
 
 /// `{port}` or `{startPort, endPort}`.
@@ -172,40 +186,4 @@ fn read_ports(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<PortRange> {
             None
         }
     }
-}
-
-fn read_ai_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawAiMatch> {
-    let mut fields = decoder.fields(at)?;
-    let provider = fields
-        .required(decoder, "provider")
-        .and_then(|provider| decoder.choice(&provider, Provider::NAMES, &[]));
-    let endpoints = fields.optional("endpoints");
-    let endpoints = read_paths(decoder, endpoints.as_ref());
-    let list = fields.optional("hosts");
-    let mut hosts = read_hosts(decoder, list.as_ref());
-    fields.later(decoder, &["models"]);
-    fields.finish(decoder);
-    let Spanned {
-        value: provider,
-        place,
-    } = provider?;
-    let written = list.is_some_and(|list| !decoder.items(&list).is_empty());
-    if !written {
-        let defaults = provider.default_hosts();
-        if defaults.is_empty() {
-            decoder
-                .problems
-                .error(place, "this provider has no hosts of its own")
-                .help("name them: `hosts: [api.example.com]`");
-        }
-        hosts.extend(defaults.iter().filter_map(|host| {
-            let value = HostPattern::parse(host).ok()?;
-            Some(Spanned { value, place })
-        }));
-    }
-    Some(RawAiMatch {
-        provider,
-        hosts,
-        endpoints: endpoints.into_iter().map(|path| path.value).collect(),
-    })
 }

@@ -52,6 +52,11 @@ fn a_rule_template_splits_at_the_last_dot() {
         ("Bearer {{ wiki-token.value }}", "Bearer <wiki-token/value>"),
         ("{{a.b.c}}", "<a.b/c>"),
         ("{{ a.b }}:{{ c.d }}", "<a/b>:<c/d>"),
+        // base64 of `<wiki/user>:<other/password>`
+        (
+            "Basic {{ base64 wiki.user ':' other.password }}",
+            "Basic PHdpa2kvdXNlcj46PG90aGVyL3Bhc3N3b3JkPg==",
+        ),
         ("plain", "plain"),
         ("", ""),
     ] {

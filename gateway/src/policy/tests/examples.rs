@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use super::{folder, report, workspace};
 use crate::policy::{
     Class, Denial, Destination, Gateway, Host, RequestFacts, RequestPermit, Severity, compile,
@@ -69,6 +71,8 @@ fn request(gateway: &Gateway, host: &str, path: &str) -> Result<RequestPermit, D
         port: 443,
         method: "POST",
         path,
+        headers: &HeaderMap::new(),
+        model: None,
         tls: true,
     };
     gateway.authorize_request(&permit, &facts)
@@ -77,8 +81,8 @@ fn request(gateway: &Gateway, host: &str, path: &str) -> Result<RequestPermit, D
 /// The header that is set and the secret it comes from.
 fn injected(permit: &RequestPermit) -> Option<(String, String)> {
     let injection = permit.injections().first()?;
-    let secret = injection.template.secret_refs().next()?;
-    Some((injection.header.to_string(), secret.to_string()))
+    let secret = *injection.secret_refs().first()?;
+    Some((injection.headers().first()?.to_string(), secret.to_string()))
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Which requests are allowed on a permitted connection, and what is set on them.
 
+use http::HeaderMap;
+
 use super::{
     AI, ANTHROPIC, ANTHROPIC_KEY, Class, Denial, KEY, L4, PROXY, RequestFacts, connect, gateway,
     headers, host, request,
@@ -21,10 +23,12 @@ fn plaintext(gateway: &Gateway, name: &str, port: u16) -> Result<Vec<String>, De
         port,
         method: "GET",
         path: "/",
+        headers: &HeaderMap::new(),
+        model: None,
         tls: false,
     };
     let permit = gateway.authorize_request(&permit, &facts)?;
-    Ok(headers(&permit).into_iter().map(str::to_owned).collect())
+    Ok(headers(&permit))
 }
 
 #[test]
@@ -79,6 +83,8 @@ fn an_address_that_the_sandbox_chose_widens_nothing_and_earns_no_credential() {
         port: 443,
         method: "POST",
         path: "/v1/messages",
+        headers: &HeaderMap::new(),
+        model: None,
         tls: true,
     };
     let permit = gateway.authorize_request(&permit, &facts).unwrap();
@@ -99,6 +105,8 @@ fn a_permit_is_for_one_host_and_port() {
             port,
             method: "POST",
             path: "/v1/messages",
+            headers: &HeaderMap::new(),
+            model: None,
             tls: true,
         };
         let answer = gateway.authorize_request(&permit, &facts);
@@ -260,12 +268,12 @@ fn a_credential_takes_the_header_and_form_of_its_provider() {
         };
         let permit = request(&gateway, name, "POST", "/any/path").unwrap();
         let injection = &permit.injections()[0];
-        assert_eq!(injection.header, expected_header, "{provider} {spec}");
+        assert_eq!(injection.headers(), [expected_header], "{provider} {spec}");
         let mut lookup = |_: &crate::policy::SecretRef| {
             let value = crate::secrets::SecretValue::new(b"K".to_vec());
             Some(std::sync::Arc::new(value))
         };
-        let value = injection.template.render(&mut lookup).unwrap();
+        let value = injection.template().unwrap().render(&mut lookup).unwrap();
         assert_eq!(
             value.expose(),
             expected_value.as_bytes(),

@@ -79,6 +79,8 @@ fn dns_upstreams_have_a_scheme_and_an_address() {
             DnsTransport::Udp,
             "[2606:4700::1111]:53",
         ),
+        ("tls://9.9.9.9", DnsTransport::Tls, "9.9.9.9:853"),
+        ("tls://9.9.9.9:443", DnsTransport::Tls, "9.9.9.9:443"),
         (
             "udp://[2606:4700::1111]:54",
             DnsTransport::Udp,
@@ -94,7 +96,7 @@ fn dns_upstreams_have_a_scheme_and_an_address() {
         "udp://",
         "udp://one.one",
         "udp://1.1.1.1:0",
-        "tls://1.1.1.1",
+        "tls://dns.example",
         "http://1.1.1.1",
         "udp://1.1.1.1/",
     ] {

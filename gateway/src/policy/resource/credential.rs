@@ -1,0 +1,358 @@
+//! `CredentialInjectionPolicy` as written.
+//!
+//! It refuses to know the routes and the secrets that it names.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::gateway::{read_secret_key, read_secret_name};
+use super::leaf::parse_header_name;
+use super::{ParentKind, RawParent, read_parents};
+use crate::policy::decode::{At, Decoder, Fields};
+use crate::policy::problems::{Place, Spanned};
+use crate::policy::template::is_header_text;
+use crate::policy::unsupported::Feature;
+use crate::policy::{SecretRef, Template};
+
+/// The key of a secret that holds its value, unless a policy says otherwise.
+const DEFAULT_SECRET_KEY: &str = "token";
+/// What an access token may do unless a policy narrows it: every API that the account itself may use (Google Cloud's
+/// own default for service accounts).
+const DEFAULT_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// What a header is expected to be called.
+pub(super) const HEADER_EXPECTED: &str = "the name of a request header";
+
+pub(in crate::policy) struct RawCredentialPolicy {
+    pub(in crate::policy) name: Spanned<String>,
+    pub(in crate::policy) parents: Vec<RawParent>,
+    /// `None` if it could not be read.
+    pub(in crate::policy) target: Option<RawTarget>,
+    /// The values that must be there.
+    pub(in crate::policy) secrets: Vec<Spanned<SecretRef>>,
+}
+
+/// Where the credential goes.
+pub(in crate::policy) enum RawTarget {
+    Header {
+        secret: SecretRef,
+        /// `None` for the provider's own.
+        name: Option<HeaderName>,
+        /// `None` for the provider's own.
+        template: Option<Template>,
+    },
+    QueryParam {
+        name: Arc<str>,
+        template: Template,
+    },
+    AwsV4 {
+        secret: Arc<str>,
+        region: Option<Arc<str>>,
+        service: Option<Arc<str>>,
+        /// To blame for what is missing there.
+        place: Place,
+    },
+    GcpServiceAccount {
+        key: SecretRef,
+        scopes: Arc<[String]>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TargetKind {
+    Header,
+    QueryParam,
+    ProviderAuth,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AuthKind {
+    AwsV4,
+    GcpServiceAccount,
+}
+
+/// The fields whose meaning depends on the target.
+struct Parts<'n> {
+    secret: Option<Spanned<String>>,
+    key: Option<At<'n>>,
+    header: Option<At<'n>>,
+    template: Option<At<'n>>,
+    query: Option<At<'n>>,
+    auth: Option<At<'n>>,
+    place: Place,
+}
+
+impl RawCredentialPolicy {
+    pub(super) fn read(
+        decoder: &mut Decoder<'_, '_>,
+        spec: Option<Fields<'_>>,
+        name: Spanned<String>,
+    ) -> Self {
+        let mut raw = Self {
+            name,
+            parents: Vec::new(),
+            target: None,
+            secrets: Vec::new(),
+        };
+        let Some(mut spec) = spec else {
+            return raw;
+        };
+        raw.parents = read_routes(decoder, &mut spec);
+        let secret = spec.required(decoder, "secretRef");
+        let known = [
+            ("Header", TargetKind::Header),
+            ("QueryParam", TargetKind::QueryParam),
+            ("ProviderAuth", TargetKind::ProviderAuth),
+        ];
+        let written = spec.optional("target");
+        let kind = match &written {
+            Some(target) => decoder.choice(target, &known).map(|kind| kind.value),
+            None => Some(TargetKind::Header),
+        };
+        let parts = Parts {
+            secret: secret.and_then(|secret| read_secret_name(decoder, &secret)),
+            key: spec.optional("secretKey"),
+            header: spec.optional("headerName"),
+            template: spec.optional("valueTemplate"),
+            query: spec.optional("queryParamName"),
+            auth: spec.optional("providerAuth"),
+            place: spec.place,
+        };
+        if let (Some(TargetKind::QueryParam), Some(target)) = (kind, &written) {
+            decoder.gate(Feature::QueryParam, target);
+        }
+        raw.target = kind.and_then(|kind| match kind {
+            TargetKind::Header => read_header(decoder, &parts),
+            TargetKind::QueryParam => read_query(decoder, &parts),
+            TargetKind::ProviderAuth => read_auth(decoder, &parts),
+        });
+        spec.finish(decoder);
+        if let (Some(target), Some(secret)) = (&raw.target, &parts.secret) {
+            let place = secret.place;
+            let needed = target.secret_refs().into_iter();
+            raw.secrets = needed.map(|value| Spanned { value, place }).collect();
+        }
+        raw
+    }
+}
+
+impl RawTarget {
+    fn secret_refs(&self) -> Vec<SecretRef> {
+        let distinct = |template: &Template| {
+            let mut refs: Vec<SecretRef> = template.secret_refs().cloned().collect();
+            refs.sort();
+            refs.dedup();
+            refs
+        };
+        match self {
+            Self::Header {
+                secret,
+                template: None,
+                ..
+            } => vec![secret.clone()],
+            Self::Header {
+                template: Some(template),
+                ..
+            }
+            | Self::QueryParam { template, .. } => distinct(template),
+            Self::AwsV4 { secret, .. } => ["access_key_id", "secret_access_key"]
+                .map(|key| SecretRef {
+                    name: secret.clone(),
+                    key: key.into(),
+                })
+                .into(),
+            Self::GcpServiceAccount { key, .. } => vec![key.clone()],
+        }
+    }
+}
+
+fn read_header(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarget> {
+    decoder.refuse(parts.query.as_ref(), "without `target: QueryParam`");
+    decoder.refuse(parts.auth.as_ref(), "without `target: ProviderAuth`");
+    let name = parts.header.as_ref();
+    let name = name.map(|name| decoder.parse(name, HEADER_EXPECTED, parse_header_name));
+    let secret = read_secret(decoder, parts);
+    let template = read_template(decoder, parts, secret.as_ref());
+    Some(RawTarget::Header {
+        secret: secret?,
+        name: name.flatten().map(|name| name.value),
+        template,
+    })
+}
+
+fn read_query(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarget> {
+    decoder.refuse(parts.header.as_ref(), "with `target: QueryParam`");
+    decoder.refuse(parts.auth.as_ref(), "with `target: QueryParam`");
+    let name = match &parts.query {
+        Some(name) => decoder.parse(name, "the name of a query parameter", |text| {
+            if text.is_empty() || !is_header_text(text) {
+                Err("not visible ASCII")
+            } else {
+                Ok(text.to_owned())
+            }
+        }),
+        None => {
+            decoder
+                .problems
+                .error(parts.place, "`spec.queryParamName` is missing")
+                .help("name the parameter that carries the credential");
+            None
+        }
+    };
+    let secret = read_secret(decoder, parts);
+    let template = read_template(decoder, parts, secret.as_ref());
+    let secret = secret?;
+    // The default template is a template.
+    let template = template.or_else(|| Template::of_policy("{{ value }}", &secret).ok())?;
+    Some(RawTarget::QueryParam {
+        name: name?.value.into(),
+        template,
+    })
+}
+
+fn read_auth(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarget> {
+    for part in [&parts.header, &parts.template, &parts.query] {
+        decoder.refuse(part.as_ref(), "with `target: ProviderAuth`");
+    }
+    let Some(auth) = &parts.auth else {
+        decoder
+            .problems
+            .error(parts.place, "`spec.providerAuth` is missing")
+            .help("say which: `providerAuth: {type: AWSv4}` or `{type: GCPServiceAccount}`");
+        return None;
+    };
+    let mut fields = decoder.fields(auth)?;
+    let known = [
+        ("AWSv4", AuthKind::AwsV4),
+        ("GCPServiceAccount", AuthKind::GcpServiceAccount),
+    ];
+    let written = fields.required(decoder, "type");
+    let kind = written
+        .as_ref()
+        .and_then(|kind| decoder.choice(kind, &known))?;
+    let (region, service) = (fields.optional("region"), fields.optional("service"));
+    let scopes = fields.optional("scopes");
+    fields.finish(decoder);
+    match kind.value {
+        AuthKind::AwsV4 => {
+            gate(decoder, Feature::AwsV4, written.as_ref());
+            decoder.refuse(scopes.as_ref(), "with type AWSv4");
+            let why = "with type AWSv4, whose keys are access_key_id, secret_access_key and session_token";
+            decoder.refuse(parts.key.as_ref(), why);
+            let region = region.map(|region| read_word(decoder, &region));
+            let service = service.map(|service| read_word(decoder, &service));
+            Some(RawTarget::AwsV4 {
+                secret: parts.secret.as_ref()?.value.as_str().into(),
+                region: region.flatten(),
+                service: service.flatten(),
+                place: kind.place,
+            })
+        }
+        AuthKind::GcpServiceAccount => {
+            gate(decoder, Feature::GcpServiceAccount, written.as_ref());
+            decoder.refuse(region.as_ref(), "with type GCPServiceAccount");
+            decoder.refuse(service.as_ref(), "with type GCPServiceAccount");
+            let mut wanted = vec![DEFAULT_SCOPE.to_owned()];
+            if let Some(scopes) = scopes {
+                decoder.some_items(&scopes, "scope");
+                wanted = read_scopes(decoder, &scopes);
+            }
+            Some(RawTarget::GcpServiceAccount {
+                key: read_secret(decoder, parts)?,
+                scopes: wanted.into(),
+            })
+        }
+    }
+}
+
+fn gate(decoder: &mut Decoder<'_, '_>, feature: Feature, at: Option<&At<'_>>) {
+    if let Some(at) = at {
+        decoder.gate(feature, at);
+    }
+}
+
+/// A part of an AWS credential scope, such as `us-east-1` or `bedrock`.
+fn read_word(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Arc<str>> {
+    let word = decoder.parse(at, "lower-case letters, digits and `-`", |text| {
+        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !text.is_empty() && text.len() <= 63 && text.bytes().all(known) {
+            Ok(text.into())
+        } else {
+            Err("not a name of AWS")
+        }
+    });
+    word.map(|word| word.value)
+}
+
+fn read_scopes(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Vec<String> {
+    const EXPECTED: &str = "a scope such as https://www.googleapis.com/auth/cloud-platform";
+    let scopes = decoder.parse_list(at, EXPECTED, |text| {
+        // RFC 6749 section 3.3.
+        let known = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        if !text.is_empty() && text.bytes().all(known) {
+            Ok(text.to_owned())
+        } else {
+            Err("not an OAuth scope")
+        }
+    });
+    scopes.into_iter().map(|scope| scope.value).collect()
+}
+
+fn read_secret(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<SecretRef> {
+    let key = match &parts.key {
+        Some(key) => read_secret_key(decoder, key).map(|key| key.value),
+        None => Some(DEFAULT_SECRET_KEY.to_owned()),
+    };
+    Some(SecretRef {
+        name: parts.secret.as_ref()?.value.as_str().into(),
+        key: key?.into(),
+    })
+}
+
+fn read_template(
+    decoder: &mut Decoder<'_, '_>,
+    parts: &Parts<'_>,
+    secret: Option<&SecretRef>,
+) -> Option<Template> {
+    const EXPECTED: &str =
+        "text around `{{ value }}` or `{{ base64 user ':' value }}`, keys of the secret";
+    let at = parts.template.as_ref()?;
+    // Whatever the secret is called, the template can be judged.
+    let secret = secret.cloned().unwrap_or_else(|| SecretRef {
+        name: "unknown".into(),
+        key: DEFAULT_SECRET_KEY.into(),
+    });
+    let template = decoder.parse(at, EXPECTED, |text| Template::of_policy(text, &secret))?;
+    if template.value.secret_refs().next().is_none() {
+        let message = format!("`{}` never uses the secret", at.path);
+        decoder
+            .problems
+            .error(template.place, message)
+            .expected(EXPECTED);
+    }
+    Some(template.value)
+}
+
+/// `parentRefs`, or `targetRefs`, which is another name for it.
+fn read_routes(decoder: &mut Decoder<'_, '_>, spec: &mut Fields<'_>) -> Vec<RawParent> {
+    let (parents, targets) = (spec.optional("parentRefs"), spec.optional("targetRefs"));
+    if let (Some(_), Some(targets)) = (&parents, &targets) {
+        let place = decoder.place(targets);
+        decoder
+            .problems
+            .error(place, "both `spec.parentRefs` and `spec.targetRefs`")
+            .help("they mean the same: keep one");
+    }
+    match parents.or(targets) {
+        Some(routes) => {
+            let kinds = [ParentKind::AiRoute, ParentKind::HttpRoute];
+            read_parents(decoder, &routes, &kinds, false)
+        }
+        None => {
+            decoder
+                .problems
+                .error(spec.place, "`spec.parentRefs` is missing");
+            Vec::new()
+        }
+    }
+}
