@@ -10,8 +10,10 @@ mod check;
 mod detach;
 mod doctor;
 mod exec;
+mod explain;
 mod load;
 mod run;
+mod schema;
 
 use crate::telemetry::log;
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +33,7 @@ const FAILED: u8 = 125;
 #[command(after_help = "\
 Examples:
   postern check policies/anthropic
+  postern explain --policy policies/anthropic https://api.anthropic.com/v1/messages --method POST
   sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
   postern ca export --gateway anthropic > postern-ca.pem")]
@@ -53,6 +56,10 @@ enum Command {
     Run(run::Run),
     /// Check a policy folder: all problems at once, each with its place and its remedy
     Check(check::Check),
+    /// Say what would become of a request, connection or name, by which rule, or what is missing
+    Explain(explain::Explain),
+    /// Print the JSON Schema of the policy documents
+    Schema(schema::Schema),
     /// The authority that sandboxes of a gateway must trust
     #[command(subcommand)]
     Ca(ca::Ca),
@@ -116,6 +123,8 @@ pub fn main() -> ExitCode {
         Command::Exec(exec) => exec.run(debug_kernel),
         Command::Run(run) => run.run(debug_kernel),
         Command::Check(check) => return check.run(),
+        Command::Explain(explain) => return explain.run(),
+        Command::Schema(schema) => return schema.run(),
         Command::Ca(ca) => ca.run(),
         Command::Detach(detach) => detach.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -11,16 +11,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::problems::{Place, Problems};
-use super::resource::{self, Raw, RawAiRoute, RawGateway};
+use super::resource::{self, Raw, RawAiRoute, RawGateway, RawListener};
 use super::rules::Grant;
-use super::{Compiled, MAX_FILE_BYTES, Policy, SecretDocument, SourceFile, Span, yaml};
+use super::{Compiled, Listener, MAX_FILE_BYTES, Policy, SecretDocument, SourceFile, Span, yaml};
 
 /// Compiles the files of one policy folder, in the order in which they are to be read: rules match in
 /// that order. The policy is whole or it is none.
 #[must_use]
 pub fn compile(files: &[SourceFile]) -> Compiled {
+    compile_with(files, None)
+}
+
+/// As [`compile`], as if the gateway of this name had one more listener.
+pub(super) fn compile_with(files: &[SourceFile], more: Option<(&str, &Listener)>) -> Compiled {
     let mut problems = Problems::new(files);
-    let documents = read(files, &mut problems);
+    let mut documents = read(files, &mut problems);
+    for document in &mut documents {
+        if let (Raw::Gateway(raw), Some((name, listener))) = (document, more)
+            && raw.name.value == name
+        {
+            raw.listeners.push(RawListener {
+                listener: listener.clone(),
+                place: raw.name.place,
+            });
+        }
+    }
     report_duplicates(&documents, &mut problems);
     let folder = Folder::new(&documents);
     let grants = folder.grants(&mut problems);

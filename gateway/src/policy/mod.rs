@@ -5,13 +5,15 @@
 //! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
 //! (the documents as written, `Raw*`) → `compile` (references, defaults, conflicts → [`Policy`]) →
 //! `decision` (what a [`Gateway`] answers). `host`, `address`, `path`, `template`, `provider` and
-//! `gateway` are the vocabulary; `diagnostic` is how a problem is shown.
+//! `gateway` are the vocabulary; `diagnostic` is how a problem is shown, `explain` how a decision is, and `schema` is
+//! what an editor knows of the documents.
 
 mod address;
 mod compile;
 mod decision;
 mod decode;
 mod diagnostic;
+pub mod explain;
 mod gateway;
 mod host;
 mod path;
@@ -19,6 +21,7 @@ mod problems;
 mod provider;
 mod resource;
 mod rules;
+pub mod schema;
 mod template;
 mod yaml;
 
@@ -42,6 +45,7 @@ pub use gateway::{
 };
 pub use host::{Host, HostError, HostPattern};
 pub use path::{PathError, PathPattern};
+pub use problems::RulePlace;
 pub use provider::{HTTPS_PORT, Provider};
 pub use template::{Injection, MissingSecret, SecretRef, Template};
 

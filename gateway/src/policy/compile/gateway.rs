@@ -10,7 +10,8 @@ use super::super::resource::{RawGateway, RawListener};
 use super::super::rules::{Allows, Rules};
 use super::Attached;
 use super::injection::report_clashes;
-use crate::policy::{Class, Gateway, Host, SecretRef};
+use crate::policy::decision::default_rule;
+use crate::policy::{Class, Gateway, Host, RuleName, SecretRef};
 
 pub(super) fn build(
     raw: &RawGateway,
@@ -25,6 +26,12 @@ pub(super) fn build(
             .help("a class of traffic without a listener is denied: every connection will be");
     }
     report_clashes(&grants, problems);
+    let default: RuleName = default_rule(&raw.name.value);
+    let mut places = HashMap::from([(default, problems.rule_place(raw.name.place))]);
+    for attached in &grants {
+        let rule = places.entry(attached.grant.rule.clone());
+        rule.or_insert_with(|| problems.rule_place(attached.place));
+    }
     let grants: Vec<_> = grants.into_iter().map(|attached| attached.grant).collect();
     let mut secrets: BTreeSet<SecretRef> = BTreeSet::new();
     for grant in &grants {
@@ -58,6 +65,7 @@ pub(super) fn build(
         request_timeout: raw.request_timeout,
         limits: raw.limits,
         rules: Rules::new(grants, aliases, secrets),
+        places,
     }
 }
 
