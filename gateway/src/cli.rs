@@ -10,9 +10,11 @@ mod check;
 mod detach;
 mod doctor;
 mod exec;
+mod explain;
 mod learn;
 mod load;
 mod run;
+mod schema;
 mod secret;
 
 use crate::telemetry::log;
@@ -33,6 +35,7 @@ const FAILED: u8 = 125;
 #[command(after_help = "\
 Examples:
   postern check policies/anthropic
+  postern explain --policy policies/anthropic https://api.anthropic.com/v1/messages --method POST
   sudo postern secret set anthropic-credentials --from-stdin api-key
   sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
@@ -58,6 +61,10 @@ enum Command {
     Run(run::Run),
     /// Check a policy folder: all problems at once, each with its place and its remedy
     Check(check::Check),
+    /// Say what would become of a request, connection or name, by which rule, or what is missing
+    Explain(explain::Explain),
+    /// Print the JSON Schema of the policy documents
+    Schema(schema::Schema),
     /// The authority that sandboxes of a gateway must trust
     #[command(subcommand)]
     Ca(ca::Ca),
@@ -125,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Learn(learn) => learn.run(debug_kernel),
         Command::Run(run) => run.run(debug_kernel),
         Command::Check(check) => return check.run(),
+        Command::Explain(explain) => return explain.run(),
+        Command::Schema(schema) => return schema.run(),
         Command::Ca(ca) => ca.run(),
         Command::Secret(secret) => secret.run(),
         Command::Detach(detach) => detach.run(),

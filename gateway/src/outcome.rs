@@ -3,7 +3,8 @@
 //! The table is exhaustive by construction: a new variant does not compile until it has its line.
 
 use crate::kernel::RefusalReason;
-use crate::policy::Denial;
+use crate::policy::explain::{Refusal, Verdict};
+use crate::policy::{Class, Denial};
 
 /// Where in the pipeline a denial was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +257,32 @@ impl From<Denial> for DenyReason {
             Denial::NoName => Self::NoServerName,
             Denial::RequestNotAllowed => Self::RequestNotAllowed,
         }
+    }
+}
+
+impl DenyReason {
+    /// The stage and the reason that the records would have, if the answer is no.
+    pub fn foretold(verdict: &Verdict) -> Option<(Stage, Self)> {
+        let refusal = verdict.outcome.as_ref().err()?;
+        // Plain HTTP is refused request by request, anything else once its first bytes are read.
+        let read = match verdict.class {
+            Some(Class::Http) => Stage::Http,
+            Some(Class::Tls | Class::Tcp) | None => Stage::Sniff,
+        };
+        Some(match refusal {
+            Refusal::NameNotAllowed => (Stage::Dns, Self::NameNotAllowed),
+            Refusal::KernelNoRule => (Stage::Kernel, Self::NoRule),
+            Refusal::KernelGuard => (Stage::Kernel, Self::AddressGuard),
+            Refusal::KernelProtocol => (Stage::Kernel, Self::ProtocolNotAllowed),
+            Refusal::DnsPort => (Stage::Dns, Self::Malformed),
+            Refusal::NoListener => (read, Self::NoListener),
+            Refusal::NoRule => (read, Self::NoRule),
+            Refusal::NoServerName => (read, Self::NoServerName),
+            Refusal::RequestNotAllowed => (Stage::Http, Self::RequestNotAllowed),
+            Refusal::Trace => (Stage::Http, Self::TraceRefused),
+            Refusal::SecretMissing(_) => (Stage::Http, Self::SecretMissing),
+            Refusal::GuardedAnswer(_) => (Stage::Dial, Self::AddressGuard),
+        })
     }
 }
 
