@@ -5,13 +5,17 @@
     reason = "talking to the person at the terminal is what this module is for"
 )]
 
+mod attach;
 mod ca;
 mod check;
+mod daemon;
 mod detach;
 mod doctor;
 mod exec;
 mod load;
 mod run;
+mod status;
+mod tail;
 
 use crate::telemetry::log;
 use clap::{Args, Parser, Subcommand};
@@ -33,6 +37,8 @@ Examples:
   postern check policies/anthropic
   sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  sudo postern attach --container 4f66ad9b1c2e --gateway anthropic
+  sudo postern tail --denied
   postern ca export --gateway anthropic > postern-ca.pem")]
 struct Cli {
     #[command(subcommand)]
@@ -56,8 +62,14 @@ enum Command {
     /// The authority that sandboxes of a gateway must trust
     #[command(subcommand)]
     Ca(ca::Ca),
-    /// Let go of sandboxes that an ended `run` keeps shut
+    /// Make a cgroup that exists a sandbox of the running daemon
+    Attach(attach::Attach),
+    /// Let go of sandboxes: of the running daemon, or those that an ended one keeps shut
     Detach(detach::Detach),
+    /// Show the running daemon: its gateways, sandboxes, counters and protections
+    Status(status::Status),
+    /// Follow what is decided, live
+    Tail(tail::Tail),
     /// Say what of Postern works on this machine, what does not, and what to do
     Doctor(doctor::Doctor),
 }
@@ -81,7 +93,7 @@ struct Folders {
 }
 
 /// Parses, runs, and turns the outcome into an exit status: 0, the command's own, 1 for a policy
-/// with errors, 2 for wrong usage, 125 for a failure of the gateway.
+/// with errors or what the daemon refuses, 2 for wrong usage, 125 for a failure of the gateway.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -117,7 +129,10 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(debug_kernel),
         Command::Check(check) => return check.run(),
         Command::Ca(ca) => ca.run(),
+        Command::Attach(attach) => return attach.run(),
         Command::Detach(detach) => detach.run(),
+        Command::Status(status) => status.run(),
+        Command::Tail(tail) => tail.run(),
         Command::Doctor(doctor) => doctor.run(),
     };
     match outcome {

@@ -9,6 +9,9 @@ pub mod sys;
 pub mod kernel;
 pub mod sandbox;
 
+pub mod privileges;
+pub mod seccomp;
+
 pub mod outcome;
 pub mod provider;
 pub mod sniff;
@@ -28,6 +31,7 @@ pub mod tls;
 
 pub mod connection;
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod doctor;

@@ -8,6 +8,7 @@
 //! `gateway` are the vocabulary; `diagnostic` is how a problem is shown.
 
 mod address;
+mod binding;
 mod compile;
 mod decision;
 mod decode;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 pub use address::{PortRange, embedded_v4, guarded, private};
+pub use binding::{Binding, CgroupGlob, Selector, UnitGlob};
 pub use compile::compile;
 pub use decision::{
     Denial, Destination, KernelRule, Permit, RequestFacts, RequestPermit, RuleName, Target,
