@@ -5,8 +5,10 @@
     reason = "talking to the person at the terminal is what this module is for"
 )]
 
+mod attach;
 mod ca;
 mod check;
+mod daemon;
 mod detach;
 mod doctor;
 mod exec;
@@ -16,6 +18,8 @@ mod load;
 mod run;
 mod schema;
 mod secret;
+mod status;
+mod tail;
 
 use crate::telemetry::log;
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +43,8 @@ Examples:
   sudo postern secret set anthropic-credentials --from-stdin api-key
   sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  sudo postern attach --container 4f66ad9b1c2e --gateway anthropic
+  sudo postern tail --denied
   postern ca export --gateway anthropic > postern-ca.pem")]
 struct Cli {
     #[command(subcommand)]
@@ -71,8 +77,14 @@ enum Command {
     /// Write, list and remove the secrets that gateways inject
     #[command(subcommand)]
     Secret(secret::Secret),
-    /// Let go of sandboxes that an ended `run` keeps shut
+    /// Make a cgroup that exists a sandbox of the running daemon
+    Attach(attach::Attach),
+    /// Let go of sandboxes: of the running daemon, or those that an ended one keeps shut
     Detach(detach::Detach),
+    /// Show the running daemon: its gateways, sandboxes, counters and protections
+    Status(status::Status),
+    /// Follow what is decided, live
+    Tail(tail::Tail),
     /// Say what of Postern works on this machine, what does not, and what to do
     Doctor(doctor::Doctor),
 }
@@ -96,7 +108,7 @@ struct Folders {
 }
 
 /// Parses, runs, and turns the outcome into an exit status: 0, the command's own, 1 for a policy
-/// with errors, 2 for wrong usage, 125 for a failure of the gateway.
+/// with errors or what the daemon refuses, 2 for wrong usage, 125 for a failure of the gateway.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -136,7 +148,10 @@ pub fn main() -> ExitCode {
         Command::Schema(schema) => return schema.run(),
         Command::Ca(ca) => ca.run(),
         Command::Secret(secret) => secret.run(),
+        Command::Attach(attach) => return attach.run(),
         Command::Detach(detach) => detach.run(),
+        Command::Status(status) => status.run(),
+        Command::Tail(tail) => tail.run(),
         Command::Doctor(doctor) => doctor.run(),
     };
     match outcome {

@@ -10,6 +10,9 @@ pub mod watch;
 pub mod kernel;
 pub mod sandbox;
 
+pub mod privileges;
+pub mod seccomp;
+
 pub mod outcome;
 pub mod provider;
 pub mod sniff;
@@ -31,7 +34,9 @@ pub mod tls;
 
 pub mod connection;
 
+pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod daemon;
 pub mod doctor;
 pub mod learn;

@@ -25,8 +25,6 @@ use tokio_util::task::TaskTracker;
 pub struct Attached {
     id: SandboxId,
     cgroup: u64,
-    /// The name of its gateway, whether or not the policy has one of that name now.
-    pub(super) gateway: String,
     since: SystemTime,
     live: Arc<Live>,
     // Taken at attach, reload and detach only.
@@ -68,7 +66,6 @@ impl Attached {
         Self {
             id: attachment.sandbox,
             cgroup: attachment.cgroup(),
-            gateway: running.gateway.name.to_string(),
             since: SystemTime::now(),
             live: Arc::new(live),
             inner: Mutex::new(Inner {
@@ -91,9 +88,14 @@ impl Attached {
         self.cgroup
     }
 
-    /// The name of its gateway.
-    pub fn gateway(&self) -> &str {
-        &self.gateway
+    /// The name of its gateway, whether or not the policy has one of that name now.
+    pub fn gateway(&self) -> String {
+        self.inner().running.gateway.name.to_string()
+    }
+
+    /// Has it been opened?
+    pub fn is_active(&self) -> bool {
+        self.inner().active
     }
 
     /// When it was attached.

@@ -40,7 +40,6 @@ const UNSUPPORTED: &[(Feature, &str)] = &[
     ),
     (Feature::OtlpGrpc, "OTLP over gRPC"),
     (Feature::ClientCertificate, "a client certificate"),
-    (Feature::SandboxBinding, "a binding of sandboxes"),
 ];
 
 /// The features that one compilation refuses.

@@ -5,20 +5,13 @@
 //!
 //! Knows no addresses: a filter cannot look behind pointers, so `connect` is not its business.
 
-use std::collections::BTreeMap;
-
 use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BackendError, BpfProgram};
 
 use crate::sandbox::identity::Identity;
-
-#[cfg(target_arch = "x86_64")]
-const ARCH: TargetArch = TargetArch::x86_64;
-#[cfg(target_arch = "aarch64")]
-const ARCH: TargetArch = TargetArch::aarch64;
+use crate::seccomp::{
+    Rules, equal, masked, none_of, program, rule, terminal_requests, unconditional, word, x32,
+};
 
 /// Kernel configuration, other people's memory and keys, clocks: nothing an agent's work needs. Most
 /// would fail for want of capabilities; some have had holes behind those.
@@ -94,8 +87,6 @@ const OPENERS: &[(c_long, u8)] = &[
 const PRIVILEGED_MODES: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
 /// Flags with which an opener creates a file. Without one of them the mode is whatever was in the register.
 const CREATING: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
-/// Typing into the caller's terminal, and the console's paste buffer.
-const TERMINAL_REQUESTS: [libc::Ioctl; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
 /// The families a program may open sockets of.
 const FAMILIES: [i32; 4] = [
@@ -118,20 +109,11 @@ const RAW_TYPES: [i32; 5] = [
 /// Flags in `type` above the type itself (linux/net.h, SOCK_TYPE_MASK).
 const TYPE_MASK: u64 = 0xF;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-
 /// The programs to install, in this order. One answers with one error number, hence several; the
 /// kernel takes the most severe answer, and of several errors the last installed one's.
 pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendError> {
-    let unconditional =
-        |calls: &[c_long]| -> Rules { calls.iter().map(|call| (*call, Vec::new())).collect() };
-
     let mut forbidden = unconditional(&FORBIDDEN);
-    let requests = TERMINAL_REQUESTS
-        .iter()
-        .map(|&request| rule(vec![equal(1, low_word(request))?]))
-        .collect::<Result<_, _>>()?;
-    forbidden.insert(libc::SYS_ioctl, requests);
+    forbidden.insert(libc::SYS_ioctl, terminal_requests()?);
     // Other namespaces are agents' tools, but whoever owns a cgroup namespace may mount cgroups.
     for call in [libc::SYS_clone, libc::SYS_unshare] {
         let flag = word(libc::CLONE_NEWCGROUP);
@@ -197,80 +179,4 @@ fn privileged_modes() -> Result<Rules, BackendError> {
         }
     }
     Ok(rules)
-}
-
-fn program(rules: Rules, error: i32) -> Result<BpfProgram, BackendError> {
-    let error = SeccompAction::Errno(error.cast_unsigned());
-    SeccompFilter::new(rules, SeccompAction::Allow, error, ARCH)?.try_into()
-}
-
-fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(conditions)
-}
-
-/// Only the low 32 bits count: the kernel reads these arguments as ints, whatever is above.
-fn equal(argument: u8, value: u64) -> Result<SeccompCondition, BackendError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-}
-
-fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, BackendError> {
-    let masked = SeccompCmpOp::MaskedEq(mask);
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, value)
-}
-
-fn none_of(argument: u8, values: &[i32]) -> Result<Vec<SeccompCondition>, BackendError> {
-    values
-        .iter()
-        .map(|&value| {
-            SeccompCondition::new(
-                argument,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Ne,
-                word(value),
-            )
-        })
-        .collect()
-}
-
-fn word(value: i32) -> u64 {
-    u64::from(value.cast_unsigned())
-}
-
-/// An ioctl's number is a c_ulong with glibc and a c_int with musl.
-#[allow(
-    clippy::unnecessary_cast,
-    clippy::useless_conversion,
-    reason = "needed for one libc, not for the other"
-)]
-fn low_word(request: libc::Ioctl) -> u64 {
-    (request as u64) & u64::from(u32::MAX)
-}
-
-/// The x32 numbers, which the 64-bit kernel takes under the 64-bit architecture's name and no
-/// table above contains: absent.
-#[cfg(target_arch = "x86_64")]
-fn x32() -> Option<BpfProgram> {
-    use seccompiler::sock_filter;
-    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const NUMBER_OFFSET: u32 = 0; // struct seccomp_data
-    const X32_BIT: u32 = 0x4000_0000; // __X32_SYSCALL_BIT
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    Some(vec![
-        step(LOAD_WORD, 0, 0, NUMBER_OFFSET),
-        step(JUMP_IF_AT_LEAST, 0, 1, X32_BIT),
-        step(
-            RETURN,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
-        ),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ])
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn x32() -> Option<BpfProgram> {
-    None
 }
