@@ -8,9 +8,11 @@
 )]
 
 pub mod bpf;
+mod landlock;
 mod mount;
 mod passing;
 
+pub use landlock::{has_scopes, scope_abstract_sockets};
 pub use mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach_mount,
     clone_mount, mount_setattr,

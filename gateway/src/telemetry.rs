@@ -11,6 +11,7 @@ pub use audit::AuditLog;
 pub use otlp::{Exporter, ExporterSettings, OtlpTransport};
 pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
 
+use crate::outcome::{DenyReason, Stage, UpstreamError};
 use redact::Redactor;
 use std::sync::Arc;
 
@@ -97,6 +98,19 @@ impl Telemetry {
         self.audit.denied(record);
         if let Some(exporter) = &self.exporter {
             exporter.denied(record);
+        }
+    }
+
+    /// Records the denial if `error` is one: the name led to an address where no name may lead.
+    pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
+        if let UpstreamError::Guarded { .. } = error {
+            self.denied(&DenialRecord {
+                who: who.clone(),
+                reason: DenyReason::AddressGuard,
+                stage: Stage::Dial,
+                host: Some(host.to_owned()),
+                detail: Some(error.to_string()),
+            });
         }
     }
 
