@@ -108,6 +108,8 @@ pub(super) async fn handle(
         Err(error) => {
             open.ended = true;
             tracing::info!(%error, host = %open.record.host, "no answer from upstream");
+            let telemetry = &view.telemetry;
+            telemetry.not_dialled(&open.record.who, &open.record.host, &error);
             open.record.error = Some(error.as_str());
             open.record.status = Some(error.status());
             let destination = granted.permit.target().to_string();

@@ -20,11 +20,11 @@ fn binding(name: &str, selector: Selector) -> Binding {
 }
 
 fn cgroups(name: &str, glob: &str) -> Binding {
-    binding(name, Selector::Cgroup(CgroupGlob::parse(glob)))
+    binding(name, Selector::Cgroup(CgroupGlob::parse(glob).unwrap()))
 }
 
 fn units(name: &str, glob: &str) -> Binding {
-    binding(name, Selector::SystemdUnit(UnitGlob::parse(glob)))
+    binding(name, Selector::SystemdUnit(UnitGlob::parse(glob).unwrap()))
 }
 
 fn start(bindings: Vec<Binding>) -> Watch {

@@ -6,7 +6,7 @@
 //! Knows no addresses: a filter cannot look behind pointers, so `connect` is not its business.
 
 use libc::c_long;
-use seccompiler::{BackendError, BpfProgram};
+use seccompiler::{BackendError, BpfProgram, SeccompRule};
 
 use crate::sandbox::identity::Identity;
 use crate::seccomp::{
@@ -88,23 +88,49 @@ const PRIVILEGED_MODES: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
 /// Flags with which an opener creates a file. Without one of them the mode is whatever was in the register.
 const CREATING: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
-/// The families a program may open sockets of.
+/// The families a program may open sockets of. Which types and protocols of the internet's families are
+/// for the programs on the cgroup to say, who keep a record of it. Of the other families only BPF LSM
+/// sees anything, where a kernel has it; this filter stays in front of it: it holds on every kernel, and
+/// when a gateway dies. What it refuses leaves no record.
 const FAMILIES: [i32; 4] = [
     libc::AF_UNIX,
     libc::AF_INET,
     libc::AF_INET6,
     libc::AF_NETLINK,
 ];
-/// Of the internet families only these protocols (0: the type's default): no ICMP, SCTP, DCCP, UDP-Lite,
-/// L2TP, nor MPTCP, whose further subflows no hook sees.
-const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
-/// And none of these types. SOCK_PACKET (10) is the old way to packet sockets.
-const RAW_TYPES: [i32; 5] = [
-    libc::SOCK_RAW,
-    libc::SOCK_RDM,
-    libc::SOCK_SEQPACKET,
-    libc::SOCK_DCCP,
-    10,
+/// `SOCK_PACKET` (linux/net.h): a type of `AF_INET` which the kernel takes for the packet family.
+const SOCK_PACKET: i32 = 10;
+/// Joining a multicast group has the kernel itself tell the network of it (RFC 3376, RFC 3810), by packets of
+/// no socket, with a group of the program's choice in them: a way to write, on the host's network. By level,
+/// the options that do (linux/in.h, linux/in6.h).
+const JOINING: [(i32, &[i32]); 2] = [
+    (
+        libc::IPPROTO_IP,
+        &[
+            libc::IP_ADD_MEMBERSHIP,
+            libc::IP_ADD_SOURCE_MEMBERSHIP,
+            libc::IP_BLOCK_SOURCE,
+            libc::IP_UNBLOCK_SOURCE,
+            41, // IP_MSFILTER
+            42, // MCAST_JOIN_GROUP
+            43, // MCAST_BLOCK_SOURCE
+            44, // MCAST_UNBLOCK_SOURCE
+            46, // MCAST_JOIN_SOURCE_GROUP
+            48, // MCAST_MSFILTER
+        ],
+    ),
+    (
+        libc::IPPROTO_IPV6,
+        &[
+            libc::IPV6_ADD_MEMBERSHIP,
+            27, // IPV6_JOIN_ANYCAST
+            42,
+            43,
+            44,
+            46,
+            48,
+        ],
+    ),
 ];
 /// Flags in `type` above the type itself (linux/net.h, SOCK_TYPE_MASK).
 const TYPE_MASK: u64 = 0xF;
@@ -122,33 +148,18 @@ pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendErr
     for (call, rules) in privileged_modes()? {
         forbidden.insert(call, rules);
     }
-    let mut raw = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        for kind in RAW_TYPES {
-            raw.push(rule(vec![
-                equal(0, word(family))?,
-                masked(1, TYPE_MASK, word(kind))?,
-            ])?);
-        }
-    }
-    forbidden.insert(libc::SYS_socket, raw);
+    forbidden.insert(libc::SYS_setsockopt, joining()?);
 
     let mut foreign = Rules::new();
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        let none_of = none_of(0, &FAMILIES)?;
-        foreign.insert(call, vec![rule(none_of)?]);
+        let packet = vec![
+            equal(0, word(libc::AF_INET))?,
+            masked(1, TYPE_MASK, word(SOCK_PACKET))?,
+        ];
+        foreign.insert(call, vec![rule(none_of(0, &FAMILIES)?)?, rule(packet)?]);
     }
-
-    let mut protocols = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut conditions = none_of(2, &PROTOCOLS)?;
-        conditions.push(equal(0, word(family))?);
-        protocols.push(rule(conditions)?);
-    }
-    let protocols = Rules::from([(libc::SYS_socket, protocols)]);
 
     let mut programs = vec![
-        program(protocols, libc::EPROTONOSUPPORT)?,
         program(forbidden, libc::EPERM)?,
         program(foreign, libc::EAFNOSUPPORT)?,
         program(unconditional(&ABSENT), libc::ENOSYS)?,
@@ -158,6 +169,17 @@ pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendErr
     }
     programs.extend(x32());
     Ok(programs)
+}
+
+/// setsockopt(2) with what makes the kernel speak to the network.
+fn joining() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut rules = Vec::new();
+    for (level, options) in JOINING {
+        for &option in options {
+            rules.push(rule(vec![equal(1, word(level))?, equal(2, word(option))?])?);
+        }
+    }
+    Ok(rules)
 }
 
 /// What would leave a program on the host that runs with its owner's rights whoever starts it.
