@@ -6,6 +6,7 @@ mod body;
 mod exchange;
 mod headers;
 mod problem;
+mod scrubbed;
 mod server;
 mod upgrade;
 

@@ -28,6 +28,7 @@ pub mod lease;
 pub mod listener;
 pub mod live;
 pub mod peek;
+pub mod scrub;
 pub mod splice;
 pub mod stream;
 pub mod tls;

@@ -5,6 +5,7 @@
 use crate::dns::Responder;
 use crate::lease::{Held, Leases, Subject};
 use crate::policy::Gateway;
+use crate::scrub::Scrubbers;
 use crate::secrets::Secrets;
 use crate::telemetry::Telemetry;
 use crate::tls::Leaves;
@@ -22,6 +23,8 @@ pub struct View {
     pub gateway: Arc<Gateway>,
     /// Where credentials come from.
     pub secrets: Arc<Secrets>,
+    /// What keeps them out of responses.
+    pub scrubbers: Scrubbers,
     /// The sandbox's way out.
     pub upstream: Upstream,
     /// Its records.

@@ -64,6 +64,15 @@ impl Telemetry {
             rule = record.rule.as_deref(),
             "request"
         );
+        if record.scrubbed > 0 {
+            tracing::warn!(
+                sandbox = &*record.who.sandbox,
+                host = %record.host,
+                path = %record.path,
+                count = record.scrubbed,
+                "the upstream sent an injected credential back; it was scrubbed"
+            );
+        }
         self.audit.request(record);
         if let Some(exporter) = &self.exporter {
             exporter.request(record);

@@ -8,6 +8,7 @@ use crate::kernel::{Attachment, FlowTable, Kernel, Pins, SandboxId};
 use crate::listener::Listener;
 use crate::live::{Live, View};
 use crate::sandbox::netns::NetNs;
+use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
 use crate::upstream::Upstream;
 use gateway_common::Listeners;
@@ -262,6 +263,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
         generation,
         gateway: Arc::clone(&running.gateway),
         secrets: Arc::clone(&running.secrets),
+        scrubbers: Scrubbers::default(),
         upstream: Upstream::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),

@@ -1,6 +1,7 @@
 //! Bodies on their way through: every frame is passed on as it comes, and looked at in passing for
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
+use super::scrubbed::Scrubbed;
 use super::server::{Activity, Session};
 use crate::inject::remove_fields;
 use crate::lease::Held;
@@ -13,7 +14,6 @@ use crate::provider::request::RequestTap;
 use crate::provider::usage::ResponseTap;
 use crate::telemetry::redact::Redactor;
 use crate::telemetry::{Body as CapturedBody, RequestRecord};
-use crate::upstream::PooledBody;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
@@ -310,7 +310,7 @@ impl Drop for Open {
 
 /// An upstream's body on its way to the client.
 pub(super) struct Passing {
-    pub(super) body: PooledBody,
+    pub(super) body: Scrubbed,
     pub(super) open: Open,
     pub(super) usage: Option<ResponseTap>,
     pub(super) captured: Option<Capture>,
@@ -331,6 +331,7 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         self.open.ended |= self.body.is_end_stream();
+        self.open.record.scrubbed += self.body.count();
         if let Some(tap) = self.usage.take() {
             self.open.record.usage = tap.finish();
         }
@@ -366,7 +367,7 @@ impl Body for ResponseBody {
             }
             Some(Err(error)) => {
                 passing.open.record.error = Some("upstream_body");
-                Poll::Ready(Some(Err(Box::new(error))))
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 passing.open.ended = true;

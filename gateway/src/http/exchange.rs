@@ -4,6 +4,7 @@
 use super::authority::{self, Authority, Name};
 use super::body::{Capture, Open, Outgoing, Passing, ResponseBody, Seen, Wanted, text};
 use super::headers::{self, Upgrade};
+use super::scrubbed::Scrubbed;
 use super::server::{Route, Session};
 use super::{problem, upgrade};
 use crate::inject;
@@ -15,6 +16,7 @@ use crate::policy::{
 };
 use crate::provider::request::{Operation, RequestTap, operation};
 use crate::provider::usage::{ResponseTap, Usage};
+use crate::scrub::{self, Scrubber};
 use crate::telemetry::RequestRecord;
 use crate::upstream::{Answer, RequestBody, Scheme, Verb};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
@@ -79,9 +81,10 @@ pub(super) async fn handle(
     open.record.host = granted.authority.name.to_string();
     open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
     let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
-    if let Err(refused) = rewrite(&session, &view, &granted, &mut parts, &mut open.record) {
-        return Ok(refuse(&session, open, &parts, &refused));
-    }
+    let scrubber = match rewrite(&session, &view, &granted, &mut parts, &mut open.record) {
+        Ok(scrubber) => scrubber,
+        Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
+    };
     let call = granted
         .request_permit
         .provider()
@@ -115,7 +118,7 @@ pub(super) async fn handle(
             let destination = granted.permit.target().to_string();
             Ok(problem::failed(&error, &session.who.gateway, &destination))
         }
-        Ok(answer) => Ok(pass_on(&session, answer, open, call, on_upgrade)),
+        Ok(answer) => Ok(pass_on(&session, answer, open, call, on_upgrade, scrubber)),
     }
 }
 
@@ -270,7 +273,7 @@ fn rewrite(
     granted: &Granted,
     parts: &mut Parts,
     record: &mut RequestRecord,
-) -> Result<(), Refused> {
+) -> Result<Option<Scrubber>, Refused> {
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::join_cookies(&mut parts.headers);
     if granted.upgrade {
@@ -289,6 +292,12 @@ fn rewrite(
         }
     })?;
     record.credential = granted.request_permit.credential().cloned();
+    let scrubber =
+        view.scrubbers
+            .of_request(&granted.request_permit, &view.secrets, &parts.headers);
+    if scrubber.is_some() {
+        scrub::limit_codings(&mut parts.headers);
+    }
     let traceparent = text(&parts.headers, &TRACEPARENT);
     record.span = view.telemetry.begin(traceparent.as_deref());
     if traceparent.is_none()
@@ -329,7 +338,7 @@ fn rewrite(
     let host = HeaderValue::try_from(&authority).map_err(|error| unclear(error.to_string()))?;
     parts.headers.insert(HOST, host);
     record.request_headers = view.telemetry.redactor().headers(&parts.headers);
-    Ok(())
+    Ok(scrubber)
 }
 
 /// W3C Trace Context.
@@ -401,18 +410,24 @@ fn pass_on(
     mut open: Open,
     call: Option<(crate::policy::Provider, Operation)>,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+    scrubber: Option<Scrubber>,
 ) -> Response<ResponseBody> {
     let view = Arc::clone(&open.view);
     open.answered.store(true, Ordering::Relaxed);
     open.record.reused = answer.reused;
     let mut response = answer.response;
+    if let Some(scrubber) = &scrubber {
+        open.record.scrubbed += scrubber.headers(response.headers_mut());
+    }
     open.record.status = Some(response.status().as_u16());
     open.record.response_headers = view.telemetry.redactor().headers(response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::tunnel(session, response, open, on_upgrade);
     }
     headers::strip_hop_by_hop(response.headers_mut());
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    let is_head = open.record.method == "HEAD";
+    let body = Scrubbed::new(scrubber, &mut parts, body, is_head);
     let usage = call.and_then(|(provider, operation)| {
         ResponseTap::new(
             provider,
@@ -510,6 +525,7 @@ fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRecord {
         response_headers: Vec::new(),
         bytes_up: 0,
         bytes_down: 0,
+        scrubbed: 0,
         usage: Usage::default(),
         request_body: None,
         response_body: None,

@@ -140,13 +140,20 @@ impl Decoder {
 struct Stopped;
 
 /// A decoder of flate2's that writes into a vector.
-trait Flate: Write {
+pub(crate) trait Flate: Write {
+    /// What was written.
     fn output(&mut self) -> &mut Vec<u8>;
+    /// Nothing follows: an error if the checksum is wrong or missing.
+    fn end(&mut self) -> std::io::Result<()>;
 }
 
 impl Flate for MultiGzDecoder<Vec<u8>> {
     fn output(&mut self) -> &mut Vec<u8> {
         self.get_mut()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.try_finish()
     }
 }
 
@@ -154,11 +161,19 @@ impl Flate for ZlibDecoder<Vec<u8>> {
     fn output(&mut self) -> &mut Vec<u8> {
         self.get_mut()
     }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.try_finish()
+    }
 }
 
 impl Flate for DeflateDecoder<Vec<u8>> {
     fn output(&mut self) -> &mut Vec<u8> {
         self.get_mut()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.try_finish()
     }
 }
 
@@ -208,7 +223,7 @@ impl Brotli {
 }
 
 /// A zlib header (RFC 1950 §2.2): method 8 and a checksum over both bytes.
-fn is_zlib([first, second]: [u8; 2]) -> bool {
+pub(crate) fn is_zlib([first, second]: [u8; 2]) -> bool {
     first & 0x0f == 8 && u16::from_be_bytes([first, second]) % 31 == 0
 }
 

@@ -21,4 +21,4 @@ pub use usage::{ResponseTap, Usage};
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::Decoder;
+pub(crate) use decode::{Decoder, Flate, is_zlib};

@@ -129,6 +129,7 @@ impl AuditLog {
         line.insert("output_tokens".into(), json!(record.usage.output_tokens));
         line.insert("bytes_up".into(), record.bytes_up.into());
         line.insert("bytes_down".into(), record.bytes_down.into());
+        line.insert("scrubbed".into(), record.scrubbed.into());
         line.insert("error".into(), json!(record.error));
         let milliseconds = record.clock.elapsed().as_secs_f64() * 1e3;
         line.insert("duration_ms".into(), json!(milliseconds));

@@ -235,13 +235,11 @@ fn files_system(_: &Place, _: &Finder) -> Outcome {
 
 fn attaches(place: &Place, _: &Finder) -> Outcome {
     runtime().block_on(async {
-        let kernel = done("load", Kernel::load(false, |_| {}, |_| {}))?;
-        let cgroup = done("cgroup", Cgroup::open(&place.cgroup("a")))?;
-        let attached = kernel.attach(cgroup.as_fd(), cgroup.id());
-        let mut attached = done("attach", attached)?;
         let pins = done("pins", Pins::open())?;
-        done("pin", pins.replace(cgroup.id(), &attached))?;
-        done("pin again", pins.replace(cgroup.id(), &attached))?;
+        let kernel = done("load", Kernel::load(Some(&pins), false))?;
+        let cgroup = done("cgroup", Cgroup::open(&place.cgroup("a")))?;
+        let attached = kernel.attach_pinned(&pins, cgroup.as_fd(), cgroup.id());
+        let mut attached = done("attach", attached)?;
         done("activate", kernel.activate(&mut attached, &[]))?;
         let removed = done("unpin", pins.remove(cgroup.id()))?;
         check("was pinned", removed)

@@ -10,6 +10,7 @@ pub mod git;
 pub mod openai;
 pub mod otlp;
 pub mod record;
+pub mod reflect;
 pub mod sse;
 pub mod websocket;
 pub mod wiki;
