@@ -10,6 +10,7 @@ pub mod watch;
 pub mod kernel;
 pub mod sandbox;
 
+pub mod guard;
 pub mod outcome;
 pub mod provider;
 pub mod sniff;
