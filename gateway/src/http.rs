@@ -1,11 +1,15 @@
 //! Serves HTTP/1.1 and HTTP/2 to the sandbox and takes each request through the same steps: one
 //! canonical authority, authorisation, injection, the upstream, the record. Dials nothing itself.
 
+mod activity;
 mod authority;
 mod body;
 mod exchange;
+mod guarded;
 mod headers;
+mod observed;
 mod problem;
+mod record;
 mod scrubbed;
 mod server;
 mod upgrade;

@@ -13,6 +13,7 @@ pub mod sandbox;
 pub mod privileges;
 pub mod seccomp;
 
+pub mod guard;
 pub mod outcome;
 pub mod provider;
 pub mod sniff;

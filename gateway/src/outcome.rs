@@ -65,6 +65,8 @@ pub enum DenyReason {
     SniffTimeout,
     /// What the client began with is not a well-formed start of the protocol that it looks like.
     Malformed,
+    /// A request that breaks a rule of its protocol, or that two servers could read in two ways.
+    MalformedRequest,
     /// No listener of the gateway handles this class of traffic on this port.
     NoListener,
     /// TLS without a server name, and no rule for the address.
@@ -180,6 +182,11 @@ impl DenyReason {
                 "malformed",
                 400,
                 "the beginning of the connection is malformed",
+            ),
+            Self::MalformedRequest => (
+                "malformed_request",
+                400,
+                "the request breaks a rule of HTTP; nothing of it was forwarded as a whole",
             ),
             Self::NoListener => (
                 "no_listener",

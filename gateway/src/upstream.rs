@@ -4,6 +4,7 @@
 mod client;
 mod collector;
 mod connect;
+mod guarded;
 mod pool;
 mod resolve;
 mod verify;

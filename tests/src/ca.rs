@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -58,11 +61,7 @@ impl TestCa {
 
     /// A server that proves to be each of `names` and offers `alpn`.
     pub fn server(&self, names: &[&str], alpn: Alpn) -> Result<Arc<ServerConfig>> {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names)?;
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let (certificate, key) = self.sign(names)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -71,5 +70,20 @@ impl TestCa {
                 .with_single_cert(vec![certificate.der().clone()], key)?;
         config.alpn_protocols = alpn.protocols();
         Ok(Arc::new(config))
+    }
+
+    /// The certificate and the key of a server that proves to be each of `names`, PEM.
+    pub fn files(&self, names: &[&str]) -> Result<(String, String)> {
+        let (certificate, key) = self.sign(names)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
+    fn sign(&self, names: &[&str]) -> Result<(Certificate, KeyPair)> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names)?;
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate, key))
     }
 }

@@ -1,8 +1,11 @@
 //! Bodies on their way through: every frame is passed on as it comes, and looked at in passing for
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
+use super::activity::Activity;
+use super::guarded::Watch;
 use super::scrubbed::Scrubbed;
-use super::server::{Activity, Session};
+use super::server::Session;
+use crate::guard::{Patience, Violation};
 use crate::inject::remove_fields;
 use crate::lease::Held;
 use crate::live::View;
@@ -238,12 +241,15 @@ impl ResponseBody {
 pub(super) struct Open {
     pub(super) record: RequestRecord,
     pub(super) request: Arc<Mutex<Seen>>,
+    /// Among those of its connection.
+    number: u64,
     /// It ended as it should.
     pub(super) ended: bool,
     pub(super) view: Arc<View>,
     /// Revoked when policy no longer allows the request.
     pub(super) held: Option<Held>,
     activity: Arc<Activity>,
+    watch: Arc<Watch>,
     /// Its place among the sandbox's requests.
     pub(super) place: Option<OwnedSemaphorePermit>,
     /// Tells the request's body, by being dropped, that all is over.
@@ -254,18 +260,28 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(session: &Session, view: Arc<View>, record: RequestRecord) -> Self {
-        session.activity.begin();
         Self {
+            number: session.activity.begin(),
             record,
             request: Arc::default(),
             ended: false,
             view,
             held: None,
             activity: Arc::clone(&session.activity),
+            watch: Arc::clone(&session.watch),
             place: None,
             over: None,
             answered: Arc::default(),
         }
+    }
+
+    /// What is wrong with the request's body, if something is. Then the record says so.
+    pub(super) fn malformed(&mut self) -> Option<Violation> {
+        let violation = self.watch.claim()?;
+        self.ended = true;
+        self.record.reason = Some(DenyReason::MalformedRequest);
+        self.record.status.get_or_insert(violation.status());
+        Some(violation)
     }
 
     /// Returns when policy no longer allows the request.
@@ -286,6 +302,10 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if self.record.reason.is_none() {
+            // An answer may have been there before the body went wrong.
+            self.malformed();
+        }
         let record = &mut self.record;
         if !self.ended && record.error.is_none() {
             record.error = Some("client_closed");
@@ -304,7 +324,7 @@ impl Drop for Open {
             .map(|capture| capture.into_body(redactor));
         drop(seen);
         self.view.telemetry.request(record);
-        self.activity.end();
+        self.activity.end(self.number);
     }
 }
 
@@ -314,6 +334,8 @@ pub(super) struct Passing {
     pub(super) open: Open,
     pub(super) usage: Option<ResponseTap>,
     pub(super) captured: Option<Capture>,
+    /// How long the upstream may say nothing.
+    pub(super) patience: Patience,
 }
 
 impl Passing {
@@ -358,8 +380,19 @@ impl Body for ResponseBody {
             passing.open.ended = true;
             return Poll::Ready(Some(Err(Box::new(Revoked))));
         }
-        match ready!(Pin::new(&mut passing.body).poll_frame(cx)) {
+        passing.open.activity.polled(passing.open.number);
+        let Poll::Ready(next) = Pin::new(&mut passing.body).poll_frame(cx) else {
+            let idle = passing.open.view.gateway.limits.idle_timeout;
+            if passing.patience.is_over(idle, cx) {
+                passing.open.record.error = Some("upstream_stalled");
+                return Poll::Ready(Some(Err(Box::new(Broken::Stalled))));
+            }
+            return Poll::Pending;
+        };
+        passing.patience.reset();
+        match next {
             Some(Ok(frame)) => {
+                passing.open.activity.handed_over(passing.open.number);
                 if let Some(data) = frame.data_ref() {
                     passing.look(data);
                 }
@@ -367,7 +400,8 @@ impl Body for ResponseBody {
             }
             Some(Err(error)) => {
                 passing.open.record.error = Some("upstream_body");
-                Poll::Ready(Some(Err(error)))
+                // Not the error itself: the library would pass an upstream's HTTP/2 error code on as ours.
+                Poll::Ready(Some(Err(Box::new(Broken::of(&*error)))))
             }
             None => {
                 passing.open.ended = true;
@@ -390,6 +424,28 @@ impl Body for ResponseBody {
             }
             Self::Upstream(passing) => passing.body.size_hint(),
         }
+    }
+}
+
+/// Why a response breaks off.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the upstream said nothing for too long")]
+    Stalled,
+    #[error("the upstream's response is malformed: {0}")]
+    Malformed(Violation),
+    #[error("the upstream broke off: {0}")]
+    Off(String),
+}
+
+impl Broken {
+    fn of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Self {
+        let broken = match Violation::behind(error) {
+            Some(violation) => Self::Malformed(violation),
+            None => Self::Off(error.to_string()),
+        };
+        tracing::info!(%broken, "response cut off");
+        broken
     }
 }
 

@@ -4,9 +4,11 @@
 use super::authority::{self, Authority, Name};
 use super::body::{Capture, Open, Outgoing, Passing, ResponseBody, Seen, Wanted, text};
 use super::headers::{self, Upgrade};
+use super::record::begin;
 use super::scrubbed::Scrubbed;
 use super::server::{Route, Session};
 use super::{problem, upgrade};
+use crate::guard::Patience;
 use crate::inject;
 use crate::lease::Subject;
 use crate::live::View;
@@ -15,7 +17,7 @@ use crate::policy::{
     Class, Destination, Host, Listener, Permit, RequestFacts, RequestPermit, TlsMode,
 };
 use crate::provider::request::{Operation, RequestTap, operation};
-use crate::provider::usage::{ResponseTap, Usage};
+use crate::provider::usage::ResponseTap;
 use crate::scrub::{self, Scrubber};
 use crate::telemetry::RequestRecord;
 use crate::upstream::{Answer, RequestBody, Scheme, Verb};
@@ -28,7 +30,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How long a body with `Expect: 100-continue` waits for an upstream that does not answer the
@@ -109,6 +111,14 @@ pub(super) async fn handle(
     };
     match sent {
         Err(error) => {
+            if let Some(violation) = open.malformed() {
+                let destination = granted.permit.target().to_string();
+                return Ok(problem::malformed(
+                    violation,
+                    &session.who.gateway,
+                    &destination,
+                ));
+            }
             open.ended = true;
             tracing::info!(%error, host = %open.record.host, "no answer from upstream");
             let telemetry = &view.telemetry;
@@ -322,7 +332,9 @@ fn rewrite(
         .query()
         .map(|query| inject::without_credentials(&granted.request_permit, query));
     let path = match query.as_deref() {
-        None | Some("") => parts.uri.path().to_owned(),
+        None => parts.uri.path().to_owned(),
+        // Nothing but credentials was there.
+        Some("") if parts.uri.query() != Some("") => parts.uri.path().to_owned(),
         Some(query) => format!("{}?{query}", parts.uri.path()),
     };
     let unclear = |error: String| Refused {
@@ -446,6 +458,7 @@ fn pass_on(
         open,
         usage,
         captured,
+        patience: Patience::default(),
     };
     let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
     *response.version_mut() = Version::HTTP_11;
@@ -486,51 +499,6 @@ fn revoked(session: &Session, mut open: Open) -> Response<ResponseBody> {
     open.record.status = Some(reason.status());
     let destination = format!("{}:{}", open.record.host, open.record.port);
     problem::denied(reason, &session.who.gateway, &destination, None)
-}
-
-fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRecord {
-    let redactor = view.telemetry.redactor();
-    let mut who = session.who.clone();
-    who.generation = view.generation;
-    RequestRecord {
-        who,
-        started: SystemTime::now(),
-        clock: Instant::now(),
-        scheme: match session.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        },
-        method: parts.method.to_string(),
-        host: authority::of_request(parts)
-            .map(|authority| authority.name.to_string())
-            .unwrap_or_default(),
-        port: session.destination().port(),
-        path: redactor.text(parts.uri.path()),
-        query: parts.uri.query().map(|query| redactor.query(query)),
-        version: match parts.version {
-            Version::HTTP_10 => "1.0",
-            Version::HTTP_2 => "2",
-            _ => "1.1",
-        },
-        rule: None,
-        reason: None,
-        error: None,
-        credential: None,
-        provider: None,
-        operation: None,
-        model: None,
-        reused: false,
-        status: None,
-        request_headers: Vec::new(),
-        response_headers: Vec::new(),
-        bytes_up: 0,
-        bytes_down: 0,
-        scrubbed: 0,
-        usage: Usage::default(),
-        request_body: None,
-        response_body: None,
-        span: None,
-    }
 }
 
 /// Errors of bodies are boxed on both sides.

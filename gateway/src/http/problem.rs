@@ -2,6 +2,7 @@
 //! says plainly what was refused and which rule was missing, so that nobody hunts for a way around.
 
 use super::body::ResponseBody;
+use crate::guard::Violation;
 use crate::outcome::{DenyReason, UpstreamError};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -15,16 +16,62 @@ pub(super) fn denied(
     destination: &str,
     detail: Option<&str>,
 ) -> Response<ResponseBody> {
-    let document = json!({
+    let status = reason.status();
+    let document = denial(reason, status, gateway, destination, detail);
+    respond(status, &document)
+}
+
+/// A request whose body breaks a rule of HTTP.
+pub(super) fn malformed(
+    violation: Violation,
+    gateway: &str,
+    destination: &str,
+) -> Response<ResponseBody> {
+    let reason = DenyReason::MalformedRequest;
+    let detail = violation.to_string();
+    let status = violation.status();
+    let document = denial(reason, status, gateway, destination, Some(&detail));
+    respond(status, &document)
+}
+
+/// The whole answer to what is not even a request, as it goes over HTTP/1.
+pub(super) fn raw(violation: Violation, gateway: &str, destination: &str) -> Bytes {
+    let reason = DenyReason::MalformedRequest;
+    let detail = violation.to_string();
+    let status = violation.status();
+    let document = denial(reason, status, gateway, destination, Some(&detail));
+    let phrase = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default();
+    let text = format!("{document}\n");
+    let length = text.len();
+    let head = format!(
+        "HTTP/1.1 {status} {phrase}\r\ncontent-type: {PROBLEM}\r\ncache-control: no-store\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    Bytes::from(head + &text)
+}
+
+/// RFC 9457 §3.
+const PROBLEM: &str = "application/problem+json";
+
+fn denial(
+    reason: DenyReason,
+    status: u16,
+    gateway: &str,
+    destination: &str,
+    detail: Option<&str>,
+) -> serde_json::Value {
+    json!({
         "type": format!("urn:postern:denied:{}", reason.as_str()),
         "title": "denied by the egress policy",
-        "status": reason.status(),
+        "status": status,
         "reason": reason.as_str(),
         "detail": detail.unwrap_or_else(|| reason.explanation()),
         "gateway": gateway,
         "destination": destination,
-    });
-    respond(reason.status(), &document)
+    })
 }
 
 /// A failure between the gateway and the upstream.
@@ -51,10 +98,7 @@ fn respond(status: u16, document: &serde_json::Value) -> Response<ResponseBody> 
     let mut response = Response::new(ResponseBody::whole(Bytes::from(text)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
