@@ -18,7 +18,7 @@ pub(super) enum Needs {
 }
 
 /// Other processes and programs, mounts, the kernel itself, clocks and keys.
-const NEVER: [c_long; 46] = [
+const NEVER: [c_long; 45] = [
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -50,7 +50,6 @@ const NEVER: [c_long; 46] = [
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
     libc::SYS_syslog,
-    libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_personality,
     libc::SYS_open_by_handle_at,
