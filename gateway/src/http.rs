@@ -12,6 +12,7 @@ mod problem;
 mod record;
 mod scrubbed;
 mod server;
+mod standing;
 mod upgrade;
 
 pub use server::{Session, serve};

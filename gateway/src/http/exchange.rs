@@ -7,15 +7,14 @@ use super::headers::{self, Upgrade};
 use super::record::begin;
 use super::scrubbed::Scrubbed;
 use super::server::{Route, Session};
+use super::standing::{check_authority, permit_by};
 use super::{problem, upgrade};
 use crate::guard::Patience;
 use crate::inject;
 use crate::lease::Subject;
 use crate::live::View;
 use crate::outcome::{DenyReason, hyper_error::Error};
-use crate::policy::{
-    Class, Destination, Host, Listener, Permit, RequestFacts, RequestPermit, TlsMode,
-};
+use crate::policy::{Class, Permit, RequestFacts, RequestPermit};
 use crate::provider::request::{Operation, RequestTap, operation};
 use crate::provider::usage::ResponseTap;
 use crate::scrub::{self, Scrubber};
@@ -27,7 +26,6 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -211,43 +209,6 @@ fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, R
         request_permit,
         upgrade,
     })
-}
-
-/// In the clear there is no server name: each request's authority is the evidence, and the port is
-/// the one that the client connected to.
-fn check_authority(address: SocketAddr, authority: &Authority) -> Result<(), Refused> {
-    if authority.port.unwrap_or(80) != address.port() {
-        return Err(DenyReason::AuthorityMismatch.into());
-    }
-    match authority.name {
-        Name::Address(ip) if ip != address.ip() => Err(DenyReason::AuthorityMismatch.into()),
-        _ => Ok(()),
-    }
-}
-
-/// What the policy that is in force now says of the connection.
-fn permit_by(
-    view: &View,
-    class: Class,
-    address: SocketAddr,
-    host: Option<&Host>,
-) -> Result<Permit, Refused> {
-    let listener = view.gateway.listener(class, address.port());
-    // A gateway that has ceased to read what it ends TLS for would let it pass unread.
-    let reads = |listener: &&Listener| {
-        listener.class == Class::Http || listener.tls_mode == TlsMode::Terminate
-    };
-    let Some(listener) = listener.filter(reads) else {
-        return Err(DenyReason::NoListener.into());
-    };
-    let to = Destination {
-        address,
-        host,
-        listener,
-    };
-    view.gateway
-        .authorize(&to)
-        .map_err(|denial| DenyReason::from(denial).into())
 }
 
 fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {

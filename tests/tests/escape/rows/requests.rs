@@ -59,12 +59,12 @@ fn authorities() -> Row {
             to_echo(
                 "two Hosts",
                 &format!("{get} Host:echo.test Host:{{name}}"),
-                unclear(),
+                denied("malformed_request", "http").saying(&["said HTTP/1.1 400"]),
             ),
             to_echo(
                 "two Hosts alike",
                 &format!("{get} Host:echo.test Host:echo.test"),
-                unclear(),
+                denied("malformed_request", "http").saying(&["said HTTP/1.1 400"]),
             ),
             to_echo(
                 "a list of Hosts",
@@ -101,7 +101,11 @@ fn authorities() -> Row {
                 &format!("{get} Host:{{name}}/echo.test"),
                 unclear(),
             ),
-            to_echo("no Host", get, unclear()),
+            to_echo(
+                "no Host",
+                get,
+                denied("malformed_request", "http").saying(&["said HTTP/1.1 400"]),
+            ),
             to_echo(
                 "an address as the Host",
                 &format!("{get} Host:{{v4}}"),
@@ -176,7 +180,7 @@ fn forms() -> Row {
             to_echo(
                 "HTTP/3 on a stream",
                 "GET~/{tag}~HTTP/3.0 Host:echo.test",
-                unparsed(),
+                denied("malformed_request", "http").saying(&["said HTTP/1.1 505"]),
             ),
         ],
     }
