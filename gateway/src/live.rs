@@ -3,6 +3,7 @@
 //! until its lease is revoked.
 
 use crate::dns::Responder;
+use crate::inject::Tokens;
 use crate::lease::{Held, Leases, Subject};
 use crate::policy::Gateway;
 use crate::secrets::Secrets;
@@ -22,6 +23,8 @@ pub struct View {
     pub gateway: Arc<Gateway>,
     /// Where credentials come from.
     pub secrets: Arc<Secrets>,
+    /// And those that are given for secrets.
+    pub tokens: Tokens,
     /// The sandbox's way out.
     pub upstream: Upstream,
     /// Its records.

@@ -260,6 +260,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
         generation,
         gateway: Arc::clone(&running.gateway),
         secrets: Arc::clone(&running.secrets),
+        tokens: running.tokens.clone(),
         upstream: Upstream::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
