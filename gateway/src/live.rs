@@ -3,6 +3,7 @@
 //! until its lease is revoked.
 
 use crate::dns::Responder;
+use crate::inject::Tokens;
 use crate::lease::{Held, Leases, Subject};
 use crate::policy::Gateway;
 use crate::scrub::Scrubbers;
@@ -25,6 +26,8 @@ pub struct View {
     pub secrets: Arc<Secrets>,
     /// What keeps them out of responses.
     pub scrubbers: Scrubbers,
+    /// And those that are given for secrets.
+    pub tokens: Tokens,
     /// The sandbox's way out.
     pub upstream: Upstream,
     /// Its records.

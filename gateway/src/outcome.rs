@@ -83,6 +83,10 @@ pub enum DenyReason {
     TraceRefused,
     /// The credential to inject does not exist.
     SecretMissing,
+    /// The credential exists and cannot be used, or what is given for it cannot be had.
+    CredentialUnavailable,
+    /// The body is longer than one that the gateway has to read before it sends it.
+    BodyTooLarge,
     /// The name may not be looked up.
     NameNotAllowed,
     /// Allowed when it began, and no longer.
@@ -227,6 +231,16 @@ impl DenyReason {
                 "secret_missing",
                 503,
                 "the credential for this request is not available; nothing was sent",
+            ),
+            Self::CredentialUnavailable => (
+                "credential_unavailable",
+                503,
+                "the credential for this request cannot be had; nothing was sent",
+            ),
+            Self::BodyTooLarge => (
+                "body_too_large",
+                413,
+                "the body is longer than one that the gateway has to read before it sends it",
             ),
             Self::NameNotAllowed => (
                 "name_not_allowed",

@@ -4,6 +4,7 @@
 mod client;
 mod collector;
 mod connect;
+mod direct;
 mod guarded;
 mod pool;
 mod resolve;
@@ -11,8 +12,9 @@ mod verify;
 
 pub use client::{Answer, RequestBody, Scheme, Upstream, Verb};
 pub use collector::Collector;
+pub use direct::Direct;
 pub use pool::PooledBody;
 pub use resolve::{NameError, Resolver};
-pub use verify::{TrustError, Verifier};
+pub use verify::{IdentityError, TrustError, Verifier};
 
 use crate::policy::Permit;

@@ -264,6 +264,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
         gateway: Arc::clone(&running.gateway),
         secrets: Arc::clone(&running.secrets),
         scrubbers: Scrubbers::default(),
+        tokens: running.tokens.clone(),
         upstream: Upstream::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),

@@ -10,7 +10,7 @@ use super::server::{Route, Session};
 use super::standing::{check_authority, permit_by};
 use super::{problem, upgrade};
 use crate::guard::Patience;
-use crate::inject;
+use crate::inject::{self, InjectError, Late, Recipient};
 use crate::lease::Subject;
 use crate::live::View;
 use crate::outcome::{DenyReason, hyper_error::Error};
@@ -51,6 +51,15 @@ struct Refused {
     detail: Option<String>,
 }
 
+impl From<InjectError> for Refused {
+    fn from(error: InjectError) -> Self {
+        Self {
+            reason: error.reason(),
+            detail: Some(error.to_string()),
+        }
+    }
+}
+
 impl From<DenyReason> for Refused {
     fn from(reason: DenyReason) -> Self {
         Self {
@@ -71,7 +80,7 @@ pub(super) async fn handle(
     let mut open = Open::new(&session, Arc::clone(&view), record);
     let granted = match admit(&view, &mut open).and_then(|()| authorize(&session, &view, &parts)) {
         Ok(granted) => granted,
-        Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
+        Err(refused) => return Ok(refuse(&session, open, &parts.headers, &refused)),
     };
     open.held = Some(
         session
@@ -81,9 +90,9 @@ pub(super) async fn handle(
     open.record.host = granted.authority.name.to_string();
     open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
     let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
-    let scrubber = match rewrite(&session, &view, &granted, &mut parts, &mut open.record) {
-        Ok(scrubber) => scrubber,
-        Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
+    let (late, scrubber) = match rewrite(&session, &view, &granted, &mut parts, &mut open.record) {
+        Ok(last) => last,
+        Err(refused) => return Ok(refuse(&session, open, &parts.headers, &refused)),
     };
     let call = granted
         .request_permit
@@ -102,7 +111,18 @@ pub(super) async fn handle(
     };
     let (over, ended) = oneshot::channel();
     open.over = Some(over);
-    let request = outgoing(&granted, parts, body, &open, ended);
+    let mut request = outgoing(&granted, parts, body, &open, ended);
+    if let Some(late) = late {
+        let limit = view.gateway.request_timeout;
+        let finished = tokio::select! {
+            finished = late.finish(&view.tokens, &view.secrets, limit, request) => finished,
+            () = open.revoked() => return Ok(revoked(&session, open)),
+        };
+        request = match finished {
+            Ok(request) => request,
+            Err(error) => return Ok(refuse(&session, open, &HeaderMap::new(), &error.into())),
+        };
+    }
     let sent = tokio::select! {
         sent = view.upstream.send(&granted.permit, session.scheme, verb, request) => sent,
         () = open.revoked() => return Ok(revoked(&session, open)),
@@ -244,7 +264,7 @@ fn rewrite(
     granted: &Granted,
     parts: &mut Parts,
     record: &mut RequestRecord,
-) -> Result<Option<Scrubber>, Refused> {
+) -> Result<(Option<Late>, Option<Scrubber>), Refused> {
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::join_cookies(&mut parts.headers);
     if granted.upgrade {
@@ -256,12 +276,13 @@ fn rewrite(
             .headers
             .insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    inject::apply(&granted.request_permit, &view.secrets, &mut parts.headers).map_err(|error| {
-        Refused {
-            reason: DenyReason::SecretMissing,
-            detail: Some(error.to_string()),
-        }
-    })?;
+    let permit = &granted.request_permit;
+    let host = granted.authority.name.to_string();
+    let recipient = Recipient {
+        host: &host,
+        tls: session.scheme == Scheme::Https,
+    };
+    let late = inject::apply(permit, &view.secrets, recipient, &mut parts.headers)?;
     record.credential = granted.request_permit.credential().cloned();
     let scrubber =
         view.scrubbers
@@ -288,15 +309,11 @@ fn rewrite(
     } else {
         format!("{name}:{port}")
     };
-    let query = parts
-        .uri
-        .query()
-        .map(|query| inject::without_credentials(&granted.request_permit, query));
-    let path = match query.as_deref() {
-        None => parts.uri.path().to_owned(),
-        // Nothing but credentials was there.
-        Some("") if parts.uri.query() != Some("") => parts.uri.path().to_owned(),
-        Some(query) => format!("{}?{query}", parts.uri.path()),
+    let query = inject::query(permit, &view.secrets, parts.uri.query())?;
+    let path = match query.as_str() {
+        // `/x?` stays what it is, unless nothing but credentials was there.
+        "" if parts.uri.query() != Some("") => parts.uri.path().to_owned(),
+        query => format!("{}?{query}", parts.uri.path()),
     };
     let unclear = |error: String| Refused {
         reason: DenyReason::BadAuthority,
@@ -311,7 +328,7 @@ fn rewrite(
     let host = HeaderValue::try_from(&authority).map_err(|error| unclear(error.to_string()))?;
     parts.headers.insert(HOST, host);
     record.request_headers = view.telemetry.redactor().headers(&parts.headers);
-    Ok(scrubber)
+    Ok((late, scrubber))
 }
 
 /// W3C Trace Context.
@@ -430,7 +447,7 @@ fn pass_on(
 fn refuse(
     session: &Session,
     mut open: Open,
-    parts: &Parts,
+    headers: &HeaderMap,
     refused: &Refused,
 ) -> Response<ResponseBody> {
     open.ended = true;
@@ -438,7 +455,7 @@ fn refuse(
     record.reason = Some(refused.reason);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
-        record.request_headers = open.view.telemetry.redactor().headers(&parts.headers);
+        record.request_headers = open.view.telemetry.redactor().headers(headers);
     }
     let destination = match record.host.as_str() {
         "" => session.destination().to_string(),

@@ -32,14 +32,7 @@ pub(super) enum Feature {
 const UNSUPPORTED: &[(Feature, &str)] = &[
     (Feature::Models, "a rule for certain models"),
     (Feature::TokenBudget, "a token budget"),
-    (Feature::QueryParam, "a credential in the query"),
-    (Feature::AwsV4, "an AWS signature"),
-    (
-        Feature::GcpServiceAccount,
-        "a token of a Google service account",
-    ),
     (Feature::OtlpGrpc, "OTLP over gRPC"),
-    (Feature::ClientCertificate, "a client certificate"),
 ];
 
 /// The features that one compilation refuses.
