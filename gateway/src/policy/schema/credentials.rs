@@ -157,7 +157,7 @@ pub(super) fn binding() -> Value {
             (
                 "pid",
                 "A process.",
-                json!({"type": "integer", "minimum": 1, "maximum": u32::MAX}),
+                json!({"type": "integer", "minimum": 2, "maximum": u32::MAX}),
             ),
         ],
         &[],

@@ -54,7 +54,7 @@ pub(super) fn http_route() -> Value {
             ),
             ("value", "Begins with a slash.", reference("path")),
         ],
-        &["value"],
+        &["type", "value"],
     );
     let header = object(
         "A header field that the request must have.",

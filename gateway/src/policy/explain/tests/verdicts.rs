@@ -105,7 +105,7 @@ fn an_answer_names_the_rule_s_place_and_what_is_set_but_no_value() {
     let explanation = ask(POLICY, "https://api.anthropic.com/v1/messages");
     let allowed = explanation.verdict.outcome.unwrap();
     let place = gateway.place_of(allowed.rule.as_ref().unwrap()).unwrap();
-    assert_eq!(place.to_string(), "policy.yaml:16");
+    assert_eq!(place.to_string(), "policy.yaml:20");
     let [injected] = allowed.injects.as_slice() else {
         panic!("{:?}", allowed.injects);
     };
