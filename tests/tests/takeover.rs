@@ -121,7 +121,8 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
     assert!(before >= CLIENTS && between >= CLIENTS && after >= CLIENTS);
     world.internet.saw_nothing()?;
     daemon.signal(Signal::SIGTERM)?;
-    assert_eq!(daemon.wait(SOON)?.code(), 0);
+    let ended = daemon.wait(SOON)?;
+    assert_eq!(ended.code(), 0, "{}", ended.err());
     assert_eq!(postern::run(&["detach", "--all"])?.code(), 0);
     let free = ["bash", "-c", "exec 3<>/dev/tcp/203.0.113.9/8443"];
     let free = Process::start(group.command(free), b"")?.wait(SOON)?;
