@@ -49,18 +49,7 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
     let path = group.path().display().to_string();
     let attach = format!("{path}={}", policy::GATEWAY);
     let daemon = world.daemon(&["--log-level", "warn", "--attach", &attach])?;
-    let state = world.path("state").display().to_string();
-    let exported = postern::run(&[
-        "ca",
-        "export",
-        "--gateway",
-        policy::GATEWAY,
-        "--state-dir",
-        &state,
-    ])?;
-    let ca = world.work("gateway-ca.pem");
-    std::fs::write(&ca, exported.out())?;
-    let ca = ca.display().to_string();
+    let ca = world.gateway_ca()?.display().to_string();
 
     let enough = world.work("enough");
     let enough_text = enough.display().to_string();

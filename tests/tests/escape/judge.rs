@@ -182,10 +182,7 @@ fn judge(
         bail!("it said {said:?}, and was let through:\n{told}");
     }
     let is_recorded = records.iter().any(|record| {
-        is_denial(record)
-            && verdict
-                .records
-                .contains(&(record.reason(), record.stage()))
+        is_denial(record) && verdict.records.contains(&(record.reason(), record.stage()))
     });
     if !verdict.records.is_empty() && !is_recorded {
         bail!(
