@@ -1,12 +1,14 @@
 //! Bodies on their way through: every frame is passed on as it comes, and looked at in passing for
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
+use super::asking::Asking;
 use super::server::{Activity, Session};
+use super::spending::Spending;
 use crate::inject::remove_fields;
 use crate::lease::Held;
 use crate::live::View;
 use crate::outcome::hyper_error::Error;
-use crate::outcome::{DenyReason, Revoked};
+use crate::outcome::{DenyReason, Overrun, Revoked};
 use crate::policy::CaptureBody;
 use crate::provider::Decoder;
 use crate::provider::request::RequestTap;
@@ -18,7 +20,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,7 +102,7 @@ pub(super) fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 /// A request body on its way to the upstream.
 pub(super) struct Outgoing {
-    body: Incoming,
+    body: Asking,
     seen: Arc<Mutex<Seen>>,
     /// Trailers of these names are dropped: a credential may not come that way either.
     forbidden: Vec<HeaderName>,
@@ -162,7 +163,7 @@ impl Wanted {
 
 impl Outgoing {
     pub(super) fn new(
-        body: Incoming,
+        body: Asking,
         seen: Arc<Mutex<Seen>>,
         forbidden: Vec<HeaderName>,
         wanted: Option<Wanted>,
@@ -192,7 +193,7 @@ impl Body for Outgoing {
         }
         let mut frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => return Poll::Ready(None),
         };
         if let Some(data) = frame.data_ref() {
@@ -246,6 +247,8 @@ pub(super) struct Open {
     activity: Arc<Activity>,
     /// Its place among the sandbox's requests.
     pub(super) place: Option<OwnedSemaphorePermit>,
+    /// What it spends of a token budget.
+    pub(super) spending: Option<Spending>,
     /// Tells the request's body, by being dropped, that all is over.
     pub(super) over: Option<oneshot::Sender<()>>,
     /// The upstream has answered.
@@ -263,6 +266,7 @@ impl Open {
             held: None,
             activity: Arc::clone(&session.activity),
             place: None,
+            spending: None,
             over: None,
             answered: Arc::default(),
         }
@@ -314,9 +318,36 @@ pub(super) struct Passing {
     pub(super) open: Open,
     pub(super) usage: Option<ResponseTap>,
     pub(super) captured: Option<Capture>,
+    /// Cut off: its tokens are spent.
+    pub(super) cut: bool,
 }
 
+/// What a body has next: a frame, an error, or its end.
+type NextFrame = Option<Result<Frame<Bytes>, Error>>;
+
 impl Passing {
+    /// Ready when the tokens that have come so far are covered, or with the last frame.
+    fn poll_spending(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame>> {
+        if self.cut {
+            return Poll::Ready(Some(None));
+        }
+        let Some(spending) = &mut self.open.spending else {
+            return Poll::Ready(None);
+        };
+        let down = self.open.record.bytes_down;
+        let Some(cut) = ready!(spending.poll(cx, self.usage.as_ref(), down)) else {
+            return Poll::Ready(None);
+        };
+        self.cut = true;
+        self.open.ended = true;
+        self.open.record.reason = Some(cut.reason);
+        let last = match cut.last {
+            Some(last) => Ok(Frame::data(last)),
+            None => Err(Error::from(Overrun)),
+        };
+        Poll::Ready(Some(Some(last)))
+    }
+
     fn look(&mut self, data: &[u8]) {
         self.open.record.bytes_down += data.len() as u64;
         if let Some(tap) = &mut self.usage {
@@ -331,8 +362,13 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         self.open.ended |= self.body.is_end_stream();
+        let mut is_final = false;
         if let Some(tap) = self.usage.take() {
+            is_final = tap.is_final() && self.open.ended && self.open.record.reason.is_none();
             self.open.record.usage = tap.finish();
+        }
+        if let Some(spending) = self.open.spending.take() {
+            spending.settle(self.open.record.status, &self.open.record.usage, is_final);
         }
         let redactor = self.open.view.telemetry.redactor();
         let captured = self.captured.take();
@@ -357,6 +393,9 @@ impl Body for ResponseBody {
             passing.open.ended = true;
             return Poll::Ready(Some(Err(Box::new(Revoked))));
         }
+        if let Some(last) = ready!(passing.poll_spending(cx)) {
+            return Poll::Ready(last);
+        }
         match ready!(Pin::new(&mut passing.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -378,7 +417,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Upstream(passing) => passing.body.is_end_stream(),
+            Self::Upstream(passing) => passing.cut || passing.body.is_end_stream(),
         }
     }
 

@@ -1,9 +1,11 @@
 //! One request, in the order of the pipeline: authority → authorisation → injection → upstream →
 //! record. Each refusal is recorded and explained to the client.
 
+use super::asking::Asking;
 use super::authority::{self, Authority, Name};
 use super::body::{Capture, Open, Outgoing, Passing, ResponseBody, Seen, Wanted, text};
 use super::headers::{self, Upgrade};
+use super::problem::Refused;
 use super::server::{Route, Session};
 use super::{problem, upgrade};
 use crate::inject;
@@ -13,8 +15,7 @@ use crate::outcome::{DenyReason, hyper_error::Error};
 use crate::policy::{
     Class, Destination, Host, Listener, Permit, RequestFacts, RequestPermit, TlsMode,
 };
-use crate::provider::request::{Operation, RequestTap, operation};
-use crate::provider::usage::{ResponseTap, Usage};
+use crate::provider::{Operation, RequestTap, ResponseTap, Usage, operation};
 use crate::telemetry::RequestRecord;
 use crate::upstream::{Answer, RequestBody, Scheme, Verb};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
@@ -41,21 +42,8 @@ struct Granted {
     permit: Permit,
     request_permit: RequestPermit,
     upgrade: bool,
-}
-
-/// Why a request goes no further.
-struct Refused {
-    reason: DenyReason,
-    detail: Option<String>,
-}
-
-impl From<DenyReason> for Refused {
-    fn from(reason: DenyReason) -> Self {
-        Self {
-            reason,
-            detail: None,
-        }
-    }
+    /// The model, where policy had to know it.
+    model: Option<String>,
 }
 
 /// Answers one request.
@@ -67,7 +55,12 @@ pub(super) async fn handle(
     let view = session.live.view();
     let record = begin(&session, &view, &parts);
     let mut open = Open::new(&session, Arc::clone(&view), record);
-    let granted = match admit(&view, &mut open).and_then(|()| authorize(&session, &view, &parts)) {
+    let mut body = Asking::Client(body);
+    let granted = async {
+        admit(&view, &mut open)?;
+        authorize(&session, &view, &parts, &mut body).await
+    };
+    let granted = match granted.await {
         Ok(granted) => granted,
         Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
     };
@@ -81,6 +74,14 @@ pub(super) async fn handle(
     let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
     if let Err(refused) = rewrite(&session, &view, &granted, &mut parts, &mut open.record) {
         return Ok(refuse(&session, open, &parts, &refused));
+    }
+    let permit = &granted.request_permit;
+    match body
+        .reserve(permit, &view, &mut parts, granted.upgrade)
+        .await
+    {
+        Ok(spending) => open.spending = spending,
+        Err(refused) => return Ok(refuse(&session, open, &parts, &refused)),
     }
     let call = granted
         .request_permit
@@ -107,6 +108,9 @@ pub(super) async fn handle(
     match sent {
         Err(error) => {
             open.ended = true;
+            if let Some(spending) = open.spending.take() {
+                spending.failed(&error);
+            }
             tracing::info!(%error, host = %open.record.host, "no answer from upstream");
             open.record.error = Some(error.as_str());
             open.record.status = Some(error.status());
@@ -131,13 +135,19 @@ fn admit(view: &View, open: &mut Open) -> Result<(), Refused> {
     }
 }
 
-fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, Refused> {
+async fn authorize(
+    session: &Session,
+    view: &View,
+    parts: &Parts,
+    body: &mut Asking,
+) -> Result<Granted, Refused> {
     if let Route::Denied(reason) = &session.route {
         return Err((*reason).into());
     }
     let authority = authority::of_request(parts).map_err(|error| Refused {
         reason: DenyReason::BadAuthority,
         detail: Some(error.to_string()),
+        exceeded: None,
     })?;
     let upgrade = request_form(parts)?;
     let host = match &authority.name {
@@ -172,16 +182,20 @@ fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, R
     } else {
         HeaderMap::new()
     };
-    let facts = RequestFacts {
+    let mut facts = RequestFacts {
         host,
         port,
         method: parts.method.as_str(),
         path: parts.uri.path(),
         headers: &passed_on,
-        // No rule asks for a model: such rules are refused when the policy is read.
         model: None,
         tls: session.scheme == Scheme::Https,
     };
+    let model = match view.gateway.model_provider(&permit, &facts) {
+        Some(provider) => body.model(provider, view, parts).await?,
+        None => None,
+    };
+    facts.model = model.as_deref();
     let request_permit = view
         .gateway
         .authorize_request(&permit, &facts)
@@ -195,6 +209,7 @@ fn authorize(session: &Session, view: &View, parts: &Parts) -> Result<Granted, R
         permit,
         request_permit,
         upgrade,
+        model,
     })
 }
 
@@ -246,6 +261,7 @@ fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {
         method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
         headers: granted.read.clone(),
+        model: granted.model.as_deref().map(Into::into),
     }
 }
 
@@ -284,6 +300,7 @@ fn rewrite(
         Refused {
             reason: DenyReason::SecretMissing,
             detail: Some(error.to_string()),
+            exceeded: None,
         }
     })?;
     record.credential = granted.request_permit.credential().cloned();
@@ -317,6 +334,7 @@ fn rewrite(
     let unclear = |error: String| Refused {
         reason: DenyReason::BadAuthority,
         detail: Some(error),
+        exceeded: None,
     };
     parts.uri = Uri::builder()
         .scheme(record.scheme)
@@ -351,7 +369,7 @@ fn watch_request(view: &View, parts: &Parts, is_call: bool) -> Seen {
 fn outgoing(
     granted: &Granted,
     mut parts: Parts,
-    body: Incoming,
+    body: Asking,
     open: &Open,
     over: oneshot::Receiver<()>,
 ) -> Request<RequestBody> {
@@ -410,10 +428,12 @@ fn pass_on(
         return upgrade::tunnel(session, response, open, on_upgrade);
     }
     headers::strip_hop_by_hop(response.headers_mut());
+    if let Some(spending) = &mut open.spending {
+        spending.answered(response.headers());
+    }
     let (parts, body) = response.into_parts();
-    let usage = call.and_then(|(provider, operation)| {
+    let usage = call.and_then(|(_, operation)| {
         ResponseTap::new(
-            provider,
             &operation,
             text(&parts.headers, &CONTENT_TYPE).as_deref(),
             text(&parts.headers, &CONTENT_ENCODING).as_deref(),
@@ -429,6 +449,7 @@ fn pass_on(
         open,
         usage,
         captured,
+        cut: false,
     };
     let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
     *response.version_mut() = Version::HTTP_11;
@@ -444,6 +465,8 @@ fn refuse(
 ) -> Response<ResponseBody> {
     open.ended = true;
     let record = &mut open.record;
+    // Nothing was sent.
+    record.credential = None;
     record.reason = Some(refused.reason);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
@@ -453,12 +476,13 @@ fn refuse(
         "" => session.destination().to_string(),
         host => format!("{host}:{}", record.port),
     };
-    problem::denied(
-        refused.reason,
-        &session.who.gateway,
-        &destination,
-        refused.detail.as_deref(),
-    )
+    let (gateway, detail) = (&session.who.gateway, refused.detail.as_deref());
+    match &refused.exceeded {
+        None => problem::denied(refused.reason, gateway, &destination, detail),
+        Some(exceeded) => {
+            problem::over_budget(refused.reason, gateway, &destination, detail, exceeded)
+        }
+    }
 }
 
 /// Policy changed while the upstream was being asked.

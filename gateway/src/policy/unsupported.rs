@@ -30,8 +30,6 @@ pub(super) enum Feature {
 
 /// The features that are refused, and what they are called.
 const UNSUPPORTED: &[(Feature, &str)] = &[
-    (Feature::Models, "a rule for certain models"),
-    (Feature::TokenBudget, "a token budget"),
     (Feature::QueryParam, "a credential in the query"),
     (Feature::AwsV4, "an AWS signature"),
     (

@@ -1,0 +1,327 @@
+//! What must be known of a request before it may be sent: the model it asks for, and the tokens it may take. The body is
+//! held for that, within bounds, and then sent on as it came. Decides nothing about rules, and sends nothing.
+
+use super::body::text;
+use super::problem::Refused;
+use super::spending::Spending;
+use crate::budget::{Bound, Exceeded, Refusal};
+use crate::live::View;
+use crate::outcome::DenyReason;
+use crate::outcome::hyper_error::Error;
+use crate::policy::{Provider, RequestPermit, TokenBudget};
+use crate::provider::{Naming, Operation, RequestTap, naming, operation};
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The longest body that is held, bytes. Requests of a hundred thousand tokens have half a MiB; those with several
+/// images may have more, and go through where no rule asks for their model or their tokens.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+/// Bytes of a body that are taken for one token before the provider counts. English has 4 to 5, code 3 to 4, most other
+/// languages 3: the estimate is rather too high. What it misses is charged afterwards.
+const BYTES_PER_TOKEN: u64 = 3;
+/// The output that is reserved for a request that sets no bound, tokens; a stream that goes beyond it is charged on.
+const DEFAULT_OUTPUT: u64 = 4096;
+
+/// A request's body: still at the client, or held.
+pub(super) enum Asking {
+    /// Unread.
+    Client(Incoming),
+    /// Read.
+    Held(Box<Held>),
+}
+
+/// A body that has been read.
+pub(super) struct Held {
+    frames: VecDeque<Frame<Bytes>>,
+    left: u64,
+    has_trailers: bool,
+    tap: RequestTap,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Asking {
+    /// The model that a request to a rule for certain models asks for; `None` if it names none.
+    pub(super) async fn model(
+        &mut self,
+        provider: Provider,
+        view: &View,
+        parts: &Parts,
+    ) -> Result<Option<String>, Refused> {
+        if let Naming::Path(model) = naming(provider, parts.uri.path()) {
+            return Ok(model);
+        }
+        let tap = &self.hold(view, parts).await?.tap;
+        if tap.models() > 1 {
+            return Err(unclear("the body names its model more than once"));
+        }
+        Ok(tap.model().map(str::to_owned))
+    }
+
+    /// Reserves what the request may take, if a token budget applies to it.
+    pub(super) async fn reserve(
+        &mut self,
+        permit: &RequestPermit,
+        view: &View,
+        parts: &mut Parts,
+        upgrade: bool,
+    ) -> Result<Option<Spending>, Refused> {
+        let (Some(budget), Some(provider)) = (permit.budget(), permit.provider()) else {
+            return Ok(None);
+        };
+        if !upgrade && is_harmless(parts) {
+            return Ok(None);
+        }
+        let Some(operation) = operation(provider, parts.uri.path()).filter(|_| !upgrade) else {
+            return Err(DenyReason::NotMetered.into());
+        };
+        if !operation.spends() {
+            return Ok(None);
+        }
+        let held = self.hold(view, parts).await?;
+        let input = held.tap.length().div_ceil(BYTES_PER_TOKEN);
+        let (output, declared) = held.output(&operation, budget)?;
+        let tokens = input.saturating_add(output);
+        let bounded =
+            budget.max_tokens_per_day.is_some() || budget.max_tokens_per_execution.is_some();
+        let reservation = if bounded {
+            let gateway = &view.gateway.name;
+            let reserved = view.meter.reserve(gateway, budget, tokens).await;
+            Some(reserved.map_err(Refused::from)?)
+        } else {
+            None
+        };
+        understandable(&mut parts.headers);
+        Ok(Some(Spending::new(
+            reservation,
+            Arc::clone(budget),
+            operation,
+            input,
+            declared,
+        )))
+    }
+
+    /// Reads the body to its end.
+    async fn hold(&mut self, view: &View, parts: &Parts) -> Result<&Held, Refused> {
+        if let Self::Client(body) = self {
+            let limit = view.gateway.request_timeout;
+            let held = tokio::time::timeout(limit, read(body, &view.bodies, &parts.headers));
+            let held = held.await.or(Err(DenyReason::SniffTimeout))??;
+            *self = Self::Held(Box::new(held));
+        }
+        match self {
+            Self::Held(held) => Ok(held),
+            Self::Client(_) => Err(DenyReason::BodyUnclear.into()),
+        }
+    }
+}
+
+impl Held {
+    /// The output to reserve, and whether the request itself bounds it.
+    fn output(
+        &self,
+        operation: &Operation,
+        budget: &Arc<TokenBudget>,
+    ) -> Result<(u64, bool), Refused> {
+        if !operation.has_output() {
+            return Ok((0, true));
+        }
+        let declared = self.tap.declared_output(operation);
+        let declared = declared.map_err(|error| unclear(&error.to_string()))?;
+        let streams = operation.stream_from_path || self.tap.stream() == Some(true);
+        match (declared, budget.max_output_tokens_per_request) {
+            (Some(asked), Some(limit)) if asked > limit => {
+                Err(too_much(budget, limit, asked, None))
+            }
+            (Some(asked), _) => Ok((asked, true)),
+            // An answer in one piece cannot be cut short: it is spent when it comes.
+            (None, Some(limit)) if !streams => Err(too_much(
+                budget,
+                limit,
+                DEFAULT_OUTPUT,
+                Some("set a bound on its output, as max_tokens does, or ask for a stream"),
+            )),
+            (None, limit) => {
+                let most = DEFAULT_OUTPUT.saturating_mul(self.tap.answers());
+                Ok((limit.map_or(most, |limit| most.min(limit)), false))
+            }
+        }
+    }
+}
+
+fn too_much(
+    budget: &Arc<TokenBudget>,
+    limit: u64,
+    asked: u64,
+    advice: Option<&'static str>,
+) -> Refused {
+    let advice = advice
+        .map(|advice| format!("the request must {advice}: its rule grants {limit} output tokens"));
+    Refused {
+        reason: DenyReason::OutputLimit,
+        detail: advice,
+        exceeded: Some(Box::new(Exceeded {
+            route: Arc::clone(&budget.route),
+            bound: Bound::Output,
+            limit,
+            used: 0,
+            asked,
+            resets_at: None,
+        })),
+    }
+}
+
+fn unclear(detail: &str) -> Refused {
+    Refused {
+        reason: DenyReason::BodyUnclear,
+        detail: Some(detail.to_owned()),
+        exceeded: None,
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unavailable => DenyReason::BudgetUnavailable.into(),
+            Refusal::Exceeded(exceeded) => Self {
+                reason: DenyReason::BudgetExceeded,
+                detail: Some(exceeded.to_string()),
+                exceeded: Some(Box::new(exceeded)),
+            },
+        }
+    }
+}
+
+/// Methods that ask for no work; a header by which some servers take another method for the real one makes it unclear.
+fn is_harmless(parts: &Parts) -> bool {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
+    reads.contains(&parts.method) && !parts.headers.contains_key("x-http-method-override")
+}
+
+/// Lets the upstream use the content codings that its answer can be counted in, and no other.
+fn understandable(headers: &mut HeaderMap) {
+    let asked: Vec<String> = headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|coding| coding.trim().to_owned())
+        .filter(|coding| {
+            let name = coding.split(';').next().unwrap_or_default().trim_end();
+            ["gzip", "deflate", "br", "identity"].contains(&name.to_ascii_lowercase().as_str())
+        })
+        .collect();
+    let asked = if asked.is_empty() {
+        "identity".to_owned()
+    } else {
+        asked.join(", ")
+    };
+    if let Ok(asked) = HeaderValue::try_from(asked) {
+        headers.insert(ACCEPT_ENCODING, asked);
+    }
+}
+
+async fn read(
+    body: &mut Incoming,
+    memory: &Arc<Semaphore>,
+    headers: &HeaderMap,
+) -> Result<Held, Refused> {
+    let encoding = text(headers, &CONTENT_ENCODING);
+    let Some(tap) = RequestTap::new(encoding.as_deref()) else {
+        return Err(unclear("its Content-Encoding cannot be undone"));
+    };
+    let mut held = Held {
+        frames: VecDeque::new(),
+        left: 0,
+        has_trailers: false,
+        tap,
+        memory: None,
+    };
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(DenyReason::BodyTooLarge.into());
+    }
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| unclear(&format!("it did not arrive: {error}")))?;
+        if let Some(data) = frame.data_ref() {
+            length += data.len();
+            if length > MAX_BODY {
+                return Err(DenyReason::BodyTooLarge.into());
+            }
+            held.take_memory(memory, data.len())?;
+            held.left += data.len() as u64;
+            held.tap.feed(data);
+        } else {
+            held.has_trailers = true;
+        }
+        held.frames.push_back(frame);
+    }
+    if held.left > 0 && !held.tap.is_whole() {
+        return Err(DenyReason::BodyUnclear.into());
+    }
+    Ok(held)
+}
+
+impl Held {
+    /// Many at once share what there is for a sandbox.
+    fn take_memory(&mut self, memory: &Arc<Semaphore>, bytes: usize) -> Result<(), Refused> {
+        let count = u32::try_from(bytes).or(Err(DenyReason::BodyTooLarge))?;
+        let more = Arc::clone(memory).try_acquire_many_owned(count);
+        let more = more.or(Err(DenyReason::TooManyRequests))?;
+        match &mut self.memory {
+            Some(all) => all.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+}
+
+impl Body for Asking {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut *self {
+            Self::Client(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                frame.map(|frame| frame.map_err(|error| -> Error { Box::new(error) }))
+            }),
+            Self::Held(held) => {
+                let frame = held.frames.pop_front();
+                let sent = frame
+                    .as_ref()
+                    .and_then(Frame::data_ref)
+                    .map_or(0, Bytes::len);
+                held.left = held.left.saturating_sub(sent as u64);
+                Poll::Ready(frame.map(Ok))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Held(held) => held.frames.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            // With trailers the length must stay open: HTTP/1.1 sends them after chunks only.
+            Self::Held(held) if held.has_trailers => SizeHint::default(),
+            Self::Held(held) => SizeHint::with_exact(held.left),
+        }
+    }
+}
