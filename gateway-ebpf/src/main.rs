@@ -11,11 +11,14 @@ mod egress;
 mod flow;
 mod maps;
 mod sockets;
+mod sockopt;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm_cgroup, sock_ops},
-    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup, sock_ops},
+    programs::{
+        LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext,
+    },
 };
 use context::Destination;
 use gateway_common::Address;
@@ -79,6 +82,15 @@ pub fn postern_socket_create(ctx: LsmContext) -> i32 {
     match sockets::family(&ctx) {
         Ok(()) => ALLOW,
         Err(()) => REFUSE,
+    }
+}
+
+#[cgroup_sockopt(setsockopt)]
+pub fn postern_setsockopt(ctx: SockoptContext) -> i32 {
+    if sockopt::makes_the_kernel_speak(&ctx) {
+        REFUSE
+    } else {
+        ALLOW
     }
 }
 

@@ -15,20 +15,22 @@ pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
 
 use crate::budget::Budgets;
-use crate::kernel::{Kernel, Pins, Refusal, RefusalReason, SandboxId};
+use crate::kernel::{Kernel, Pins, Protections, Refusal, RefusalReason, SandboxId};
 use crate::live::Live;
 use crate::outcome::Stage;
-use crate::policy::{Gateway, Policy};
+use crate::policy::{Binding, Gateway, Policy};
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, follow};
 use crate::telemetry::{AuditLog, DenialRecord, Who};
+use gateway_common::{Listeners, SandboxCounters, counter};
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -65,6 +67,7 @@ pub struct App {
 /// What a reload replaces.
 struct State {
     generation: u64,
+    bindings: watch::Sender<Vec<Binding>>,
     gateways: BTreeMap<String, Arc<Running>>,
     sandboxes: HashMap<SandboxId, Arc<Attached>>,
 }
@@ -115,6 +118,7 @@ impl App {
             state_folder: places.state.to_owned(),
             state: Mutex::new(State {
                 generation: 0,
+                bindings: watch::Sender::default(),
                 gateways: BTreeMap::new(),
                 sandboxes: HashMap::new(),
             }),
@@ -156,7 +160,9 @@ impl App {
     pub fn reload(&self, policy: Policy) -> Result<Reloaded, AppError> {
         let mut state = self.state();
         let Policy {
-            gateways, secrets, ..
+            gateways,
+            secrets,
+            bindings,
         } = policy;
         let prepared = self.secrets.prepare(secrets);
         let mut next = BTreeMap::new();
@@ -174,7 +180,7 @@ impl App {
         let mut revoked = 0;
         self.secrets.admit(&prepared);
         for attached in state.sandboxes.values() {
-            let running = match next.get(&attached.gateway) {
+            let running = match next.get(&attached.gateway()) {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(attached.running().closed()),
             };
@@ -184,6 +190,7 @@ impl App {
         self.secrets.settle(prepared);
         state.gateways = next;
         state.generation = generation;
+        state.bindings.send_replace(bindings);
         Ok(Reloaded {
             generation,
             revoked,
@@ -306,6 +313,76 @@ impl App {
             attached.detach(&self.kernel, pins)?;
         }
         Ok(())
+    }
+
+    /// Moves a sandbox to another gateway, as a reload would: it is never free, and what is open goes on if
+    /// that gateway allows it.
+    pub fn rebind(&self, attached: &Attached, gateway: &str) -> Result<(), AppError> {
+        let state = self.state();
+        let running = Arc::clone(of_name(&state, gateway)?);
+        attached.replace(&running, state.generation);
+        attached.refresh(&self.kernel)
+    }
+
+    /// Which sandboxes the policy's gateways own, as it changes.
+    pub fn bindings(&self) -> watch::Receiver<Vec<Binding>> {
+        self.state().bindings.subscribe()
+    }
+
+    /// Takes back listeners of an earlier process in namespaces that are no more.
+    pub fn forget_former_listeners(&self, of: &Attached) {
+        of.forget_former_listeners(&self.kernel);
+    }
+
+    /// Cgroups that stay shut without this process.
+    pub fn pinned(&self) -> io::Result<Vec<u64>> {
+        self.pins.as_ref().map_or(Ok(Vec::new()), Pins::cgroups)
+    }
+
+    /// Lets go of a cgroup that is no sandbox of this process.
+    pub fn unpin(&self, cgroup: u64) -> io::Result<()> {
+        match &self.pins {
+            Some(pins) => pins.remove(cgroup).map(|_was_there| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// What the kernel has counted of a sandbox.
+    pub fn counters(&self, sandbox: SandboxId) -> Option<SandboxCounters> {
+        self.kernel.sandbox_counters(sandbox)
+    }
+
+    /// Where the kernel sends a sandbox's connections, by namespace.
+    pub fn listeners(&self, sandbox: SandboxId) -> Vec<(u64, Listeners)> {
+        self.kernel.listeners_of(sandbox)
+    }
+
+    /// What of the kernel's is in force.
+    pub fn protections(&self) -> Protections {
+        self.kernel.protections()
+    }
+
+    /// Refusals of the kernel that were too many to record each.
+    pub fn denials_not_recorded(&self) -> u64 {
+        let lost = self.kernel.counters();
+        lost.get(counter::EVENTS_LOST as usize)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Audit records as they are written.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.audit.subscribe()
+    }
+
+    /// Is it on its way out?
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Cancelled when it ends.
+    pub fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// The sandboxes, in the order in which they were attached.

@@ -5,15 +5,21 @@
     reason = "talking to the person at the terminal is what this module is for"
 )]
 
+mod attach;
 mod ca;
 mod check;
+mod daemon;
 mod detach;
 mod doctor;
 mod exec;
+mod explain;
 mod learn;
 mod load;
 mod run;
+mod schema;
 mod secret;
+mod status;
+mod tail;
 
 use crate::telemetry::log;
 use clap::{Args, Parser, Subcommand};
@@ -33,9 +39,12 @@ const FAILED: u8 = 125;
 #[command(after_help = "\
 Examples:
   postern check policies/anthropic
+  postern explain --policy policies/anthropic https://api.anthropic.com/v1/messages --method POST
   sudo postern secret set anthropic-credentials --from-stdin api-key
   sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  sudo postern attach --container 4f66ad9b1c2e --gateway anthropic
+  sudo postern tail --denied
   postern ca export --gateway anthropic > postern-ca.pem")]
 struct Cli {
     #[command(subcommand)]
@@ -58,14 +67,24 @@ enum Command {
     Run(run::Run),
     /// Check a policy folder: all problems at once, each with its place and its remedy
     Check(check::Check),
+    /// Say what would become of a request, connection or name, by which rule, or what is missing
+    Explain(explain::Explain),
+    /// Print the JSON Schema of the policy documents
+    Schema(schema::Schema),
     /// The authority that sandboxes of a gateway must trust
     #[command(subcommand)]
     Ca(ca::Ca),
     /// Write, list and remove the secrets that gateways inject
     #[command(subcommand)]
     Secret(secret::Secret),
-    /// Let go of sandboxes that an ended `run` keeps shut
+    /// Make a cgroup that exists a sandbox of the running daemon
+    Attach(attach::Attach),
+    /// Let go of sandboxes: of the running daemon, or those that an ended one keeps shut
     Detach(detach::Detach),
+    /// Show the running daemon: its gateways, sandboxes, counters and protections
+    Status(status::Status),
+    /// Follow what is decided, live
+    Tail(tail::Tail),
     /// Say what of Postern works on this machine, what does not, and what to do
     Doctor(doctor::Doctor),
 }
@@ -89,7 +108,7 @@ struct Folders {
 }
 
 /// Parses, runs, and turns the outcome into an exit status: 0, the command's own, 1 for a policy
-/// with errors, 2 for wrong usage, 125 for a failure of the gateway.
+/// with errors or what the daemon refuses, 2 for wrong usage, 125 for a failure of the gateway.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -125,9 +144,14 @@ pub fn main() -> ExitCode {
         Command::Learn(learn) => learn.run(debug_kernel),
         Command::Run(run) => run.run(debug_kernel),
         Command::Check(check) => return check.run(),
+        Command::Explain(explain) => return explain.run(),
+        Command::Schema(schema) => return schema.run(),
         Command::Ca(ca) => ca.run(),
         Command::Secret(secret) => secret.run(),
+        Command::Attach(attach) => return attach.run(),
         Command::Detach(detach) => detach.run(),
+        Command::Status(status) => status.run(),
+        Command::Tail(tail) => tail.run(),
         Command::Doctor(doctor) => doctor.run(),
     };
     match outcome {

@@ -131,6 +131,8 @@ async fn copy(
                 .map(|error| error.kind().to_string()),
             Err(error) => {
                 tracing::info!(%error, "no connection to upstream");
+                let host = open.record.host.as_deref().unwrap_or_default();
+                open.telemetry.not_dialled(&open.record.who, host, &error);
                 Some(error.as_str().to_owned())
             }
         }

@@ -1,14 +1,25 @@
 //! Serves HTTP/1.1 and HTTP/2 to the sandbox and takes each request through the same steps: one
 //! canonical authority, authorisation, injection, the upstream, the record. Dials nothing itself.
 
+mod activity;
+mod answer;
 mod asking;
 mod authority;
 mod body;
+mod capture;
 mod exchange;
+mod guarded;
 mod headers;
+mod held;
+mod observed;
+mod outgoing;
 mod problem;
+mod record;
+mod rewrite;
+mod scrubbed;
 mod server;
 mod spending;
+mod standing;
 mod upgrade;
 
 pub use server::{Session, serve};

@@ -1,11 +1,28 @@
 //! Credential injection: unconditional and last. Whatever the sandbox sent in the credential's place
 //! is removed first, so there is nothing the sandbox can do to have its own value sent, or to have
 //! the real one sent twice.
+//!
+//! Two steps. [`apply`] and [`query`] work on the head alone and at once; what needs the body, or an
+//! answer from elsewhere (a signature, an access token), is left to [`Late::finish`].
 
-use crate::policy::{InjectionTarget, MissingSecret, RequestPermit};
-use crate::secrets::Secrets;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::percent_decode_str;
+mod aws;
+mod google;
+mod query;
+
+pub use google::{TokenError, Tokens};
+pub use query::query;
+
+use crate::outcome::DenyReason;
+use crate::policy::{Injection, InjectionTarget, MissingSecret, RequestPermit, SecretRef};
+use crate::secrets::{SecretValue, Secrets};
+use crate::upstream::RequestBody;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use std::sync::Arc;
+
+/// The longest body that is held back to be hashed for a signature, bytes. Services that take more (S3)
+/// sign without it.
+pub const MAX_SIGNED_BODY: usize = 16 * 1024 * 1024;
 
 /// Why nothing may be sent.
 #[derive(Debug, thiserror::Error)]
@@ -16,30 +33,153 @@ pub enum InjectError {
     /// The rendered value cannot stand in a header field (RFC 9110 §5.5): it has a line break, say.
     #[error("the credential for header {0} has bytes that a header field cannot have")]
     NotAFieldValue(HeaderName),
-    /// No policy gets this far: what the gateway cannot set is refused when the policy is read.
-    #[error("the credential of {0} goes where this gateway sets none")]
-    NotSupported(std::sync::Arc<str>),
+    /// The secret exists and is not what it has to be.
+    #[error("secret {secret} cannot be used: {what}")]
+    Unusable {
+        /// Which.
+        secret: SecretRef,
+        /// What is wrong, without the value.
+        what: &'static str,
+    },
+    /// No access token was given.
+    #[error(transparent)]
+    Token(#[from] Arc<TokenError>),
+    /// The host does not say which service and region a signature is for.
+    #[error(
+        "the host {host} does not say for which AWS service and region to sign; set providerAuth.{field} in policy {policy}"
+    )]
+    Unlocated {
+        /// The host.
+        host: String,
+        /// The field of the policy that would say so.
+        field: &'static str,
+        /// The policy.
+        policy: Arc<str>,
+    },
+    /// The request is of a form that cannot be signed for the sandbox.
+    #[error("the gateway cannot sign this request: {0}")]
+    Unsignable(&'static str),
 }
 
-/// Sets the permit's headers. On an error the headers must not be sent.
+impl InjectError {
+    /// What the records call it.
+    #[must_use]
+    pub fn reason(&self) -> DenyReason {
+        match self {
+            Self::Missing(_) | Self::NotAFieldValue(_) => DenyReason::SecretMissing,
+            Self::Unusable { .. } | Self::Token(_) | Self::Unlocated { .. } => {
+                DenyReason::CredentialUnavailable
+            }
+            Self::Unsignable(_) => DenyReason::RequestFormNotAllowed,
+        }
+    }
+}
+
+/// Whom a request goes to, as far as credentials depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipient<'a> {
+    /// The name or address.
+    pub host: &'a str,
+    /// Over TLS.
+    pub tls: bool,
+}
+
+/// What remains to be done when the head is otherwise as it will be sent.
+pub struct Late(Kind);
+
+enum Kind {
+    Aws(aws::Plan),
+    Google {
+        key: SecretRef,
+        scopes: Arc<[String]>,
+    },
+}
+
+/// Removes the sandbox's own credentials from the headers and sets the permit's. On an error the headers
+/// must not be sent, and where something remains, not before [`Late::finish`].
 pub fn apply(
     permit: &RequestPermit,
     secrets: &Secrets,
+    recipient: Recipient<'_>,
     headers: &mut HeaderMap,
-) -> Result<(), InjectError> {
+) -> Result<Option<Late>, InjectError> {
+    let injections = permit.injections();
+    let mut late = None;
+    for injection in injections {
+        if let Some(kind) = remaining(injection, secrets, recipient, headers)? {
+            late = Some(Late(kind));
+        }
+    }
     remove_fields(headers, &credential_headers(permit));
-    for injection in permit.injections() {
+    for injection in injections {
         let InjectionTarget::Header { name, template } = &injection.target else {
-            return Err(InjectError::NotSupported(injection.policy.clone()));
+            continue;
         };
         let value = template.render(&mut |reference| secrets.get(reference))?;
-        let mut value = HeaderValue::from_bytes(value.expose()).map_err(
-            |_invalid: http::header::InvalidHeaderValue| InjectError::NotAFieldValue(name.clone()),
-        )?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
+        headers.insert(name, field_value(name, &value)?);
     }
-    Ok(())
+    Ok(late)
+}
+
+/// Two of these never meet: both would set `Authorization`, and policies that clash are refused.
+fn remaining(
+    injection: &Injection,
+    secrets: &Secrets,
+    recipient: Recipient<'_>,
+    headers: &mut HeaderMap,
+) -> Result<Option<Kind>, InjectError> {
+    Ok(match &injection.target {
+        InjectionTarget::Header { .. } | InjectionTarget::QueryParam { .. } => None,
+        InjectionTarget::AwsV4 { .. } => {
+            aws::Plan::new(injection, secrets, recipient, headers)?.map(Kind::Aws)
+        }
+        InjectionTarget::GcpServiceAccount { key, scopes } => Some(Kind::Google {
+            key: key.clone(),
+            scopes: Arc::clone(scopes),
+        }),
+    })
+}
+
+impl Late {
+    /// Must the body be known ([`Late::cover`]) before the request can be finished?
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        matches!(&self.0, Kind::Aws(plan) if plan.covers_body())
+    }
+
+    /// Takes the whole body, in pieces, into what is signed. What is sent must be the same bytes.
+    pub fn cover<'a>(&mut self, body: impl Iterator<Item = &'a [u8]>) {
+        if let Kind::Aws(plan) = &mut self.0 {
+            plan.cover(body);
+        }
+    }
+
+    /// Signs the request, or gets the token that it needs. On an error nothing may be sent.
+    pub async fn finish(
+        self,
+        tokens: &Tokens,
+        secrets: &Secrets,
+        mut request: Request<RequestBody>,
+    ) -> Result<Request<RequestBody>, InjectError> {
+        match self.0 {
+            Kind::Aws(plan) => plan.finish(request),
+            Kind::Google { key, scopes } => {
+                let token = tokens.get(secrets, &key, &scopes).await?;
+                let bearer = [b"Bearer ", token.expose()].concat();
+                let value = field_value(&AUTHORIZATION, &SecretValue::new(bearer))?;
+                request.headers_mut().insert(AUTHORIZATION, value);
+                Ok(request)
+            }
+        }
+    }
+}
+
+fn field_value(name: &HeaderName, value: &SecretValue) -> Result<HeaderValue, InjectError> {
+    let mut value = HeaderValue::from_bytes(value.expose()).map_err(
+        |_invalid: http::header::InvalidHeaderValue| InjectError::NotAFieldValue(name.clone()),
+    )?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// The fields that a sandbox may not send on this request, as headers or as trailers: the ones to
@@ -52,6 +192,9 @@ pub fn credential_headers(permit: &RequestPermit) -> Vec<HeaderName> {
             .provider
             .map_or(&[][..], |p| p.credential_headers());
         names.extend(others.iter().map(|name| HeaderName::from_static(name)));
+        if matches!(injection.target, InjectionTarget::AwsV4 { .. }) {
+            names.extend(aws::OTHER_HEADERS);
+        }
     }
     names
 }
@@ -75,135 +218,5 @@ fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
     one == other || (one.as_str().len() == other.as_str().len() && folded(one) == folded(other))
 }
 
-/// Query parameters by which providers take a credential too.
-const CREDENTIAL_PARAMETERS: [&str; 7] = [
-    "key",
-    "api_key",
-    "api-key",
-    "apikey",
-    "access_token",
-    "oauth_token",
-    "auth_token",
-];
-
-/// The query without a credential of the sandbox's own, on a provider's route that injects one.
-pub fn without_credentials(permit: &RequestPermit, query: &str) -> String {
-    if permit.provider().is_none() || permit.injections().is_empty() {
-        return query.to_owned();
-    }
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| {
-            let name = pair.split('=').next().unwrap_or_default();
-            let name = percent_decode_str(name)
-                .decode_utf8_lossy()
-                .to_ascii_lowercase();
-            !CREDENTIAL_PARAMETERS.contains(&name.as_str())
-        })
-        .collect();
-    kept.join("&")
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::*;
-    use crate::policy::{Class, Destination, Host, RequestFacts, SecretRef, SourceFile, compile};
-    use crate::secrets::SecretValue;
-
-    const POLICY: &str = include_str!("../../policies/anthropic/policy.yaml");
-
-    fn permit(path: &str) -> RequestPermit {
-        let file = SourceFile {
-            name: "p.yaml".into(),
-            text: POLICY.to_owned().into(),
-        };
-        let policy = compile(&[file]).policy.unwrap();
-        let gateway = policy.gateways.values().next().unwrap();
-        let host = Host::parse("api.anthropic.com").unwrap();
-        let permit = gateway
-            .authorize(&Destination {
-                address: "203.0.113.9:443".parse().unwrap(),
-                host: Some(&host),
-                listener: gateway.listener(Class::Tls, 443).unwrap(),
-            })
-            .unwrap();
-        let facts = RequestFacts {
-            host: Some(&host),
-            port: 443,
-            method: "POST",
-            path,
-            headers: &HeaderMap::new(),
-            model: None,
-            tls: true,
-        };
-        gateway.authorize_request(&permit, &facts).unwrap()
-    }
-
-    fn secrets(permit: &RequestPermit, value: &[u8]) -> Secrets {
-        let references: Vec<SecretRef> = permit
-            .injections()
-            .iter()
-            .flat_map(|injection| injection.secret_refs().into_iter().cloned())
-            .collect();
-        Secrets::from_values(
-            references
-                .into_iter()
-                .map(|reference| (reference, SecretValue::new(value.to_vec()))),
-        )
-    }
-
-    #[test]
-    fn the_real_credential_is_set_once_whatever_the_sandbox_sent() {
-        let permit = permit("/v1/messages");
-        let mut headers = HeaderMap::new();
-        for name in ["x-api-key", "x_api_key", "authorization", "accept"] {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static("own"),
-            );
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static("two"),
-            );
-        }
-        apply(&permit, &secrets(&permit, b"real"), &mut headers).unwrap();
-        let all: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value))
-            .collect();
-        assert_eq!(headers.get_all("x-api-key").iter().count(), 1, "{all:?}");
-        assert_eq!(headers["x-api-key"], "real");
-        assert!(headers["x-api-key"].is_sensitive());
-        assert_eq!(headers.len(), 3, "{all:?}");
-        assert_eq!(headers.get_all("accept").iter().count(), 2);
-    }
-
-    #[test]
-    fn without_its_secret_or_with_a_line_break_in_it_nothing_may_be_sent() {
-        let permit = permit("/v1/messages");
-        let mut headers = HeaderMap::new();
-        let none = Secrets::from_values([]);
-        assert!(matches!(
-            apply(&permit, &none, &mut headers),
-            Err(InjectError::Missing(_))
-        ));
-        assert!(matches!(
-            apply(&permit, &secrets(&permit, b"a\r\nx: y"), &mut headers),
-            Err(InjectError::NotAFieldValue(_))
-        ));
-    }
-
-    #[test]
-    fn the_sandbox_s_own_credential_in_the_query_goes_however_it_is_spelled() {
-        let permit = permit("/v1/messages");
-        for (query, left) in [
-            ("key=mine", ""),
-            ("beta=true&API%5Fkey=mine&x=1", "beta=true&x=1"),
-            ("access_token", ""),
-            ("monkey=1&keys=2", "monkey=1&keys=2"),
-        ] {
-            assert_eq!(without_credentials(&permit, query), left);
-        }
-    }
-}
+mod tests;

@@ -10,6 +10,10 @@ pub mod watch;
 pub mod kernel;
 pub mod sandbox;
 
+pub mod privileges;
+pub mod seccomp;
+
+pub mod guard;
 pub mod outcome;
 pub mod provider;
 pub mod sniff;
@@ -26,13 +30,16 @@ pub mod lease;
 pub mod listener;
 pub mod live;
 pub mod peek;
+pub mod scrub;
 pub mod splice;
 pub mod stream;
 pub mod tls;
 
 pub mod connection;
 
+pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod daemon;
 pub mod doctor;
 pub mod learn;

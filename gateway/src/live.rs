@@ -4,8 +4,10 @@
 
 use crate::budget::Meter;
 use crate::dns::Responder;
+use crate::inject::Tokens;
 use crate::lease::{Held, Leases, Subject};
 use crate::policy::Gateway;
+use crate::scrub::Scrubbers;
 use crate::secrets::Secrets;
 use crate::telemetry::Telemetry;
 use crate::tls::Leaves;
@@ -23,6 +25,10 @@ pub struct View {
     pub gateway: Arc<Gateway>,
     /// Where credentials come from.
     pub secrets: Arc<Secrets>,
+    /// What keeps them out of responses.
+    pub scrubbers: Scrubbers,
+    /// And those that are given for secrets.
+    pub tokens: Tokens,
     /// The sandbox's way out.
     pub upstream: Upstream,
     /// Its records.

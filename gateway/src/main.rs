@@ -1,5 +1,5 @@
-//! The `postern` binary. Two of its subcommands are for itself: the sandbox's first process and the
-//! janitor. They must run before a thread exists, so they are told apart before anything else.
+//! The `postern` binary. Three of its subcommands are for itself: the sandbox's first process, the
+//! janitor and the finder of namespaces. They must run before a thread exists, so they are told apart before anything else.
 
 use gateway::{cli, sandbox};
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     match first.as_ref().and_then(|first| first.to_str()) {
         Some(sandbox::init::SUBCOMMAND) => sandbox::init::run(arguments),
         Some(sandbox::janitor::SUBCOMMAND) => sandbox::janitor::run(),
+        Some(sandbox::namespaces::SUBCOMMAND) => sandbox::namespaces::run(),
         _ => cli::main(),
     }
 }

@@ -3,7 +3,8 @@
 //! The table is exhaustive by construction: a new variant does not compile until it has its line.
 
 use crate::kernel::RefusalReason;
-use crate::policy::Denial;
+use crate::policy::explain::{Refusal, Verdict};
+use crate::policy::{Class, Denial};
 
 /// Where in the pipeline a denial was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub enum DenyReason {
     SniffTimeout,
     /// What the client began with is not a well-formed start of the protocol that it looks like.
     Malformed,
+    /// A request that breaks a rule of its protocol, or that two servers could read in two ways.
+    MalformedRequest,
     /// No listener of the gateway handles this class of traffic on this port.
     NoListener,
     /// TLS without a server name, and no rule for the address.
@@ -80,6 +83,10 @@ pub enum DenyReason {
     TraceRefused,
     /// The credential to inject does not exist.
     SecretMissing,
+    /// The credential exists and cannot be used, or what is given for it cannot be had.
+    CredentialUnavailable,
+    /// The body is longer than one that the gateway has to read before it sends it.
+    BodyTooLarge,
     /// The name may not be looked up.
     NameNotAllowed,
     /// Allowed when it began, and no longer.
@@ -98,8 +105,6 @@ pub enum DenyReason {
     BudgetUnavailable,
     /// A token budget applies, and what the request spends cannot be counted.
     NotMetered,
-    /// The body must be read before it is sent on, and is too long for that.
-    BodyTooLarge,
     /// The body must be read before it is sent on, and does not say one clear thing.
     BodyUnclear,
 }
@@ -192,6 +197,11 @@ impl DenyReason {
                 400,
                 "the beginning of the connection is malformed",
             ),
+            Self::MalformedRequest => (
+                "malformed_request",
+                400,
+                "the request breaks a rule of HTTP; nothing of it was forwarded as a whole",
+            ),
             Self::NoListener => (
                 "no_listener",
                 403,
@@ -231,6 +241,16 @@ impl DenyReason {
                 "secret_missing",
                 503,
                 "the credential for this request is not available; nothing was sent",
+            ),
+            Self::CredentialUnavailable => (
+                "credential_unavailable",
+                503,
+                "the credential for this request cannot be had; nothing was sent",
+            ),
+            Self::BodyTooLarge => (
+                "body_too_large",
+                413,
+                "the body is longer than one that the gateway has to read before it sends it",
             ),
             Self::NameNotAllowed => (
                 "name_not_allowed",
@@ -277,11 +297,6 @@ impl DenyReason {
                 403,
                 "a token budget applies, and the gateway cannot count what this request would spend",
             ),
-            Self::BodyTooLarge => (
-                "body_too_large",
-                413,
-                "the gateway has to read this body before it sends it on, and it is longer than 4 MiB",
-            ),
             Self::BodyUnclear => (
                 "body_unclear",
                 400,
@@ -298,6 +313,32 @@ impl From<Denial> for DenyReason {
             Denial::NoName => Self::NoServerName,
             Denial::RequestNotAllowed => Self::RequestNotAllowed,
         }
+    }
+}
+
+impl DenyReason {
+    /// The stage and the reason that the records would have, if the answer is no.
+    pub fn foretold(verdict: &Verdict) -> Option<(Stage, Self)> {
+        let refusal = verdict.outcome.as_ref().err()?;
+        // Plain HTTP is refused request by request, anything else once its first bytes are read.
+        let read = match verdict.class {
+            Some(Class::Http) => Stage::Http,
+            Some(Class::Tls | Class::Tcp) | None => Stage::Sniff,
+        };
+        Some(match refusal {
+            Refusal::NameNotAllowed => (Stage::Dns, Self::NameNotAllowed),
+            Refusal::KernelNoRule => (Stage::Kernel, Self::NoRule),
+            Refusal::KernelGuard => (Stage::Kernel, Self::AddressGuard),
+            Refusal::KernelProtocol => (Stage::Kernel, Self::ProtocolNotAllowed),
+            Refusal::DnsPort => (Stage::Dns, Self::Malformed),
+            Refusal::NoListener => (read, Self::NoListener),
+            Refusal::NoRule => (read, Self::NoRule),
+            Refusal::NoServerName => (read, Self::NoServerName),
+            Refusal::RequestNotAllowed => (Stage::Http, Self::RequestNotAllowed),
+            Refusal::Trace => (Stage::Http, Self::TraceRefused),
+            Refusal::SecretMissing(_) => (Stage::Http, Self::SecretMissing),
+            Refusal::GuardedAnswer(_) => (Stage::Dial, Self::AddressGuard),
+        })
     }
 }
 
@@ -374,7 +415,7 @@ pub enum UpstreamError {
         #[source]
         source: hyper_error::Error,
     },
-    /// No answer within `requestTimeout`.
+    /// No answer, and no progress of the request's body, within `requestTimeout`.
     #[error("{host} did not answer within {seconds} s")]
     Timeout {
         /// The host.

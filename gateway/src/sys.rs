@@ -8,10 +8,12 @@
 )]
 
 pub mod bpf;
+mod landlock;
 mod locked;
 mod mount;
 mod passing;
 
+pub use landlock::{has_scopes, scope_abstract_sockets};
 pub use locked::LockedBytes;
 pub use mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach_mount,

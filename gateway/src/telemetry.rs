@@ -11,6 +11,7 @@ pub use audit::AuditLog;
 pub use otlp::{Exporter, ExporterSettings, OtlpTransport};
 pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
 
+use crate::outcome::{DenyReason, Stage, UpstreamError};
 use redact::Redactor;
 use std::sync::Arc;
 
@@ -63,6 +64,15 @@ impl Telemetry {
             rule = record.rule.as_deref(),
             "request"
         );
+        if record.scrubbed > 0 {
+            tracing::warn!(
+                sandbox = &*record.who.sandbox,
+                host = %record.host,
+                path = %record.path,
+                count = record.scrubbed,
+                "the upstream sent an injected credential back; it was scrubbed"
+            );
+        }
         self.audit.request(record);
         if let Some(exporter) = &self.exporter {
             exporter.request(record);
@@ -108,6 +118,19 @@ impl Telemetry {
     pub fn not_recorded(&self, count: u64) {
         tracing::warn!(count, "refusals were too many to record each");
         self.audit.lost(count);
+    }
+
+    /// Records the denial if `error` is one: the name led to an address where no name may lead.
+    pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
+        if let UpstreamError::Guarded { .. } = error {
+            self.denied(&DenialRecord {
+                who: who.clone(),
+                reason: DenyReason::AddressGuard,
+                stage: Stage::Dial,
+                host: Some(host.to_owned()),
+                detail: Some(error.to_string()),
+            });
+        }
     }
 
     /// Sends what is queued; waits a few seconds at most. Blocks: not for async code.

@@ -289,8 +289,9 @@ def attempt(way, arguments):
         return errno.errorcode.get(error.errno, str(error))
 
 
-for line in sys.stdin:
-    kind, *arguments = line.split()
-    begun = time.monotonic()
-    outcome = attempt(globals()[kind.replace("-", "_")], arguments)
-    tell(attempt=line.strip(), outcome=outcome, ms=int((time.monotonic() - begun) * 1000))
+if __name__ == "__main__":
+    for line in sys.stdin:
+        kind, *arguments = line.split()
+        begun = time.monotonic()
+        outcome = attempt(globals()[kind.replace("-", "_")], arguments)
+        tell(attempt=line.strip(), outcome=outcome, ms=int((time.monotonic() - begun) * 1000))

@@ -1,33 +1,20 @@
-"""The real google-genai SDK, as an agent would use it: nothing is set but the key it believes in."""
+"""google_sdk.py URL COUNT: google-auth as an agent would use it, with a token that is worth nothing, COUNT times at once."""
 
-import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from google.auth.transport.requests import AuthorizedSession
+from google.oauth2.credentials import Credentials
 
 from common import tell
-from google import genai
 
-MODEL = "gemini-2.5-flash"
-
-client = genai.Client(api_key=os.environ.get("GEMINI_API_KEY", "clrk-injected-by-proxy"))
+url, count = sys.argv[1], int(sys.argv[2])
 
 
-def usage(counted):
-    return {
-        "input_tokens": counted.prompt_token_count,
-        "output_tokens": counted.candidates_token_count,
-        "cached_tokens": counted.cached_content_token_count,
-        "thoughts_tokens": counted.thoughts_token_count,
-        "total_tokens": counted.total_token_count,
-    }
+def ask(_):
+    session = AuthorizedSession(Credentials(token="DUMMY"), max_refresh_attempts=0)
+    return session.get(url, timeout=30).status_code
 
 
-whole = client.models.generate_content(model=MODEL, contents="What of the road?")
-tell(call="generate", text=whole.text, usage=usage(whole.usage_metadata))
-
-pieces, last = [], None
-for chunk in client.models.generate_content_stream(model=MODEL, contents="What of the road?"):
-    pieces.append(chunk.text)
-    last = chunk.usage_metadata
-tell(call="stream", pieces=pieces, usage=usage(last))
-
-counted = client.models.count_tokens(model=MODEL, contents="What of the road?")
-tell(call="count", input_tokens=counted.total_tokens)
+with ThreadPoolExecutor(count) as pool:
+    tell(statuses=list(pool.map(ask, range(count))))

@@ -4,10 +4,15 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::ServerConfig;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 
 /// The application protocols a mock offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +63,56 @@ impl TestCa {
 
     /// A server that proves to be each of `names` and offers `alpn`.
     pub fn server(&self, names: &[&str], alpn: Alpn) -> Result<Arc<ServerConfig>> {
+        let builder = self.builder()?.with_no_client_auth();
+        self.finish(builder, names, alpn)
+    }
+
+    /// The same, for clients that prove to be of this authority, and no others.
+    pub fn mutual_server(&self, names: &[&str], alpn: Alpn) -> Result<Arc<ServerConfig>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes())?)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = self.builder()?.with_client_cert_verifier(verifier.build()?);
+        self.finish(builder, names, alpn)
+    }
+
+    /// As [`TestCa::pair`], apart.
+    pub fn files(&self, names: &[&str]) -> Result<(String, String)> {
+        let [certificate, key] = self.pair(names)?;
+        Ok((certificate, key))
+    }
+
+    /// A certificate for each of `names` and its key, PEM: for a server elsewhere, or a client.
+    pub fn pair(&self, names: &[&str]) -> Result<[String; 2]> {
+        let (certificate, key) = self.issue(names)?;
+        Ok([certificate.pem(), key.serialize_pem()])
+    }
+
+    fn builder(&self) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        Ok(builder.with_safe_default_protocol_versions()?)
+    }
+
+    fn finish(
+        &self,
+        builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+        names: &[&str],
+        alpn: Alpn,
+    ) -> Result<Arc<ServerConfig>> {
+        let (certificate, key) = self.issue(names)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key)?;
+        config.alpn_protocols = alpn.protocols();
+        Ok(Arc::new(config))
+    }
+
+    fn issue(&self, names: &[&str]) -> Result<(Certificate, KeyPair)> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.der().clone()], key)?;
-        config.alpn_protocols = alpn.protocols();
-        Ok(Arc::new(config))
+        Ok((params.signed_by(&key, &self.issuer)?, key))
     }
 }

@@ -15,9 +15,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, gettid};
@@ -131,6 +133,8 @@ impl Drop for Internet {
 /// What lives on the far side of the cable.
 struct Outside {
     capture: OwnedFd,
+    /// The number of the far end of the cable.
+    cable: usize,
     _listeners: Vec<TcpListener>,
     _sockets: Vec<UdpSocket>,
     echo: UdpSocket,
@@ -158,9 +162,10 @@ impl Outside {
         let mut frame = [0; 2048];
         while !stop.load(Ordering::Relaxed) {
             // A timeout is the chance to look at `stop`.
-            if let Ok(length) = recv(self.capture.as_raw_fd(), &mut frame, MsgFlags::MSG_TRUNC)
-                && let Some(packet) = parse(&frame[..length.min(frame.len())])
-                && is_traffic(&packet)
+            if let Ok((length, from)) = recvfrom::<LinkAddr>(self.capture.as_raw_fd(), &mut frame)
+                && from.is_some_and(|from| self.came_in(&from))
+                && let Some(packet) = parse(&frame[..length])
+                && is_traffic(&frame[14..length], &packet)
             {
                 packets
                     .lock()
@@ -168,6 +173,13 @@ impl Outside {
                     .push(packet);
             }
         }
+    }
+}
+
+impl Outside {
+    /// Over the cable, and not sent by this side.
+    fn came_in(&self, from: &LinkAddr) -> bool {
+        from.ifindex() == self.cable && from.pkttype() != libc::PACKET_OUTGOING
     }
 }
 
@@ -204,6 +216,10 @@ fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside
     ip(&format!("addr add {METADATA}/32 dev host"))?;
     ip("link set host up")?;
     ip("route add default via 203.0.113.1")?;
+    // Every address of these answers, so that each of many attempts can have one to itself.
+    ip("route add local 198.51.100.0/24 dev lo")?;
+    ip("-6 route add local 2001:db8:1::/64 dev lo")?;
+    ip("-6 route add default via 2001:db8::1")?;
     // Dual-stack sockets: one takes both families.
     let everywhere = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let listeners = OPEN_PORTS.map(|port| TcpListener::bind(everywhere(port)));
@@ -224,20 +240,25 @@ fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside
     )?;
     Ok(Outside {
         capture,
+        cable: usize::try_from(if_nametoindex("host")?)?,
         _listeners: listeners.into_iter().collect::<Result<_, _>>()?,
         _sockets: sockets.into_iter().collect::<Result<_, _>>()?,
         echo,
     })
 }
 
-fn is_traffic(packet: &Packet) -> bool {
+/// What the host's kernel says to find the far side is nobody's traffic.
+fn is_traffic(packet: &[u8], parsed: &Packet) -> bool {
     const ICMP_V6: u8 = 58;
-    let ours = match packet.destination {
-        IpAddr::V4(address) => [FOREIGN_V4, FOREIGN_DNS, METADATA].contains(&address),
-        IpAddr::V6(address) => address == FOREIGN_V6,
-    };
-    // Neighbour discovery is how the host's kernel finds the far side; it is nobody's traffic.
-    ours && packet.protocol != ICMP_V6
+    const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+    // Reports of the groups that neighbour discovery itself needs (RFC 3810 §5.2.14); a group that
+    // somebody joins is told by them too: `Packet` has no room for it, so it is IPv4's groups that are watched.
+    const LISTENER_REPORTS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+    let discovery = parsed.protocol == ICMP_V6
+        && packet
+            .get(40)
+            .is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind));
+    !discovery && parsed.destination != IpAddr::from(LISTENER_REPORTS)
 }
 
 /// An Ethernet frame's IP packet; None for everything else.

@@ -194,3 +194,45 @@ pub enum Destinations<'a> {
 pub fn join(documents: &[String]) -> String {
     documents.join("---\n")
 }
+
+/// `documents`, of which the first is the gateway's, with `names` aliased to `address` too.
+pub fn aliased(documents: &mut [String], address: &str, names: &[&str]) {
+    let aliases = "hostAliases:\n";
+    let line = format!(
+        "      - {{ip: {address}, hostnames: [{}]}}\n",
+        names.join(", ")
+    );
+    if let Some(gateway) = documents.first_mut() {
+        *gateway = gateway.replacen(aliases, &format!("{aliases}{line}"), 1);
+    }
+}
+
+/// `hosts` on 443, for every request, with the credential that `target` says: the rest of the `spec` of a
+/// `CredentialInjectionPolicy`, its lines two spaces in.
+pub fn credential(name: &str, hosts: &[&str], target: &str) -> Vec<String> {
+    let quoted: Vec<String> = hosts.iter().map(|host| format!("\"{host}\"")).collect();
+    let route = format!(
+        "apiVersion: postern.dev/v1alpha1
+kind: EgressHTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{kind: EgressGateway, name: {GATEWAY}}}]
+  hostnames: [{}]
+  rules: [{{matches: [{{path: {{type: PathPrefix, value: /}}}}]}}]
+",
+        quoted.join(", ")
+    );
+    let credential = format!(
+        "apiVersion: postern.dev/v1alpha1
+kind: CredentialInjectionPolicy
+metadata: {{name: {name}-key}}
+spec:
+  parentRefs: [{{kind: EgressHTTPRoute, name: {name}}}]
+{target}"
+    );
+    vec![
+        l4_route(name, &Destinations::Names(hosts), &[443]),
+        route,
+        credential,
+    ]
+}

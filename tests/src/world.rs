@@ -30,7 +30,7 @@ use crate::mock::wiki::Wiki;
 use crate::mock::{Mock, Service};
 use crate::policy::{self, Destinations, Gateway, Host};
 use crate::postern::{self, Daemon, Exec};
-use crate::process::{Ended, patient};
+use crate::process::{Ended, Process, patient};
 
 /// What a sandbox says where a key is wanted. It buys nothing.
 pub const PLACEHOLDER: &str = "clrk-injected-by-proxy";
@@ -270,6 +270,27 @@ impl World {
     pub fn script(&self, name: &str, arguments: &[&str]) -> Result<Exec> {
         let arguments = arguments.iter().map(|&argument| argument.to_owned());
         Ok(self.exec(script(name)?.into_iter().chain(arguments)))
+    }
+
+    /// A script of this crate that serves TLS on `address` as `names`, given `settings` on its first line, once it
+    /// says that it is ready. What it has seen it tells on its standard output.
+    pub fn server(
+        &self,
+        name: &str,
+        address: &str,
+        names: &[&str],
+        settings: &serde_json::Value,
+    ) -> Result<Process> {
+        let [certificate, key] = self.ca.pair(names)?;
+        let files = [format!("{name}.crt"), format!("{name}.key")].map(|file| self.path(&file));
+        fs::write(&files[0], certificate)?;
+        fs::write(&files[1], key)?;
+        let [interpreter, script] = script(name)?;
+        let mut command = Command::new(interpreter);
+        command.arg(script).arg(address).args(files);
+        let mut process = Process::start(command, format!("{settings}\n").as_bytes())?;
+        process.wait_for_line(Duration::from_secs(60), |line| line.contains("\"ready\""))?;
+        Ok(process)
     }
 
     /// `command` on the host, with no gateway at all: the names of the tests lead straight to the

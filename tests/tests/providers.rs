@@ -41,7 +41,7 @@ fn the_google_sdk_s_usage_is_the_span_s_whole_and_streamed() -> Result<()> {
         service,
     )?;
 
-    let done = world.script("google_sdk.py", &[])?.succeed()?;
+    let done = world.script("gemini_sdk.py", &[])?.succeed()?;
     let told = done.json_lines()?;
     assert_eq!(told[0]["text"], PIECES.concat(), "{done}");
     assert_eq!(told[1]["pieces"], json!(PIECES), "{done}");

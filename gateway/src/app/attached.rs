@@ -9,6 +9,7 @@ use crate::kernel::{Attachment, FlowTable, Kernel, Pins, SandboxId};
 use crate::listener::Listener;
 use crate::live::{Live, View};
 use crate::sandbox::netns::NetNs;
+use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
 use crate::upstream::Upstream;
 use gateway_common::Listeners;
@@ -26,8 +27,6 @@ use tokio_util::task::TaskTracker;
 pub struct Attached {
     id: SandboxId,
     cgroup: u64,
-    /// The name of its gateway, whether or not the policy has one of that name now.
-    pub(super) gateway: String,
     since: SystemTime,
     live: Arc<Live>,
     // Taken at attach, reload and detach only.
@@ -72,7 +71,6 @@ impl Attached {
         Self {
             id: attachment.sandbox,
             cgroup: attachment.cgroup(),
-            gateway: running.gateway.name.to_string(),
             since: SystemTime::now(),
             live: Arc::new(live),
             inner: Mutex::new(Inner {
@@ -95,9 +93,14 @@ impl Attached {
         self.cgroup
     }
 
-    /// The name of its gateway.
-    pub fn gateway(&self) -> &str {
-        &self.gateway
+    /// The name of its gateway, whether or not the policy has one of that name now.
+    pub fn gateway(&self) -> String {
+        self.inner().running.gateway.name.to_string()
+    }
+
+    /// Has it been opened?
+    pub fn is_active(&self) -> bool {
+        self.inner().active
     }
 
     /// When it was attached.
@@ -269,6 +272,8 @@ fn view(running: &Running, generation: u64, before: Option<&View>, meter: Meter)
         generation,
         gateway: Arc::clone(&running.gateway),
         secrets: Arc::clone(&running.secrets),
+        scrubbers: Scrubbers::default(),
+        tokens: running.tokens.clone(),
         upstream: Upstream::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),

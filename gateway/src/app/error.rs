@@ -3,7 +3,7 @@
 use crate::kernel::KernelError;
 use crate::secrets::Problem;
 use crate::tls::{AuthorityError, LeafError};
-use crate::upstream::{NameError, TrustError};
+use crate::upstream::{IdentityError, NameError, TrustError};
 use std::io;
 use std::sync::Arc;
 
@@ -52,6 +52,29 @@ pub enum AppError {
         gateway: Arc<str>,
         /// `NAME/KEY`.
         secret: String,
+    },
+    /// A part of the client certificate does not exist.
+    #[error(
+        "gateway {gateway}: secret {secret} (upstreamTLS.clientCertSecretRef) is missing; add a Secret document with keys tls.crt and tls.key, or the file {secret} in the secrets folder"
+    )]
+    NoIdentity {
+        /// Which gateway.
+        gateway: Arc<str>,
+        /// `NAME/KEY`.
+        secret: String,
+    },
+    /// The client certificate cannot be used.
+    #[error(
+        "gateway {gateway}: secret {secret} (upstreamTLS.clientCertSecretRef): {source}; put the certificate chain into its key tls.crt and the private key of its first certificate into tls.key, both PEM"
+    )]
+    Identity {
+        /// Which gateway.
+        gateway: Arc<str>,
+        /// Its name.
+        secret: Arc<str>,
+        /// Why.
+        #[source]
+        source: IdentityError,
     },
     /// The resolver.
     #[error("gateway {gateway}: cannot set up name resolution: {source}")]

@@ -1,12 +1,13 @@
 //! What the sandboxes of one gateway share, made from its policy: authority, trust, resolver, records.
 
 use super::AppError;
-use crate::policy::Gateway;
+use crate::inject::Tokens;
+use crate::policy::{Gateway, SecretRef};
 use crate::secrets::{Follower, SecretValue, Secrets, Snapshot};
 use crate::telemetry::redact::Redactor;
 use crate::telemetry::{AuditLog, Exporter, ExporterSettings, Telemetry};
 use crate::tls::{Authority, Leaves};
-use crate::upstream::{Collector, Resolver, Verifier};
+use crate::upstream::{Collector, Direct, Resolver, Verifier};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +19,14 @@ pub(super) struct Running {
     pub(super) leaves: Arc<Leaves>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) resolver: Arc<Resolver>,
+    /// For upstreams: with the client certificate.
     pub(super) verifier: Verifier,
+    pub(super) tokens: Tokens,
     exporter: Option<Arc<Exporter>>,
     /// What the verifier and the exporter were made with.
     bundle: Option<Arc<SecretValue>>,
+    /// The client certificate and its key.
+    identity: Option<[Arc<SecretValue>; 2]>,
     redactor: Arc<Redactor>,
     /// Followed by the secrets for as long as it is here.
     keep_out: Arc<KeepOut>,
@@ -37,21 +42,23 @@ pub(super) struct Shared<'a> {
 /// Keeps the secrets of a gateway, as they are now, out of its telemetry.
 struct KeepOut {
     gateway: Arc<Gateway>,
+    tokens: Tokens,
     redactor: Arc<Redactor>,
 }
 
 impl Follower for KeepOut {
     fn follow(&self, next: &Snapshot) {
         let headers = self.gateway.injections().flat_map(|to| to.headers());
-        self.redactor
-            .update(headers, sensitive(&self.gateway, next));
+        let values = sensitive(&self.gateway, &self.tokens, next);
+        self.redactor.update(headers, values);
     }
 }
 
-/// The secrets as they are stored, and as they are sent.
-fn sensitive(gateway: &Gateway, secrets: &Snapshot) -> Vec<SecretValue> {
+/// The secrets as they are stored, and as they are sent, and what was given for them.
+fn sensitive(gateway: &Gateway, tokens: &Tokens, secrets: &Snapshot) -> Vec<SecretValue> {
     let copy = |value: &SecretValue| SecretValue::new(value.expose().to_vec());
     let mut values: Vec<SecretValue> = secrets.values().map(|value| copy(value)).collect();
+    values.extend(tokens.values().iter().map(|value| copy(value)));
     for injection in gateway.injections() {
         let mut lookup = |reference: &_| secrets.get(reference).cloned();
         // A missing secret has no value to keep out.
@@ -74,21 +81,29 @@ impl Running {
             telemetry: Arc::clone(&self.telemetry),
             resolver: Arc::clone(&self.resolver),
             verifier: self.verifier.clone(),
+            tokens: self.tokens.clone(),
             exporter: self.exporter.clone(),
             bundle: self.bundle.clone(),
+            identity: self.identity.clone(),
             redactor: Arc::clone(&self.redactor),
             keep_out: Arc::clone(&self.keep_out),
         }
     }
 
-    /// Is the trust bundle another one by now? One that is gone changes nothing: the last good one stays.
+    /// Is the trust bundle or the client certificate another one by now? One that is gone changes nothing:
+    /// the last good one stays.
     pub(super) fn is_outdated(&self, secrets: &Snapshot) -> bool {
-        let reference = self.gateway.upstream_tls.trust_bundle.as_ref();
-        let now = reference.and_then(|reference| secrets.get(reference));
-        match (&self.bundle, now) {
-            (Some(used), Some(now)) => !used.is_same(now),
-            _ => false,
-        }
+        let tls = &self.gateway.upstream_tls;
+        let is_another = |used: &Arc<SecretValue>, reference: &SecretRef| {
+            secrets.get(reference).is_some_and(|now| !used.is_same(now))
+        };
+        let bundle = self.bundle.iter().zip(tls.trust_bundle.iter());
+        let pair = self.identity.iter().flatten();
+        let identity = pair.zip(tls.client_cert_refs().into_iter().flatten());
+        bundle
+            .map(|(used, reference)| is_another(used, reference))
+            .chain(identity.map(|(used, reference)| is_another(used, &reference)))
+            .any(|another| another)
     }
 }
 
@@ -118,6 +133,7 @@ pub(super) fn start(
             source,
         }
     })?;
+    let identity = identity(&gateway, secrets)?;
     for reference in gateway.secret_refs() {
         // What is wrong with one that exists is in the log already.
         if secrets.get(reference).is_none() && secrets.problem(reference).is_none() {
@@ -135,6 +151,16 @@ pub(super) fn start(
         }
         _ => exporter(&gateway, &verifier)?.map(Arc::new),
     };
+    let resolver = Arc::new(resolver);
+    let direct = Direct::new(
+        Arc::clone(&gateway),
+        Arc::clone(&resolver),
+        verifier.clone(),
+    );
+    let tokens = match before {
+        Some(before) => before.tokens.through(direct),
+        None => Tokens::new(direct),
+    };
     let leaves = match before {
         Some(before) => Arc::clone(&before.leaves),
         None => Arc::new(Leaves::new(Authority::load_or_create(
@@ -143,7 +169,7 @@ pub(super) fn start(
         )?)?),
     };
     let headers = gateway.injections().flat_map(|to| to.headers());
-    let values = sensitive(&gateway, secrets);
+    let values = sensitive(&gateway, &tokens, secrets);
     let redactor = match before {
         Some(before) => {
             before.redactor.update(headers, values);
@@ -153,6 +179,7 @@ pub(super) fn start(
     };
     let keep_out = Arc::new(KeepOut {
         gateway: Arc::clone(&gateway),
+        tokens: tokens.clone(),
         redactor: Arc::clone(&redactor),
     });
     shared.secrets.add_follower(&keep_out);
@@ -165,13 +192,49 @@ pub(super) fn start(
         secrets: Arc::clone(shared.secrets),
         leaves,
         telemetry: Arc::new(telemetry),
-        resolver: Arc::new(resolver),
-        verifier,
+        resolver,
+        verifier: match &identity {
+            None => verifier,
+            Some(pair) => with_identity(&verifier, &gateway, pair)?,
+        },
+        tokens,
         gateway,
         exporter,
         bundle,
+        identity,
         redactor,
         keep_out,
+    })
+}
+
+/// The certificate that upstreams are shown, and its key.
+fn identity(
+    gateway: &Gateway,
+    secrets: &Snapshot,
+) -> Result<Option<[Arc<SecretValue>; 2]>, AppError> {
+    let Some([chain, key]) = gateway.upstream_tls.client_cert_refs() else {
+        return Ok(None);
+    };
+    let find = |reference: SecretRef| {
+        let found = secrets.get(&reference).cloned();
+        found.ok_or_else(|| AppError::NoIdentity {
+            gateway: Arc::clone(&gateway.name),
+            secret: reference.to_string(),
+        })
+    };
+    Ok(Some([find(chain)?, find(key)?]))
+}
+
+fn with_identity(
+    verifier: &Verifier,
+    gateway: &Gateway,
+    [chain, key]: &[Arc<SecretValue>; 2],
+) -> Result<Verifier, AppError> {
+    let with = verifier.with_identity(chain.expose(), key.expose());
+    with.map_err(|source| AppError::Identity {
+        gateway: Arc::clone(&gateway.name),
+        secret: gateway.upstream_tls.client_cert.clone().unwrap_or_default(),
+        source,
     })
 }
 

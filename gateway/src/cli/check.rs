@@ -1,5 +1,7 @@
 //! `postern check`.
 
+mod github;
+
 use crate::policy::{
     Diagnostic, SecretDocument, SecretIndex, SecretRef, SecretState, Severity, SourceFile, Style,
 };
@@ -14,12 +16,14 @@ use std::process::ExitCode;
 /// Check a policy folder: all problems at once, each with its place and its remedy
 #[derive(Args)]
 #[command(after_help = "\
-Exit status: 0 no errors (there may be warnings), 1 errors, 125 the folder cannot be read.
+Exit status: 0 no errors (there may be warnings), 1 errors, 2 wrong usage, 125 the folder cannot be
+read. It is the same for every format.
 
 Examples:
   postern check policies/anthropic
   postern check --secrets /var/lib/postern/secrets /etc/postern/policy
-  postern check --format json /etc/postern/policy")]
+  postern check --format json /etc/postern/policy
+  postern check --format github policies/anthropic    # in a workflow: problems show beside the lines")]
 pub(super) struct Check {
     /// Folder of policy files, or one file
     #[arg(value_name = "DIR")]
@@ -27,7 +31,7 @@ pub(super) struct Check {
     /// Folder of NAME/KEY files: warn of secrets that are missing there, or that others may read
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
-    /// For people, or one JSON document
+    /// For people, one JSON document, or workflow commands for GitHub Actions
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -36,6 +40,7 @@ pub(super) struct Check {
 enum Format {
     Text,
     Json,
+    Github,
 }
 
 impl Check {
@@ -58,6 +63,11 @@ impl Check {
         let warnings = count(diagnostics, Severity::Warning);
         match self.format {
             Format::Json => println!("{}", json(diagnostics)),
+            Format::Github => {
+                for diagnostic in diagnostics {
+                    println!("{}", github::command(diagnostic));
+                }
+            }
             Format::Text => {
                 for diagnostic in diagnostics {
                     eprint!("{}", show(diagnostic, &loaded.files));

@@ -1,13 +1,16 @@
 //! `postern run`: the daemon.
 
+use super::daemon::AdminSocket;
 use super::{Folders, load};
-use crate::app::{App, Attached, Follower};
-use crate::kernel::Pins;
-use crate::sandbox::cgroup::Cgroup;
-use crate::sandbox::netns::NetNs;
+use crate::admin::Server;
+use crate::app::{App, Follower, Registry};
+use crate::daemon::{Daemon, Origin, Settings};
+use crate::kernel::{self, Pins};
+use crate::privileges::{Confinement, Files, Layer, confine};
+use crate::sandbox::locate::{Hierarchy, Target};
+use crate::sandbox::namespaces::Finder;
 use anyhow::{Context, Result};
 use clap::Args;
-use gateway_common::Listeners;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,22 +19,31 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long open connections may take to finish after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
+/// What is attached, written down for the next daemon. Below /run: a reboot detaches everything.
+const RUN: &str = "/run/postern";
 
 /// Run the gateway in the foreground for sandboxes that exist already
 #[derive(Args)]
 #[command(after_help = "\
+Sandboxes are attached by --attach, by SandboxBinding documents of the policy as their cgroups appear, and
+by `postern attach`. They stay shut when the daemon ends or dies, and the next `run` serves them again;
+only `postern detach` sets them free.
+
 The first SIGTERM or SIGINT lets open requests finish, for 30 seconds at most; the second ends at
-once. Attached sandboxes stay shut after the end (see `postern detach`), and are adopted by the
-next `run` that attaches them.
+once. Changes of the policy folder are put in force as they are made.
 
 Examples:
-  postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic")]
+  postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  postern status
+  postern tail --denied")]
 pub(super) struct Run {
     #[command(flatten)]
     folders: Folders,
     /// Attach a cgroup (its folder) to a gateway; may be given more than once
     #[arg(long, value_name = "CGROUP=GATEWAY", value_parser = parse_attach)]
     attach: Vec<(PathBuf, String)>,
+    #[command(flatten)]
+    admin: AdminSocket,
 }
 
 impl Run {
@@ -39,30 +51,53 @@ impl Run {
         let folders = self.folders.settle()?;
         load::raise_descriptor_limit()?;
         let loaded = load::policy(&folders)?;
+        let pins = Pins::open()?;
+        let registry = Registry::open(&Path::new(RUN).join("attached"))
+            .with_context(|| format!("cannot make {RUN}/attached"))?;
+        let hierarchy = Hierarchy::find()?;
+        let finder = Finder::spawn().context("cannot start the finder of namespaces")?;
+        let layers = self.confine(&folders)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
             let mut first = signal(SignalKind::terminate())?;
             let mut other = signal(SignalKind::interrupt())?;
-            let pins = Pins::open()?;
+            let admin = Server::bind(&self.admin.path)?;
             let app = App::start(loaded.policy, &folders.places(), Some(pins), debug_kernel)?;
             let app = Arc::new(app);
+            let settings = Settings {
+                hierarchy,
+                registry,
+                finder,
+                policy: folders.policy.clone(),
+                layers,
+            };
+            let daemon = Daemon::new(Arc::clone(&app), settings);
+            let adopted = daemon.adopt().await.context("cannot adopt sandboxes")?;
+            for (cgroup, gateway) in &self.attach {
+                attach(&daemon, cgroup, gateway)
+                    .await
+                    .with_context(|| format!("cannot attach {} to {gateway}", cgroup.display()))?;
+            }
+            let strays = app.watch()?;
+            app.vital("namespaces", Arc::clone(&daemon).strays(strays));
+            app.vital("bindings", daemon.bindings()?);
+            app.vital("sweep", Arc::clone(&daemon).sweep());
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
             }
-            let mut attached = Vec::new();
-            for (cgroup, gateway) in &self.attach {
-                attached.push(
-                    attach(&app, cgroup, gateway).with_context(|| {
-                        format!("cannot attach {} to {gateway}", cgroup.display())
-                    })?,
-                );
-            }
-            app.look_after(app.watch()?);
-            tracing::info!(sandboxes = attached.len(), "ready");
-            println!("postern: ready, {} sandboxes attached", attached.len());
+            let stop = app.stopped();
+            let serving = Arc::clone(&daemon);
+            app.vital("admin", async move {
+                if let Err(error) = admin.serve(serving, stop).await {
+                    tracing::error!(%error, "admin socket");
+                }
+            });
+            let attached = app.sandboxes().len();
+            tracing::info!(sandboxes = attached, adopted, "ready");
+            println!("postern: ready, {attached} sandboxes attached");
             tokio::select! {
                 _ = first.recv() => {}
                 _ = other.recv() => {}
@@ -79,39 +114,38 @@ impl Run {
         runtime.shutdown_timeout(Duration::from_millis(100));
         Ok(ExitCode::SUCCESS)
     }
-}
 
-fn attach(app: &App, path: &Path, gateway: &str) -> Result<Arc<Attached>> {
-    use std::os::fd::AsFd;
-    let cgroup = Cgroup::open(path)?;
-    let label = path.display().to_string();
-    let attached = app.attach(cgroup.as_fd(), cgroup.id(), &label, gateway)?;
-    app.listen(&attached, &NetNs::current()?, 0)?;
-    for netns in other_namespaces(path)? {
-        app.listen(&attached, &netns, Listeners::PRIVATE)?;
-    }
-    app.activate(&attached)?;
-    Ok(attached)
-}
-
-/// Network namespaces, other than the host's, of the processes that are in the cgroup already.
-fn other_namespaces(cgroup: &Path) -> Result<Vec<NetNs>> {
-    let own = NetNs::current()?.cookie()?;
-    let mut seen = vec![own];
-    let mut found = Vec::new();
-    for pid in std::fs::read_to_string(cgroup.join("cgroup.procs"))?.lines() {
-        let pid = nix::unistd::Pid::from_raw(pid.parse()?);
-        // It may have ended by now.
-        let Ok(netns) = NetNs::of_pid(pid) else {
-            continue;
-        };
-        let cookie = netns.cookie()?;
-        if !seen.contains(&cookie) {
-            seen.push(cookie);
-            found.push(netns);
+    /// Gives up what the daemon does not need, for good, before its first thread.
+    fn confine(&self, folders: &load::Settled) -> Result<Vec<Layer>> {
+        // Not to be had afterwards; the answer is kept.
+        if let Err(error) = kernel::active_modules() {
+            tracing::debug!(%error, "security modules");
         }
+        let files = Files::system()
+            .reading(&folders.policy)
+            .reading(&folders.secrets)
+            .writing(&folders.state)
+            .writing(&folders.audit)
+            .writing(Path::new(RUN))
+            .writing(&self.admin.path)
+            .writing(Path::new("/sys/fs/bpf"));
+        let report = confine(&Confinement::gateway(files)).context("cannot confine the daemon")?;
+        for layer in report.layers.iter().filter(|layer| !layer.active) {
+            tracing::warn!(layer = layer.name, "not in force: {}", layer.detail);
+        }
+        Ok(report.layers)
     }
-    Ok(found)
+}
+
+async fn attach(daemon: &Daemon, cgroup: &Path, gateway: &str) -> Result<()> {
+    let located = Hierarchy::find()?.locate(&Target::Cgroup(cgroup.to_owned()))?;
+    let label = located.directory.display().to_string();
+    let origin = Origin {
+        text: "--attach".to_owned(),
+        binding: None,
+    };
+    daemon.attach(located, gateway, &label, origin).await?;
+    Ok(())
 }
 
 fn parse_attach(text: &str) -> Result<(PathBuf, String), String> {

@@ -1,10 +1,12 @@
-//! What must be known of a request before it may be sent: the model it asks for, and the tokens it may take. The body is
-//! held for that, within bounds, and then sent on as it came. Decides nothing about rules, and sends nothing.
+//! What must be known of a request before it may be sent: the model it asks for, the tokens it may take, what its signature
+//! covers. The body is held for that, once, and then sent on as it came. Decides nothing about rules, and sends nothing.
 
-use super::body::text;
+use super::capture::text;
+use super::held::{Bounds, Held};
 use super::problem::Refused;
 use super::spending::Spending;
 use crate::budget::{Bound, Exceeded, Refusal};
+use crate::inject::{Late, MAX_SIGNED_BODY};
 use crate::live::View;
 use crate::outcome::DenyReason;
 use crate::outcome::hyper_error::Error;
@@ -15,13 +17,10 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest body that is held, bytes. Requests of a hundred thousand tokens have half a MiB; those with several
 /// images may have more, and go through where no rule asks for their model or their tokens.
@@ -37,16 +36,9 @@ pub(super) enum Asking {
     /// Unread.
     Client(Incoming),
     /// Read.
-    Held(Box<Held>),
-}
-
-/// A body that has been read.
-pub(super) struct Held {
-    frames: VecDeque<Frame<Bytes>>,
-    left: u64,
-    has_trailers: bool,
-    tap: RequestTap,
-    memory: Option<OwnedSemaphorePermit>,
+    Held(Held),
+    /// Read, and known what it asks for.
+    Known(Held, Box<RequestTap>),
 }
 
 impl Asking {
@@ -60,7 +52,7 @@ impl Asking {
         if let Naming::Path(model) = naming(provider, parts.uri.path()) {
             return Ok(model);
         }
-        let tap = &self.hold(view, parts).await?.tap;
+        let tap = self.know(view, parts).await?;
         if tap.models() > 1 {
             return Err(unclear("the body names its model more than once"));
         }
@@ -87,9 +79,9 @@ impl Asking {
         if !operation.spends() {
             return Ok(None);
         }
-        let held = self.hold(view, parts).await?;
-        let input = held.tap.length().div_ceil(BYTES_PER_TOKEN);
-        let (output, declared) = held.output(&operation, budget)?;
+        let tap = self.know(view, parts).await?;
+        let input = tap.length().div_ceil(BYTES_PER_TOKEN);
+        let (output, declared) = output(tap, &operation, budget)?;
         let tokens = input.saturating_add(output);
         let bounded =
             budget.max_tokens_per_day.is_some() || budget.max_tokens_per_execution.is_some();
@@ -110,50 +102,76 @@ impl Asking {
         )))
     }
 
-    /// Reads the body to its end.
-    async fn hold(&mut self, view: &View, parts: &Parts) -> Result<&Held, Refused> {
+    /// Adds the body to what is to be signed, where the signature covers it. Trailers are no part of that, and end here.
+    pub(super) async fn cover(&mut self, late: &mut Late, view: &View) -> Result<(), Refused> {
+        if !late.covers_body() {
+            return Ok(());
+        }
         if let Self::Client(body) = self {
-            let limit = view.gateway.request_timeout;
-            let held = tokio::time::timeout(limit, read(body, &view.bodies, &parts.headers));
-            let held = held.await.or(Err(DenyReason::SniffTimeout))??;
-            *self = Self::Held(Box::new(held));
+            let held = Held::read(body, bounds(view, MAX_SIGNED_BODY), |_| ()).await?;
+            *self = Self::Held(held);
+        }
+        if let Self::Held(held) | Self::Known(held, _) = self {
+            held.drop_trailers();
+            late.cover(held.pieces());
+        }
+        Ok(())
+    }
+
+    /// Reads the body to its end, and what it asks for.
+    async fn know(&mut self, view: &View, parts: &Parts) -> Result<&RequestTap, Refused> {
+        if let Self::Client(body) = self {
+            let encoding = text(&parts.headers, &CONTENT_ENCODING);
+            let Some(mut tap) = RequestTap::new(encoding.as_deref()) else {
+                return Err(unclear("its Content-Encoding cannot be undone"));
+            };
+            let held = Held::read(body, bounds(view, MAX_BODY), |data| tap.feed(data)).await?;
+            if held.left() > 0 && !tap.is_whole() {
+                return Err(DenyReason::BodyUnclear.into());
+            }
+            *self = Self::Known(held, Box::new(tap));
         }
         match self {
-            Self::Held(held) => Ok(held),
-            Self::Client(_) => Err(DenyReason::BodyUnclear.into()),
+            Self::Known(_, tap) => Ok(tap),
+            // Signatures come last.
+            Self::Client(_) | Self::Held(_) => Err(DenyReason::BodyUnclear.into()),
         }
     }
 }
 
-impl Held {
-    /// The output to reserve, and whether the request itself bounds it.
-    fn output(
-        &self,
-        operation: &Operation,
-        budget: &Arc<TokenBudget>,
-    ) -> Result<(u64, bool), Refused> {
-        if !operation.has_output() {
-            return Ok((0, true));
-        }
-        let declared = self.tap.declared_output(operation);
-        let declared = declared.map_err(|error| unclear(&error.to_string()))?;
-        let streams = operation.stream_from_path || self.tap.stream() == Some(true);
-        match (declared, budget.max_output_tokens_per_request) {
-            (Some(asked), Some(limit)) if asked > limit => {
-                Err(too_much(budget, limit, asked, None))
-            }
-            (Some(asked), _) => Ok((asked, true)),
-            // An answer in one piece cannot be cut short: it is spent when it comes.
-            (None, Some(limit)) if !streams => Err(too_much(
-                budget,
-                limit,
-                DEFAULT_OUTPUT,
-                Some("set a bound on its output, as max_tokens does, or ask for a stream"),
-            )),
-            (None, limit) => {
-                let most = DEFAULT_OUTPUT.saturating_mul(self.tap.answers());
-                Ok((limit.map_or(most, |limit| most.min(limit)), false))
-            }
+fn bounds(view: &View, longest: usize) -> Bounds<'_> {
+    Bounds {
+        longest,
+        memory: &view.bodies,
+        patience: view.gateway.request_timeout,
+    }
+}
+
+/// The output to reserve, and whether the request itself bounds it.
+fn output(
+    tap: &RequestTap,
+    operation: &Operation,
+    budget: &Arc<TokenBudget>,
+) -> Result<(u64, bool), Refused> {
+    if !operation.has_output() {
+        return Ok((0, true));
+    }
+    let declared = tap.declared_output(operation);
+    let declared = declared.map_err(|error| unclear(&error.to_string()))?;
+    let streams = operation.stream_from_path || tap.stream() == Some(true);
+    match (declared, budget.max_output_tokens_per_request) {
+        (Some(asked), Some(limit)) if asked > limit => Err(too_much(budget, limit, asked, None)),
+        (Some(asked), _) => Ok((asked, true)),
+        // An answer in one piece cannot be cut short: it is spent when it comes.
+        (None, Some(limit)) if !streams => Err(too_much(
+            budget,
+            limit,
+            DEFAULT_OUTPUT,
+            Some("set a bound on its output, as max_tokens does, or ask for a stream"),
+        )),
+        (None, limit) => {
+            let most = DEFAULT_OUTPUT.saturating_mul(tap.answers());
+            Ok((limit.map_or(most, |limit| most.min(limit)), false))
         }
     }
 }
@@ -181,11 +199,7 @@ fn too_much(
 }
 
 fn unclear(detail: &str) -> Refused {
-    Refused {
-        reason: DenyReason::BodyUnclear,
-        detail: Some(detail.to_owned()),
-        exceeded: None,
-    }
+    Refused::saying(DenyReason::BodyUnclear, detail)
 }
 
 impl From<Refusal> for Refused {
@@ -217,7 +231,8 @@ fn understandable(headers: &mut HeaderMap) {
         .map(|coding| coding.trim().to_owned())
         .filter(|coding| {
             let name = coding.split(';').next().unwrap_or_default().trim_end();
-            ["gzip", "deflate", "br", "identity"].contains(&name.to_ascii_lowercase().as_str())
+            ["gzip", "deflate", "br", "zstd", "identity"]
+                .contains(&name.to_ascii_lowercase().as_str())
         })
         .collect();
     let asked = if asked.is_empty() {
@@ -227,61 +242,6 @@ fn understandable(headers: &mut HeaderMap) {
     };
     if let Ok(asked) = HeaderValue::try_from(asked) {
         headers.insert(ACCEPT_ENCODING, asked);
-    }
-}
-
-async fn read(
-    body: &mut Incoming,
-    memory: &Arc<Semaphore>,
-    headers: &HeaderMap,
-) -> Result<Held, Refused> {
-    let encoding = text(headers, &CONTENT_ENCODING);
-    let Some(tap) = RequestTap::new(encoding.as_deref()) else {
-        return Err(unclear("its Content-Encoding cannot be undone"));
-    };
-    let mut held = Held {
-        frames: VecDeque::new(),
-        left: 0,
-        has_trailers: false,
-        tap,
-        memory: None,
-    };
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(DenyReason::BodyTooLarge.into());
-    }
-    let mut length = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| unclear(&format!("it did not arrive: {error}")))?;
-        if let Some(data) = frame.data_ref() {
-            length += data.len();
-            if length > MAX_BODY {
-                return Err(DenyReason::BodyTooLarge.into());
-            }
-            held.take_memory(memory, data.len())?;
-            held.left += data.len() as u64;
-            held.tap.feed(data);
-        } else {
-            held.has_trailers = true;
-        }
-        held.frames.push_back(frame);
-    }
-    if held.left > 0 && !held.tap.is_whole() {
-        return Err(DenyReason::BodyUnclear.into());
-    }
-    Ok(held)
-}
-
-impl Held {
-    /// Many at once share what there is for a sandbox.
-    fn take_memory(&mut self, memory: &Arc<Semaphore>, bytes: usize) -> Result<(), Refused> {
-        let count = u32::try_from(bytes).or(Err(DenyReason::BodyTooLarge))?;
-        let more = Arc::clone(memory).try_acquire_many_owned(count);
-        let more = more.or(Err(DenyReason::TooManyRequests))?;
-        match &mut self.memory {
-            Some(all) => all.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
     }
 }
 
@@ -297,31 +257,21 @@ impl Body for Asking {
             Self::Client(body) => Pin::new(body).poll_frame(cx).map(|frame| {
                 frame.map(|frame| frame.map_err(|error| -> Error { Box::new(error) }))
             }),
-            Self::Held(held) => {
-                let frame = held.frames.pop_front();
-                let sent = frame
-                    .as_ref()
-                    .and_then(Frame::data_ref)
-                    .map_or(0, Bytes::len);
-                held.left = held.left.saturating_sub(sent as u64);
-                Poll::Ready(frame.map(Ok))
-            }
+            Self::Held(held) | Self::Known(held, _) => Poll::Ready(held.next().map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Client(body) => body.is_end_stream(),
-            Self::Held(held) => held.frames.is_empty(),
+            Self::Held(held) | Self::Known(held, _) => held.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Client(body) => body.size_hint(),
-            // With trailers the length must stay open: HTTP/1.1 sends them after chunks only.
-            Self::Held(held) if held.has_trailers => SizeHint::default(),
-            Self::Held(held) => SizeHint::with_exact(held.left),
+            Self::Held(held) | Self::Known(held, _) => held.size_hint(),
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use super::body::ResponseBody;
 use crate::budget::Exceeded;
+use crate::guard::Violation;
+use crate::inject::InjectError;
 use crate::outcome::{DenyReason, UpstreamError};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -16,6 +18,23 @@ pub(super) struct Refused {
     pub(super) detail: Option<String>,
     /// The budget that it goes beyond.
     pub(super) exceeded: Option<Box<Exceeded>>,
+}
+
+impl Refused {
+    /// With words of its own.
+    pub(super) fn saying(reason: DenyReason, detail: impl ToString) -> Self {
+        Self {
+            reason,
+            detail: Some(detail.to_string()),
+            exceeded: None,
+        }
+    }
+}
+
+impl From<InjectError> for Refused {
+    fn from(error: InjectError) -> Self {
+        Self::saying(error.reason(), error)
+    }
 }
 
 impl From<DenyReason> for Refused {
@@ -35,12 +54,49 @@ pub(super) fn denied(
     destination: &str,
     detail: Option<&str>,
 ) -> Response<ResponseBody> {
-    let document = document(reason, gateway, destination, detail);
-    respond(reason.status(), &document)
+    let status = reason.status();
+    let document = denial(reason, status, gateway, destination, detail);
+    respond(status, &document)
 }
 
-fn document(
+/// A request whose body breaks a rule of HTTP.
+pub(super) fn malformed(
+    violation: Violation,
+    gateway: &str,
+    destination: &str,
+) -> Response<ResponseBody> {
+    let reason = DenyReason::MalformedRequest;
+    let detail = violation.to_string();
+    let status = violation.status();
+    let document = denial(reason, status, gateway, destination, Some(&detail));
+    respond(status, &document)
+}
+
+/// The whole answer to what is not even a request, as it goes over HTTP/1.
+pub(super) fn raw(violation: Violation, gateway: &str, destination: &str) -> Bytes {
+    let reason = DenyReason::MalformedRequest;
+    let detail = violation.to_string();
+    let status = violation.status();
+    let document = denial(reason, status, gateway, destination, Some(&detail));
+    let phrase = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default();
+    let text = format!("{document}\n");
+    let length = text.len();
+    let head = format!(
+        "HTTP/1.1 {status} {phrase}\r\ncontent-type: {PROBLEM}\r\ncache-control: no-store\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    Bytes::from(head + &text)
+}
+
+/// RFC 9457 §3.
+const PROBLEM: &str = "application/problem+json";
+
+fn denial(
     reason: DenyReason,
+    status: u16,
     gateway: &str,
     destination: &str,
     detail: Option<&str>,
@@ -48,7 +104,7 @@ fn document(
     json!({
         "type": format!("urn:postern:denied:{}", reason.as_str()),
         "title": "denied by the egress policy",
-        "status": reason.status(),
+        "status": status,
         "reason": reason.as_str(),
         "detail": detail.unwrap_or_else(|| reason.explanation()),
         "gateway": gateway,
@@ -85,7 +141,7 @@ pub(super) fn over_budget(
 ) -> Response<ResponseBody> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs();
-    let mut document = document(reason, gateway, destination, detail);
+    let mut document = denial(reason, reason.status(), gateway, destination, detail);
     document["budget"] = json!({
         "rule": &*exceeded.route,
         "bound": exceeded.bound.as_str(),
@@ -129,10 +185,7 @@ fn respond(status: u16, document: &serde_json::Value) -> Response<ResponseBody> 
     let mut response = Response::new(ResponseBody::whole(Bytes::from(text)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,13 +1,17 @@
 //! Runs the HTTP server for one connection.
 
+use super::activity::Activity;
 use super::authority::Name;
-use super::exchange;
+use super::guarded::{Guarded, Watch};
+use super::observed::Observed;
+use super::{exchange, problem};
+use crate::guard::{Refusal, Violation};
 use crate::lease::{Held, Subject};
 use crate::listener::Place;
 use crate::live::{Live, View};
-use crate::outcome::DenyReason;
+use crate::outcome::{DenyReason, Stage};
 use crate::policy::{Host, Permit};
-use crate::telemetry::Who;
+use crate::telemetry::{DenialRecord, Who};
 use crate::upstream::Scheme;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -15,9 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Header fields in one message; common servers stop at 100.
@@ -42,6 +44,8 @@ pub struct Session {
     pub(super) place: Arc<Place>,
     /// Its requests.
     pub(super) activity: Arc<Activity>,
+    /// What its guard has found.
+    pub(super) watch: Arc<Watch>,
     /// What its requests may reach.
     pub(super) route: Route,
     /// In the clear, or TLS on both sides.
@@ -119,6 +123,7 @@ impl Session {
             who,
             place,
             activity: Arc::default(),
+            watch: Arc::default(),
             route,
             scheme,
         }
@@ -130,6 +135,33 @@ impl Session {
             Route::Connection { held, .. } => held.lease().revoked().await,
             Route::Request | Route::Denied(_) => std::future::pending().await,
         }
+    }
+
+    /// Records what is not even a request.
+    fn refused(&self, detail: String) {
+        let view = self.live.view();
+        let mut who = self.who.clone();
+        who.generation = view.generation;
+        let host = match &self.route {
+            Route::Connection { name, .. } => Some(name.to_string()),
+            Route::Request | Route::Denied(_) => None,
+        };
+        view.telemetry.denied(&DenialRecord {
+            who,
+            reason: DenyReason::MalformedRequest,
+            stage: Stage::Http,
+            host,
+            detail: Some(detail),
+        });
+    }
+
+    /// Records it, and says what to answer.
+    fn refuse(&self, violation: Violation) -> bytes::Bytes {
+        if let Some(violation) = self.watch.unrecorded() {
+            self.refused(violation.to_string());
+        }
+        let destination = self.destination().to_string();
+        problem::raw(violation, &self.who.gateway, &destination)
     }
 
     /// Where the client meant to go.
@@ -153,10 +185,22 @@ where
         let session = Arc::clone(&served);
         async move { exchange::handle(session, request).await }
     });
+    let _unrecorded = Unrecorded(Arc::clone(&session));
     let draining = &session.live.draining;
-    let io = TokioIo::new(stream);
     // The two builders have no trait in common.
     let ended = if http2 {
+        let teller = Arc::clone(&session);
+        let tell = move |refusal: Refusal| {
+            let name = refusal.name().unwrap_or("an error");
+            let what = match refusal.stream {
+                0 => "the connection".to_owned(),
+                stream => format!("stream {stream}"),
+            };
+            teller.refused(format!("{what} was refused with {name} (RFC 9113 §7)"));
+        };
+        let counted = Arc::clone(&session);
+        let requests = Box::new(move || counted.activity.begun());
+        let io = TokioIo::new(Observed::new(stream, idle, requests, Box::new(tell)));
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
@@ -168,27 +212,38 @@ where
             .keep_alive_timeout(PING_WITHIN)
             .serve_connection(io, service);
         let mut connection = pin!(connection);
+        let until_shutdown = async {
+            tokio::select! {
+                // HTTP/1 connections are timed by their guard.
+                () = session.activity.idle(idle) => {}
+                () = draining.cancelled() => {}
+                () = session.revoked() => {}
+            }
+        };
+        let served = async {
+            tokio::select! {
+                ended = &mut connection => return ended,
+                () = until_shutdown => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        };
         tokio::select! {
-            ended = &mut connection => ended,
-            // HTTP/1 connections are timed between requests by hyper.
-            () = session.activity.idle(idle) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-            () = draining.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-            () = session.revoked() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            ended = served => ended,
+            // A window that is never opened: nothing but the end of the connection frees what waits.
+            () = session.activity.stalled(idle) => {
+                tracing::info!("an HTTP/2 client stopped reading a response");
+                return;
             }
         }
     } else {
+        let refuser = Arc::clone(&session);
+        let refuse = Box::new(move |violation| refuser.refuse(violation));
+        let watch = Arc::clone(&session.watch);
+        let io = TokioIo::new(Guarded::new(stream, max_header_bytes, idle, watch, refuse));
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(idle)
-            .max_buf_size(max_header_bytes.max(MIN_BUFFER))
+            .header_read_timeout(None)
+            .max_buf_size(max_header_bytes.max(MIN_BUFFER) + MARGIN)
             .max_headers(MAX_HEADERS)
             .half_close(true)
             .serve_connection(io, service)
@@ -207,43 +262,26 @@ where
         }
     };
     if let Err(error) = ended {
+        // What the guard lets pass the library should take; if not, it answered by itself.
+        if !http2 && error.is_parse() && session.watch.is_clean() {
+            session.refused(error.to_string());
+        }
         tracing::debug!(%error, "client connection ended");
     }
 }
 
-/// How many requests of a connection are under way, and when the last one ended.
-#[derive(Default)]
-pub(super) struct Activity {
-    under_way: AtomicUsize,
-    ended: Mutex<Option<Instant>>,
-}
+/// Records, when the connection has ended, what nobody else has.
+struct Unrecorded(Arc<Session>);
 
-impl Activity {
-    pub(super) fn begin(&self) {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn end(&self) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Returns when no request has been under way for `limit`.
-    async fn idle(&self, limit: Duration) {
-        let begun = Instant::now();
-        loop {
-            let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            let still = ended.unwrap_or(begun).elapsed();
-            if self.under_way.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(limit).await;
-            } else if still < limit {
-                tokio::time::sleep(limit - still).await;
-            } else {
-                return;
-            }
+impl Drop for Unrecorded {
+    fn drop(&mut self) {
+        if let Some(violation) = self.0.watch.unrecorded() {
+            self.0.refused(violation.to_string());
         }
     }
 }
 
+/// The guard counts a head's bytes first; hyper must not find it too long before.
+const MARGIN: usize = 1024;
 /// hyper reads heads and bodies through one buffer and asks for at least this.
 const MIN_BUFFER: usize = 8192;

@@ -140,6 +140,13 @@ impl Spending {
         }
     }
 
+    /// Nothing was sent.
+    pub(super) fn unsent(self) {
+        if let Some(reservation) = self.reservation {
+            reservation.settle(0);
+        }
+    }
+
     /// There was no response.
     pub(super) fn failed(self, error: &UpstreamError) {
         let nothing_sent = matches!(
@@ -149,8 +156,8 @@ impl Spending {
                 | UpstreamError::Connect { .. }
                 | UpstreamError::Tls { .. }
         );
-        if let Some(reservation) = self.reservation.filter(|_| nothing_sent) {
-            reservation.settle(0);
+        if nothing_sent {
+            self.unsent();
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn tunnel(
         *refused.status_mut() = StatusCode::BAD_GATEWAY;
         return refused;
     };
+    session.watch.release();
     let upstream = hyper::upgrade::on(&mut response);
     let idle = open.view.gateway.limits.idle_timeout;
     Arc::clone(&session.place).spawn(join(client, upstream, open, idle));

@@ -66,7 +66,8 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    fn from_number(number: u8) -> Option<Self> {
+    /// By the number that the programs use (`gateway_common::refusal`).
+    pub fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             refusal::NOT_READY => Self::NotReady,
             refusal::NO_LISTENER => Self::NoListenerInNamespace,

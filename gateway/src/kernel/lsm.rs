@@ -8,6 +8,7 @@ use aya::programs::LsmCgroup;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// The program in the object.
 pub(super) const NAME: &str = "postern_socket_create";
@@ -52,6 +53,11 @@ pub(super) fn load(object: &mut Ebpf) -> Result<OwnedFd, String> {
 /// # Errors
 /// Where securityfs is neither mounted nor can be.
 pub fn active_modules() -> io::Result<String> {
+    // They do not change, and a confined daemon could not ask again.
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
     let text = match fs::read_to_string(LIST) {
         Ok(text) => text,
         // Not mounted here: a mount of our own that nobody else sees.
@@ -63,7 +69,7 @@ pub fn active_modules() -> io::Result<String> {
         }
         Err(error) => return Err(error),
     };
-    Ok(text.trim().to_owned())
+    Ok(KNOWN.get_or_init(|| text.trim().to_owned()).clone())
 }
 
 fn is_active(modules: &str) -> bool {

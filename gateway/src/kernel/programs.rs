@@ -11,7 +11,7 @@ use super::tables::{Tables, Usage, take};
 use crate::policy::KernelRule;
 use crate::sys;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, SockOps};
+use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use gateway_common::{Flow, FlowKey, Listeners, SandboxCounters, counter};
 use nix::fcntl::Flock;
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
 /// Name in the object, kind, and the kernel's attach type (`enum bpf_attach_type`, linux/bpf.h).
-const PROGRAMS: [(&str, Kind, u32); 11] = [
+const PROGRAMS: [(&str, Kind, u32); 12] = [
     ("postern_egress", Kind::Skb, 1),
     ("postern_sock_create", Kind::Sock, 2),
     ("postern_sock_ops", Kind::SockOps, 3),
@@ -34,6 +34,7 @@ const PROGRAMS: [(&str, Kind, u32); 11] = [
     ("postern_sendmsg6", Kind::SockAddr, 15),
     ("postern_recvmsg4", Kind::SockAddr, 19),
     ("postern_recvmsg6", Kind::SockAddr, 20),
+    ("postern_setsockopt", Kind::Sockopt, 22),
     ("postern_getpeername4", Kind::SockAddr, 29),
     ("postern_getpeername6", Kind::SockAddr, 30),
 ];
@@ -57,6 +58,7 @@ enum Kind {
     Skb,
     Sock,
     SockAddr,
+    Sockopt,
     SockOps,
 }
 
@@ -393,6 +395,11 @@ fn load_program(object: &mut Ebpf, name: &'static str, kind: Kind) -> Result<Own
         }
         Kind::SockAddr => {
             let program: &mut CgroupSockAddr = program.try_into().map_err(refused)?;
+            program.load().map_err(refused)?;
+            program.fd().map_err(refused)?.as_fd().try_clone_to_owned()
+        }
+        Kind::Sockopt => {
+            let program: &mut CgroupSockopt = program.try_into().map_err(refused)?;
             program.load().map_err(refused)?;
             program.fd().map_err(refused)?.as_fd().try_clone_to_owned()
         }

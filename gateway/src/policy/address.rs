@@ -17,6 +17,8 @@ const GUARDED_V4: &[(Ipv4Addr, u8, &str)] = &[
     (Ipv4Addr::new(168, 63, 129, 16), 32, "metadata"),
     (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
     (Ipv4Addr::BROADCAST, 32, "broadcast"),
+    // RFC 1112 section 4; what answers there is no server that anybody meant.
+    (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
 ];
 
 /// Guarded IPv6 blocks; fd00:ec2::254 is the EC2 metadata service.

@@ -15,11 +15,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::problems::{Place, Problems, Spanned};
-use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute};
+use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute, RawListener};
 use super::rules::{Grant, HttpRule};
 use super::unsupported::Features;
 use super::{
-    Compiled, MAX_FILE_BYTES, Policy, SecretDocument, SecretRef, SecretUse, SourceFile, Span, yaml,
+    Compiled, Listener, MAX_FILE_BYTES, Policy, SecretDocument, SecretRef, SecretUse, SourceFile,
+    Span, yaml,
 };
 
 /// Compiles the files of one policy folder, in the order in which they are to be read: rules match in
@@ -31,8 +32,31 @@ pub fn compile(files: &[SourceFile]) -> Compiled {
 
 /// As [`compile`], with the features that are to be refused.
 pub(super) fn compile_with(files: &[SourceFile], features: Features) -> Compiled {
+    compile_all(files, features, None)
+}
+
+/// As [`compile`], as if the gateway of this name had one more listener.
+pub(super) fn compile_as_if(files: &[SourceFile], more: Option<(&str, &Listener)>) -> Compiled {
+    compile_all(files, Features::ENFORCED, more)
+}
+
+fn compile_all(
+    files: &[SourceFile],
+    features: Features,
+    more: Option<(&str, &Listener)>,
+) -> Compiled {
     let mut problems = Problems::new(files, features);
-    let documents = read(files, &mut problems);
+    let mut documents = read(files, &mut problems);
+    for document in &mut documents {
+        if let (Raw::Gateway(raw), Some((name, listener))) = (document, more)
+            && raw.name.value == name
+        {
+            raw.listeners.push(RawListener {
+                listener: listener.clone(),
+                place: raw.name.place,
+            });
+        }
+    }
     report_duplicates(&documents, &mut problems);
     let folder = Folder::new(&documents);
     let attached = folder.attach(&mut problems);

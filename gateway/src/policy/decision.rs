@@ -317,9 +317,13 @@ impl Gateway {
     }
 
     fn default_rule(&self) -> Option<RuleName> {
-        (self.default == DefaultPolicy::AllowAll)
-            .then(|| format!("EgressGateway/{} defaultPolicy", self.name).into())
+        (self.default == DefaultPolicy::AllowAll).then(|| default_rule(&self.name))
     }
+}
+
+/// The name of `allow-all`, as a rule of this gateway.
+pub(super) fn default_rule(gateway: &str) -> RuleName {
+    format!("EgressGateway/{gateway} defaultPolicy").into()
 }
 
 /// Does a block of the grant hold the address, and name it if it is a guarded one?

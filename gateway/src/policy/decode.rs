@@ -325,7 +325,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// The type of an unquoted scalar by the core schema (YAML 1.2.2 section 10.3.2).
-fn type_of(text: &str) -> &'static str {
+pub(super) fn type_of(text: &str) -> &'static str {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return "nothing",
         "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => return "a boolean",

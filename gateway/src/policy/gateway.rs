@@ -3,14 +3,16 @@
 //! It refuses to know how they were written, and does nothing with them: rules are decided in
 //! `decision`, the rest belongs to the stages of the gateway.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::problems::RulePlace;
 use super::rules::{Allows, Rules};
-use super::{Host, Injection, SecretRef};
+use super::{Host, Injection, RuleName, SecretRef};
 
 /// One gateway: its settings, and the rules attached to it.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Gateway {
     /// Bounds on what a sandbox may use.
     pub limits: Limits,
     pub(super) rules: Rules,
+    /// Where each rule is written.
+    pub(super) places: HashMap<RuleName, RulePlace>,
 }
 
 /// `spec.defaultPolicy`.
@@ -235,6 +239,7 @@ impl Gateway {
             request_timeout: DEFAULT_TIMEOUT,
             limits: Limits::default(),
             rules: Rules::default(),
+            places: HashMap::new(),
         }
     }
 
@@ -258,6 +263,12 @@ impl Gateway {
             .host_aliases
             .iter()
             .any(|alias| alias.ip == address)
+    }
+
+    /// Where the rule is written; for a rule with several matches, the first of them.
+    #[must_use]
+    pub fn place_of(&self, rule: &RuleName) -> Option<&RulePlace> {
+        self.places.get(rule)
     }
 
     /// Everything that the gateway's policies may set on a request.

@@ -5,7 +5,8 @@
 //! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
 //! (the documents as written, `Raw*`; what cannot be enforced is refused by `unsupported`) → `compile` (references,
 //! defaults, conflicts, lints → [`Policy`]) → `decision` (what a [`Gateway`] answers, by `rules` and `index`). `host`,
-//! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `provider` and `gateway` are the vocabulary; `diagnostic` is how a problem is shown.
+//! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `provider` and `gateway` are the vocabulary;
+//! `diagnostic` is how a problem is shown, `explain` how a decision is, and `schema` is what an editor knows of the documents.
 
 mod address;
 mod binding;
@@ -13,6 +14,7 @@ mod compile;
 mod decision;
 mod decode;
 mod diagnostic;
+pub mod explain;
 mod gateway;
 mod glob;
 mod host;
@@ -25,6 +27,7 @@ mod problems;
 mod provider;
 mod resource;
 mod rules;
+pub mod schema;
 mod secret_use;
 mod template;
 mod unsupported;
@@ -54,6 +57,7 @@ pub use injection::{Injection, InjectionTarget};
 pub use lookup::Naming;
 pub use model::{ModelError, ModelPattern, TokenBudget};
 pub use path::{PathError, PathPattern};
+pub use problems::RulePlace;
 pub use provider::{HTTPS_PORT, Provider};
 pub use secret_use::{SecretIndex, SecretState, SecretUse};
 pub use template::{MissingSecret, SecretRef, Template};

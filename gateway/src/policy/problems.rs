@@ -2,6 +2,8 @@
 //!
 //! It refuses to know what a problem is about and how it is drawn.
 
+use std::fmt;
+
 use super::unsupported::Features;
 use super::{Diagnostic, Severity, SourceFile, Span};
 
@@ -16,6 +18,23 @@ pub(super) struct Place {
     pub(super) span: Span,
     /// It may show a secret, and must not be quoted.
     pub(super) sensitive: bool,
+}
+
+/// Where a rule is written; shown as `FILE:LINE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulePlace {
+    /// The file's name as given.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for RulePlace {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.file, self.line)
+    }
 }
 
 /// A value and where it stands.
@@ -76,8 +95,17 @@ impl<'a> Problems<'a> {
 
     /// `FILE:LINE:COLUMN` of a place in another message.
     pub(super) fn locate(&self, place: Place) -> String {
-        let name = self.file(place);
-        format!("{name}:{}:{}", place.span.line, place.span.column)
+        let place = self.rule_place(place);
+        format!("{place}:{}", place.column)
+    }
+
+    /// A place that outlives the compilation.
+    pub(super) fn rule_place(&self, place: Place) -> RulePlace {
+        RulePlace {
+            file: self.file(place).to_owned(),
+            line: place.span.line,
+            column: place.span.column,
+        }
     }
 
     /// Whether there is an error, and all problems in the order of files and places.

@@ -30,9 +30,9 @@ use super::unsupported::Feature;
 use super::yaml::{Node, Value};
 
 /// Both mean the same: what CLRK writes is read as it stands.
-const GROUPS: &[&str] = &["clrk.apoxy.dev", "postern.dev"];
-const API_VERSIONS: &[&str] = &["clrk.apoxy.dev/v1alpha1", "postern.dev/v1alpha1"];
-const CORE_VERSION: &str = "v1";
+pub(super) const GROUPS: &[&str] = &["clrk.apoxy.dev", "postern.dev"];
+pub(super) const API_VERSIONS: &[&str] = &["clrk.apoxy.dev/v1alpha1", "postern.dev/v1alpha1"];
+pub(super) const CORE_VERSION: &str = "v1";
 
 const KINDS: &[&str] = &[
     "EgressGateway",

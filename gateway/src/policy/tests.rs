@@ -19,11 +19,11 @@ use super::unsupported::Features;
 use super::{Compiled, Policy, SourceFile, Style};
 
 /// The workspace's root.
-fn workspace() -> PathBuf {
+pub(super) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn source(name: &str, text: &str) -> SourceFile {
+pub(super) fn source(name: &str, text: &str) -> SourceFile {
     SourceFile {
         name: name.to_owned(),
         text: Zeroizing::new(text.to_owned()),
@@ -31,7 +31,7 @@ fn source(name: &str, text: &str) -> SourceFile {
 }
 
 /// The YAML files of a folder, in the order of their names.
-fn folder(path: &Path) -> Vec<SourceFile> {
+pub(super) fn folder(path: &Path) -> Vec<SourceFile> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(path)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -29,17 +29,7 @@ pub(super) enum Feature {
 }
 
 /// The features that are refused, and what they are called.
-const UNSUPPORTED: &[(Feature, &str)] = &[
-    (Feature::QueryParam, "a credential in the query"),
-    (Feature::AwsV4, "an AWS signature"),
-    (
-        Feature::GcpServiceAccount,
-        "a token of a Google service account",
-    ),
-    (Feature::OtlpGrpc, "OTLP over gRPC"),
-    (Feature::ClientCertificate, "a client certificate"),
-    (Feature::SandboxBinding, "a binding of sandboxes"),
-];
+const UNSUPPORTED: &[(Feature, &str)] = &[(Feature::OtlpGrpc, "OTLP over gRPC")];
 
 /// The features that one compilation refuses.
 #[derive(Clone, Copy, Debug)]

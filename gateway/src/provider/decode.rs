@@ -1,6 +1,10 @@
 //! Undoes content codings (RFC 9110 §8.4.1) chunk by chunk, and stops at a limit.
 //!
-//! It refuses to know what the content is. Codings that are stacked, and those it cannot undo (zstd), are refused at once.
+//! It refuses to know what the content is. Codings that are stacked, and those it cannot undo, are refused at once.
+
+mod zstd;
+
+pub(crate) use self::zstd::Zstd;
 
 use std::io::Write;
 
@@ -40,6 +44,7 @@ enum Stage {
     /// `deflate` may mean zlib (as specified) or raw deflate (as some servers send): two bytes tell.
     Deflate(Option<u8>),
     Brotli(Box<Brotli>),
+    Zstd(Box<Zstd>),
     Stopped,
 }
 
@@ -74,6 +79,7 @@ impl Decoder {
                 ),
                 out: vec![0; BROTLI_OUT],
             })),
+            "zstd" => Stage::Zstd(Box::new(Zstd::new().ok()?)),
             _ => return None,
         };
         Some(Self {
@@ -107,6 +113,7 @@ impl Decoder {
             Stage::Identity => limited(chunk),
             Stage::Flate(flate) => inflate(flate.as_mut(), chunk, &mut limited),
             Stage::Brotli(brotli) => brotli.feed(chunk, &mut limited),
+            Stage::Zstd(zstd) => unzstd(zstd, chunk, &mut limited),
             Stage::Stopped => return,
             Stage::Deflate(first) => {
                 let head = match (*first, chunk) {
@@ -140,13 +147,20 @@ impl Decoder {
 struct Stopped;
 
 /// A decoder of flate2's that writes into a vector.
-trait Flate: Write {
+pub(crate) trait Flate: Write {
+    /// What was written.
     fn output(&mut self) -> &mut Vec<u8>;
+    /// Nothing follows: an error if the checksum is wrong or missing.
+    fn end(&mut self) -> std::io::Result<()>;
 }
 
 impl Flate for MultiGzDecoder<Vec<u8>> {
     fn output(&mut self) -> &mut Vec<u8> {
         self.get_mut()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.try_finish()
     }
 }
 
@@ -154,11 +168,19 @@ impl Flate for ZlibDecoder<Vec<u8>> {
     fn output(&mut self) -> &mut Vec<u8> {
         self.get_mut()
     }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.try_finish()
+    }
 }
 
 impl Flate for DeflateDecoder<Vec<u8>> {
     fn output(&mut self) -> &mut Vec<u8> {
         self.get_mut()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.try_finish()
     }
 }
 
@@ -173,6 +195,20 @@ fn inflate(
         flate.output().clear();
         if written.is_err() {
             return Err(Stopped);
+        }
+    }
+    Ok(())
+}
+
+fn unzstd(
+    zstd: &mut Zstd,
+    mut chunk: &[u8],
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    while !chunk.is_empty() || zstd.has_more() {
+        match zstd.pull(&mut chunk) {
+            Ok(piece) => sink(&piece)?,
+            Err(_corrupt) => return Err(Stopped),
         }
     }
     Ok(())
@@ -208,7 +244,7 @@ impl Brotli {
 }
 
 /// A zlib header (RFC 1950 §2.2): method 8 and a checksum over both bytes.
-fn is_zlib([first, second]: [u8; 2]) -> bool {
+pub(crate) fn is_zlib([first, second]: [u8; 2]) -> bool {
     first & 0x0f == 8 && u16::from_be_bytes([first, second]) % 31 == 0
 }
 

@@ -26,4 +26,4 @@ pub use usage::{ResponseTap, Usage};
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::Decoder;
+pub(crate) use decode::{Decoder, Flate, Zstd, is_zlib};

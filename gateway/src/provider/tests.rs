@@ -192,7 +192,8 @@ fn what_cannot_be_read_is_not_tapped() {
     assert!(!tap(None, None));
     assert!(!tap(Some("text/html"), None));
     assert!(!tap(Some("application/jsonl"), None));
-    assert!(!tap(Some("application/json"), Some("zstd")));
+    assert!(tap(Some("application/json"), Some("zstd")));
+    assert!(!tap(Some("application/json"), Some("compress")));
 }
 
 #[test]

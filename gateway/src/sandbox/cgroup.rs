@@ -20,7 +20,7 @@ pub const EMPTY_WITHIN: Duration = Duration::from_secs(5);
 /// How often emptiness is looked at while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How deep a tree of nested cgroups is removed; the kernel's own `cgroup.max.depth` is rarely set.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// A cgroup of ours. Dropping it removes nothing: that is the janitor's task, so that one
 /// path serves the normal end and the violent one.
@@ -174,7 +174,8 @@ fn kill_each(path: &Path, depth: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// The cgroups directly below; none if it is gone.
+pub(super) fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if gone(&error) => return Ok(Vec::new()),
@@ -191,7 +192,7 @@ fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// A cgroup removed while one of its files is open answers ENODEV.
-fn gone(error: &io::Error) -> bool {
+pub(super) fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
@@ -209,14 +210,17 @@ fn own_directory() -> Result<PathBuf, CgroupError> {
         source,
     })?;
     let membership = read("/proc/self/cgroup")?;
-    let own = membership
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .ok_or(CgroupError::NoHierarchy)?;
+    let own = unified(&membership).ok_or(CgroupError::NoHierarchy)?;
     directory_of(&mounts, Path::new(own))
 }
 
-fn directory_of(mounts: &[Mount], own: &Path) -> Result<PathBuf, CgroupError> {
+/// The line of the v2 hierarchy in a `/proc/PID/cgroup` file (cgroups(7)).
+pub(super) fn unified(membership: &str) -> Option<&str> {
+    membership.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// Where these mounts show a cgroup, given as `/proc/PID/cgroup` gives it.
+pub(super) fn directory_of(mounts: &[Mount], own: &Path) -> Result<PathBuf, CgroupError> {
     let mut hierarchies = mounts
         .iter()
         .filter(|mount| mount.kind == "cgroup2")

@@ -7,14 +7,12 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::cgroup;
+use super::{cgroup, helper};
 use crate::sys;
 
 /// The hidden subcommand by which the binary runs as its own janitor.
@@ -49,20 +47,7 @@ impl Janitor {
     /// # Errors
     /// If it cannot be started or does not answer.
     pub fn spawn() -> io::Result<Self> {
-        let (ours, its) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
-        let process = Command::new("/proc/self/exe")
-            .arg(SUBCOMMAND)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(its))
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()?;
+        let (ours, process) = helper::spawn(SUBCOMMAND)?;
         let janitor = Self {
             socket: ours,
             process,
@@ -150,23 +135,14 @@ pub fn run() -> ExitCode {
     match live() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&error);
+            helper::tell(SUBCOMMAND, &error);
             ExitCode::FAILURE
         }
     }
 }
 
 fn live() -> io::Result<()> {
-    // Somebody's pipe held open would keep its reader waiting after the gateway's end.
-    sys::close_inherited()?;
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-        sys::ignore_signal(signal)?;
-    }
-    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGPIPE] {
-        sys::ignore_signal(signal)?;
-    }
-    nix::unistd::setsid()?;
-    let socket = sys::take_standard_input()?;
+    let socket = helper::begin()?;
     let mut work = Work::default();
     let mut buffer = vec![0; MAX_ORDER];
     loop {
@@ -179,14 +155,14 @@ fn live() -> io::Result<()> {
             Ok(received) => received,
             Err(error) => {
                 // Deaf, but not idle: what is known gets cleaned up.
-                tell(&error);
+                helper::tell(SUBCOMMAND, &error);
                 break;
             }
         };
         match serde_json::from_slice(&buffer[..length]) {
             Ok(order) => work.note(order, descriptors),
             Err(error) => {
-                tell(&error.into());
+                helper::tell(SUBCOMMAND, &error.into());
                 continue;
             }
         }
@@ -239,12 +215,6 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
         error.kind(),
         format!("cannot clean up {}: {error}", path.display()),
     )
-}
-
-/// The janitor has no subscriber and no parent to tell: standard error is all there is.
-fn tell(error: &io::Error) {
-    use std::io::Write;
-    writeln!(io::stderr(), "postern: janitor: {error}").ok();
 }
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {

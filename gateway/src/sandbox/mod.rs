@@ -41,16 +41,23 @@
 //! [`Janitor::spawn`] → [`Cgroup::create_child`] → [`Init::spawn`] → the gateway's programs and listeners
 //! → [`Init::start`] → [`Running::supervise`] → [`Janitor::finish`].
 
+pub mod bindings;
 pub mod cgroup;
 pub mod environment;
+mod helper;
 pub mod identity;
 pub mod init;
 pub mod janitor;
+pub mod locate;
 pub mod mountinfo;
+pub mod namespaces;
 pub mod netns;
 pub mod plan;
+pub mod risks;
 pub mod spawn;
 pub mod terminal;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod trust;
 
 pub use cgroup::{Cgroup, CgroupError};

@@ -18,6 +18,8 @@ pub struct Mount {
     pub root: PathBuf,
     /// Where it is, relative to this process's root.
     pub point: PathBuf,
+    /// Nothing can be written through this mount.
+    pub read_only: bool,
     /// File system type, such as `ext4` or `cgroup2`.
     pub kind: String,
 }
@@ -86,17 +88,27 @@ fn line_to_mount(line: &[u8]) -> Option<Mount> {
     let device = text()?.to_owned();
     let root = path(fields.next()?);
     let point = path(fields.next()?);
-    // Mount options, any number of optional fields, then a lone dash.
+    let read_only = has_ro(fields.next()?);
+    // Any number of optional fields, then a lone dash.
     fields.find(|field| *field == b"-")?;
     let kind = str::from_utf8(fields.next()?).ok()?.to_owned();
+    // After the source: the options of the file system itself, which may be read-only as a whole.
+    let read_only = read_only || fields.nth(1).is_some_and(has_ro);
     Some(Mount {
         id,
         parent,
         device,
         root,
         point,
+        read_only,
         kind,
     })
+}
+
+fn has_ro(options: &[u8]) -> bool {
+    options
+        .split(|&byte| byte == b',')
+        .any(|option| option == b"ro")
 }
 
 /// Undoes the kernel's octal escapes (space, tab, newline, backslash).
@@ -139,6 +151,7 @@ mod tests {
         assert_eq!(mounts[0].kind, "ext4");
         assert_eq!(mounts[1].root, Path::new("/@home"));
         assert_eq!(mounts[2].point, Path::new("/srv/a b"));
+        assert!(mounts[2].read_only && !mounts[1].read_only);
     }
 
     #[test]

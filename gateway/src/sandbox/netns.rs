@@ -55,6 +55,20 @@ impl NetNs {
         Self::open(&format!("/proc/{pid}/ns/net"))
     }
 
+    /// A handle that somebody else has opened.
+    pub(super) fn from_handle(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// The number by which `/proc/PID/ns/net` names it. Unlike the cookie it is used again once the
+    /// namespace is gone, which it is not while a handle or a socket in it exists.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(nix::sys::stat::fstat(&self.fd)?.st_ino)
+    }
+
     /// The calling thread's namespace.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod fuzzed;
 mod hello;
 mod http;
 

@@ -7,8 +7,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::broadcast;
+
+/// Records that a reader of the tail may be behind.
+const TAIL: usize = 4096;
 
 /// An append-only file. Each record is one `write(2)` to a descriptor opened with `O_APPEND`, which
 /// neither interleaves with others nor needs a lock, and ends in the page cache: a few microseconds.
@@ -18,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct AuditLog {
     file: Option<File>,
     failing: AtomicBool,
+    tail: broadcast::Sender<Arc<str>>,
 }
 
 impl AuditLog {
@@ -31,6 +37,7 @@ impl AuditLog {
         Ok(Self {
             file: Some(file),
             failing: AtomicBool::new(false),
+            tail: broadcast::Sender::new(TAIL),
         })
     }
 
@@ -39,7 +46,13 @@ impl AuditLog {
         Self {
             file: None,
             failing: AtomicBool::new(false),
+            tail: broadcast::Sender::new(TAIL),
         }
+    }
+
+    /// Each record from now on, without the line's end. Who reads too slowly misses some, and is told so.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.tail.subscribe()
     }
 
     /// Are records being kept (or none wanted)? While they are not, each call tries again.
@@ -116,6 +129,7 @@ impl AuditLog {
         line.insert("output_tokens".into(), json!(record.usage.output_tokens));
         line.insert("bytes_up".into(), record.bytes_up.into());
         line.insert("bytes_down".into(), record.bytes_down.into());
+        line.insert("scrubbed".into(), record.scrubbed.into());
         line.insert("error".into(), json!(record.error));
         let milliseconds = record.clock.elapsed().as_secs_f64() * 1e3;
         line.insert("duration_ms".into(), json!(milliseconds));
@@ -128,13 +142,18 @@ impl AuditLog {
         };
         let failed_before = self.failing.load(Ordering::Relaxed);
         let mut text = if failed_before { "\n" } else { "" }.to_owned();
-        text.push_str(&Value::Object(line).to_string());
+        let line = Value::Object(line).to_string();
+        text.push_str(&line);
         text.push('\n');
         let written = file.write_all(text.as_bytes());
         if let Err(error) = &written {
             tracing::error!(%error, "audit record not written; nothing new is taken until it can be");
         }
         self.failing.store(written.is_err(), Ordering::Relaxed);
+        // Without readers this is one load.
+        if self.tail.receiver_count() > 0 {
+            self.tail.send(line.into()).ok();
+        }
     }
 }
 

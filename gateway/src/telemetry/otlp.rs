@@ -318,6 +318,7 @@ fn request_attributes(record: &RequestRecord) -> Vec<KeyValue> {
         KeyValue::new("postern.upstream.reused", record.reused),
         number("http.request.body.size", record.bytes_up),
         number("http.response.body.size", record.bytes_down),
+        number("postern.scrubbed", record.scrubbed),
     ];
     let usage = &record.usage;
     let optional_text = [

@@ -138,8 +138,10 @@ pub struct RequestRecord {
     pub response_headers: Vec<(String, String)>,
     /// Bytes of the request body.
     pub bytes_up: u64,
-    /// Bytes of the response body.
+    /// Bytes of the response body, as passed on.
     pub bytes_down: u64,
+    /// Credentials in the response that were kept from the sandbox.
+    pub scrubbed: u64,
     /// Token usage, as far as the provider told.
     pub usage: Usage,
     /// Captured request body.

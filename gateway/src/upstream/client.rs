@@ -2,14 +2,17 @@
 
 use super::Permit;
 use super::connect;
-use super::pool::{Connection, Http2, Key, Pool, PooledBody};
+use super::guarded::{Announce, Guarded};
+use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier, is_http2};
+use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
 use bytes::Bytes;
-use http::header::HOST;
-use http::{Request, Response, Version};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, Version};
+use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -26,6 +29,8 @@ pub type RequestBody = UnsyncBoxBody<Bytes, crate::outcome::hyper_error::Error>;
 /// memory per response stays bounded, and 40 ms away 1 MiB is still 200 Mbit/s.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Header fields in one response, as many as in a request.
+const MAX_HEADERS: usize = 256;
 /// Pooled connections that may turn out to be closed before a new one is made.
 const MAX_STALE: usize = 8;
 /// An upstream that answers no ping while requests wait for it is gone.
@@ -96,7 +101,8 @@ impl Upstream {
         connect::connect(&self.gateway, &self.resolver, permit).await
     }
 
-    /// Sends a request whose URI has scheme and authority, and waits for the head of the answer.
+    /// Sends a request whose URI has scheme and authority, and waits for the head of the answer, which may take
+    /// `requestTimeout` from the last `progress` of the request's body.
     /// A request that provably never left is sent again on a new connection, and no other.
     pub async fn send(
         &self,
@@ -104,16 +110,17 @@ impl Upstream {
         scheme: Scheme,
         verb: Verb,
         request: Request<RequestBody>,
+        progress: &Progress,
     ) -> Result<Answer, UpstreamError> {
         let limit = self.gateway.request_timeout;
         let sending = self.send_untimed(permit, scheme, verb, request);
-        match tokio::time::timeout(limit, sending).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(UpstreamError::Timeout {
+        let answer = progress.within(limit, sending).await;
+        answer.unwrap_or_else(|| {
+            Err(UpstreamError::Timeout {
                 host: permit.target().to_string(),
                 seconds: limit.as_secs(),
-            }),
-        }
+            })
+        })
     }
 
     async fn send_untimed(
@@ -136,6 +143,7 @@ impl Upstream {
                 Dialled::Http1(sender) => sender,
                 Dialled::Http2(_) => return Err(http_error(&key, "HTTP/2 was not offered".into())),
             };
+            sender.announce.next(Exchange::Upgrade);
             return self
                 .exchange_http1(&key, sender, request, None)
                 .await
@@ -232,6 +240,10 @@ impl Upstream {
     ) -> Result<Answer, Failed> {
         match connection {
             Connection::Http1(sender) => {
+                sender.announce.next(match request.method() {
+                    &Method::HEAD => Exchange::Head,
+                    _ => Exchange::Plain,
+                });
                 let pool = Some(Arc::clone(&self.pool));
                 let mut answer = self.exchange_http1(key, sender, request, pool).await?;
                 answer.reused = reused;
@@ -258,15 +270,19 @@ impl Upstream {
     async fn exchange_http1(
         &self,
         key: &Key,
-        mut sender: http1::SendRequest<RequestBody>,
+        mut connection: Http1,
         request: Request<RequestBody>,
         pool: Option<Arc<Pool>>,
     ) -> Result<Answer, Failed> {
         let reused = pool.is_some();
-        match sender.try_send_request(origin_form(request)).await {
+        match connection
+            .sender
+            .try_send_request(origin_form(request))
+            .await
+        {
             Ok(response) => Ok(Answer {
                 response: response.map(|body: Incoming| match pool {
-                    Some(pool) => PooledBody::http1(body, pool, key.clone(), sender),
+                    Some(pool) => PooledBody::http1(body, pool, key.clone(), connection),
                     None => PooledBody::unpooled(body),
                 }),
                 reused: false,
@@ -298,7 +314,7 @@ impl Failed {
 }
 
 enum Dialled {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -306,7 +322,10 @@ async fn handshake_http1<S>(key: &Key, stream: S) -> Result<Dialled, UpstreamErr
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let announce = Announce::default();
+    let stream = Guarded::new(stream, announce.clone());
     let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| http_error(key, Box::new(error)))?;
@@ -315,7 +334,7 @@ where
             tracing::debug!(%error, "upstream HTTP/1 connection ended");
         }
     });
-    Ok(Dialled::Http1(sender))
+    Ok(Dialled::Http1(Http1 { sender, announce }))
 }
 
 async fn handshake_http2<S>(key: &Key, stream: S) -> Result<Dialled, UpstreamError>
@@ -345,6 +364,13 @@ fn origin_form(mut request: Request<RequestBody>) -> Request<RequestBody> {
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = path.into();
     }
+    // Without this hyper leaves the body of a GET away whose length it does not know.
+    let body = request.body();
+    let unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
+    if unknown && !request.headers().contains_key(CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
     request
 }
 
@@ -356,8 +382,9 @@ fn server_name(permit: &Permit) -> String {
 }
 
 fn http_error(key: &Key, source: crate::outcome::hyper_error::Error) -> UpstreamError {
+    let malformed = Violation::behind(source.as_ref());
     UpstreamError::Http {
         host: key.target.clone(),
-        source,
+        source: malformed.map_or(source, |violation| Box::new(violation)),
     }
 }

@@ -3,7 +3,7 @@
 use super::Permit;
 use super::resolve::{Resolver, guard};
 use crate::outcome::UpstreamError;
-use crate::policy::{Gateway, Target};
+use crate::policy::{Gateway, Host, Target};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,8 +20,27 @@ pub(super) async fn connect(
     resolver: &Resolver,
     permit: &Permit,
 ) -> Result<TcpStream, UpstreamError> {
+    match permit.target() {
+        // A rule named the address itself, so the guard steps aside.
+        Target::Address(address) => dial(&[*address], &address.to_string()).await,
+        Target::Name { host, port } => named(gateway, resolver, host, *port).await,
+    }
+}
+
+/// Connects to a host, by an address that may be dialled for it.
+pub(super) async fn named(
+    gateway: &Gateway,
+    resolver: &Resolver,
+    host: &Host,
+    port: u16,
+) -> Result<TcpStream, UpstreamError> {
+    let addresses = addresses(gateway, resolver, host, port).await?;
+    dial(&addresses, &format!("{host}:{port}")).await
+}
+
+async fn dial(addresses: &[SocketAddr], target: &str) -> Result<TcpStream, UpstreamError> {
     let mut last = None;
-    for address in addresses(gateway, resolver, permit).await? {
+    for &address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Requests and events are small and must not wait for more (RFC 896).
@@ -38,7 +57,7 @@ pub(super) async fn connect(
         }
     }
     Err(last.unwrap_or_else(|| UpstreamError::Resolve {
-        host: permit.target().to_string(),
+        host: target.to_owned(),
         cause: "no address".to_owned(),
     }))
 }
@@ -46,13 +65,9 @@ pub(super) async fn connect(
 async fn addresses(
     gateway: &Gateway,
     resolver: &Resolver,
-    permit: &Permit,
+    host: &Host,
+    port: u16,
 ) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let (host, port) = match permit.target() {
-        // A rule named the address itself, so the guard steps aside.
-        Target::Address(address) => return Ok(vec![*address]),
-        Target::Name { host, port } => (host, *port),
-    };
     let found = resolver
         .resolve(host)
         .await

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::client::RequestBody;
+use super::guarded::Announce;
 
 /// An idle connection older than this is not trusted any more: servers close theirs after 60 s and
 /// more (nginx 75 s, Envoy 1 h, AWS load balancers 60 s).
@@ -42,11 +43,18 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Connections {
-    http1: Vec<(Instant, http1::SendRequest<RequestBody>)>,
+    http1: Vec<(Instant, Http1)>,
     http2: Vec<Http2>,
     /// Held while the first connection is made, so that a burst learns the protocol before it dials.
     first: Arc<tokio::sync::Mutex<()>>,
     known: bool,
+}
+
+/// An HTTP/1 connection.
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    /// Its guard learns from this what is sent.
+    pub(super) announce: Announce,
 }
 
 /// A share of an HTTP/2 connection.
@@ -64,7 +72,7 @@ struct Use {
 
 /// A connection to send one request on.
 pub(super) enum Connection {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(http2::SendRequest<RequestBody>, Stream),
 }
 
@@ -119,9 +127,9 @@ impl Pool {
         if let Some(connection) = connections.http2.iter().find_map(Http2::stream) {
             return Some(connection);
         }
-        while let Some((since, sender)) = connections.http1.pop() {
-            if since.elapsed() < IDLE && sender.is_ready() {
-                return Some(Connection::Http1(sender));
+        while let Some((since, connection)) = connections.http1.pop() {
+            if since.elapsed() < IDLE && connection.sender.is_ready() {
+                return Some(Connection::Http1(connection));
             }
         }
         None
@@ -149,7 +157,7 @@ impl Pool {
             .push(connection);
     }
 
-    fn put(&self, key: &Key, sender: http1::SendRequest<RequestBody>) {
+    fn put(&self, key: &Key, connection: Http1) {
         let mut targets = self.lock();
         let total: usize = targets
             .values()
@@ -159,24 +167,20 @@ impl Pool {
             return;
         }
         let idle = &mut targets.entry(key.clone()).or_default().http1;
-        idle.retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
+        idle.retain(|(since, idle)| since.elapsed() < IDLE && !idle.sender.is_closed());
         if idle.len() < MAX_IDLE {
-            idle.push((Instant::now(), sender));
+            idle.push((Instant::now(), connection));
         }
     }
 
     /// Takes a connection back once hyper has finished with the exchange before.
-    pub(super) fn give_back(
-        self: Arc<Self>,
-        key: Key,
-        mut sender: http1::SendRequest<RequestBody>,
-    ) {
-        if sender.is_ready() {
-            self.put(&key, sender);
-        } else if !sender.is_closed() {
+    pub(super) fn give_back(self: Arc<Self>, key: Key, mut connection: Http1) {
+        if connection.sender.is_ready() {
+            self.put(&key, connection);
+        } else if !connection.sender.is_closed() {
             tokio::spawn(async move {
-                if sender.ready().await.is_ok() {
-                    self.put(&key, sender);
+                if connection.sender.ready().await.is_ok() {
+                    self.put(&key, connection);
                 }
             });
         }
@@ -187,7 +191,7 @@ impl Pool {
         self.lock().retain(|_, connections| {
             connections
                 .http1
-                .retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
+                .retain(|(since, idle)| since.elapsed() < IDLE && !idle.sender.is_closed());
             connections.http2.retain(Http2::is_worth_keeping);
             !connections.http1.is_empty()
                 || !connections.http2.is_empty()
@@ -209,18 +213,13 @@ pub struct PooledBody {
 }
 
 enum Back {
-    Http1(Arc<Pool>, Key, http1::SendRequest<RequestBody>),
+    Http1(Arc<Pool>, Key, Http1),
     Http2(#[expect(dead_code, reason = "held for its Drop")] Stream),
 }
 
 impl PooledBody {
-    pub(super) fn http1(
-        body: Incoming,
-        pool: Arc<Pool>,
-        key: Key,
-        sender: http1::SendRequest<RequestBody>,
-    ) -> Self {
-        let back = Some(Back::Http1(pool, key, sender));
+    pub(super) fn http1(body: Incoming, pool: Arc<Pool>, key: Key, connection: Http1) -> Self {
+        let back = Some(Back::Http1(pool, key, connection));
         let mut this = Self { body, back };
         if this.body.is_end_stream() {
             this.finished();
@@ -239,8 +238,8 @@ impl PooledBody {
     }
 
     fn finished(&mut self) {
-        if let Some(Back::Http1(pool, key, sender)) = self.back.take() {
-            pool.give_back(key, sender);
+        if let Some(Back::Http1(pool, key, connection)) = self.back.take() {
+            pool.give_back(key, connection);
         }
     }
 }

@@ -1,7 +1,10 @@
-//! Verified TLS towards upstreams: Mozilla's roots and, where the policy adds one, its trust bundle.
+//! Verified TLS towards upstreams: Mozilla's roots and, where the policy adds one, its trust bundle; and
+//! the certificate that the gateway itself shows where one is asked for.
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
 use std::sync::Arc;
@@ -21,6 +24,23 @@ pub enum TrustError {
     /// A certificate cannot be a trust anchor, or TLS cannot be set up.
     #[error("the additional trust bundle: {0}")]
     Tls(#[from] rustls::Error),
+}
+
+/// Why a client certificate was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The certificate is not PEM.
+    #[error("tls.crt is not a PEM certificate chain: {0}")]
+    Chain(#[source] rustls::pki_types::pem::Error),
+    /// The chain holds nothing.
+    #[error("tls.crt holds no certificate")]
+    NoCertificate,
+    /// The key is not PEM.
+    #[error("tls.key is not a PEM private key: {0}")]
+    Key(#[source] rustls::pki_types::pem::Error),
+    /// The two are not a pair, or of a kind that TLS does not know.
+    #[error("tls.crt and tls.key are not a pair: {0}")]
+    Pair(#[source] rustls::Error),
 }
 
 /// Client configurations that differ in what they offer by ALPN, and share all else.
@@ -68,6 +88,32 @@ impl Verifier {
         })
     }
 
+    /// The same trust, and a certificate (PEM, the chain and its key) for upstreams that ask for one
+    /// (RFC 8446 §4.3.2).
+    pub fn with_identity(&self, chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+        let chain = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(IdentityError::Chain)?;
+        if chain.is_empty() {
+            return Err(IdentityError::NoCertificate);
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(IdentityError::Key)?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let pair = CertifiedKey::from_der(chain, key, &provider).map_err(IdentityError::Pair)?;
+        let identity = Arc::new(SingleCertAndKey::from(pair));
+        let with = |connector: &TlsConnector| {
+            let mut config = ClientConfig::clone(connector.config());
+            config.client_auth_cert_resolver = Arc::clone(&identity) as _;
+            // A session that is resumed is that of who began it (RFC 8446 §2.2).
+            config.resumption = Resumption::default();
+            TlsConnector::from(Arc::new(config))
+        };
+        Ok(Self {
+            any_http: with(&self.any_http),
+            http1: with(&self.http1),
+        })
+    }
+
     /// The same trust for DNS over TLS, without ALPN: servers there need not know any (RFC 7858 §3.2).
     pub(super) fn for_dns(&self) -> ClientConfig {
         let mut config = ClientConfig::clone(self.http1.config());
@@ -104,7 +150,31 @@ pub(super) fn is_http2<S>(stream: &TlsStream<S>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{TrustError, Verifier};
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::{IdentityError, TrustError, Verifier};
+
+    #[test]
+    fn a_client_certificate_is_taken_with_its_own_key_and_no_other() {
+        let verifier = Verifier::new(None).unwrap();
+        let pair = || rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+        let (one, other) = (pair(), pair());
+        let chain = one.cert.pem();
+        let take = |chain: &str, key: &str| {
+            verifier
+                .with_identity(chain.as_bytes(), key.as_bytes())
+                .map(|_taken| ())
+        };
+        assert!(take(&chain, &one.signing_key.serialize_pem()).is_ok());
+        assert!(matches!(
+            take(&chain, &other.signing_key.serialize_pem()),
+            Err(IdentityError::Pair(_))
+        ));
+        assert!(matches!(
+            take("", &one.signing_key.serialize_pem()),
+            Err(IdentityError::NoCertificate)
+        ));
+        assert!(matches!(take(&chain, &chain), Err(IdentityError::Key(_))));
+    }
 
     #[test]
     fn a_bundle_without_certificates_is_refused() {

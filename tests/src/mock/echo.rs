@@ -7,6 +7,7 @@
 //! - `/slow/M`: an answer after M milliseconds
 //! - `/status/N`: an empty answer of status N
 //! - `/early`: 413 before the body was read
+//! - `/reflect/CODING/KIND`: the client's `x-api-key` (see [`reflect`]); KIND is `text` or `binary`
 //! - `/cut`: a body that breaks off
 //! - `/ws`: a WebSocket that echoes
 //! - anything else, by any method: the request as JSON
@@ -18,7 +19,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 
 use super::body::{Body, generated, json as answer, plain, streamed, whole};
 use super::sse::{Event, stream};
-use super::{Exchange, Service, websocket};
+use super::{Exchange, Service, reflect, websocket};
 
 /// The value of the trailer `x-checksum`.
 pub const CHECKSUM: &str = "sha256=beef";
@@ -32,6 +33,7 @@ impl Service for Echo {
         let path = request.uri().path().to_owned();
         let mut segments = path.trim_start_matches('/').split('/');
         let what = segments.next().unwrap_or_default();
+        let more: Vec<&str> = segments.clone().collect();
         let mut number = || -> u64 {
             let segment = segments.next().unwrap_or_default();
             segment.parse().unwrap_or_default()
@@ -73,6 +75,15 @@ impl Service for Echo {
                 *response.status_mut() =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
                 response
+            }
+            "reflect" => {
+                let seen = record.seen();
+                let key = seen.header("x-api-key").concat();
+                match more[..] {
+                    [coding, "text"] => reflect::answer(&key, coding, "application/json"),
+                    [coding, ..] => reflect::answer(&key, coding, "application/octet-stream"),
+                    [] => plain(StatusCode::NOT_FOUND, "in which coding?\n"),
+                }
             }
             "cut" => cut(),
             _ => answer(StatusCode::OK, &record.seen().to_json()),

@@ -12,6 +12,7 @@ pub mod metered;
 pub mod openai;
 pub mod otlp;
 pub mod record;
+pub mod reflect;
 pub mod sse;
 pub mod websocket;
 pub mod wiki;

@@ -24,6 +24,8 @@ const BASE: &[(Probe, &str)] = &[
     (Probe::Command("dig"), "bind9-dnsutils"),
     (Probe::Command("git"), "git"),
     (Probe::Command("ip"), "iproute2"),
+    // Behind the gateway in the smuggling suite. Its package may start a server of its own: port 80.
+    (Probe::File("/usr/sbin/nginx"), "nginx-light"),
     (Probe::Command("node"), "nodejs"),
     (Probe::Command("openssl"), "openssl"),
     (Probe::Command("ssh"), "openssh-client"),

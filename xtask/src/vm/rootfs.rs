@@ -15,7 +15,7 @@ use crate::console::Note;
 /// What the suites, the prompt and the box call in a guest.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iproute2,iputils-ping,kmod,procps,less,\
     python3,nodejs,curl,git,openssl,bind9-dnsutils,tcpdump,ca-certificates,bpftool,busybox-static,\
-    openssh-server,sudo,rsync";
+    openssh-server,sudo,rsync,nginx-light";
 const CUSTOMIZE: &str = include_str!("guest/customize.sh");
 /// Where the guest has the Python with the SDKs.
 pub(super) const VENV: &str = "/opt/postern/venv";

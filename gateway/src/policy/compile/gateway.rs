@@ -11,7 +11,8 @@ use super::super::rules::{Allows, Rules};
 use super::clash::report_clashes;
 use super::lint::{self, report_plaintext};
 use super::{Attached, Folder, Placed};
-use crate::policy::{Class, Gateway, Host, SecretRef};
+use crate::policy::decision::default_rule;
+use crate::policy::{Class, Gateway, Host, RuleName, SecretRef};
 
 pub(super) fn build(
     folder: &Folder<'_>,
@@ -28,6 +29,17 @@ pub(super) fn build(
     }
     report_clashes(&attached, problems);
     report_plaintext(raw, &attached, problems);
+    let default: RuleName = default_rule(&raw.name.value);
+    let mut places = HashMap::from([(default, problems.rule_place(raw.name.place))]);
+    let granted = attached
+        .grants
+        .iter()
+        .map(|one| (&one.rule.rule, one.place));
+    let narrowed = attached.http.iter().map(|one| (&one.rule.rule, one.place));
+    for (rule, place) in granted.chain(narrowed) {
+        let entry = places.entry(rule.clone());
+        entry.or_insert_with(|| problems.rule_place(place));
+    }
     let (grants, grant_places) = apart(attached.grants);
     let (http, http_places) = apart(attached.http);
     let mut secrets: BTreeSet<SecretRef> = BTreeSet::new();
@@ -68,6 +80,7 @@ pub(super) fn build(
         request_timeout: raw.request_timeout,
         limits: raw.limits,
         rules,
+        places,
     }
 }
 

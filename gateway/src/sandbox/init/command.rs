@@ -88,6 +88,8 @@ fn prepare(
     // A core would be written, or piped, by the host's rules.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).doing(|| "forbid core dumps".into())?;
     identity::assume(&start.plan.identity, proc_sys)?;
+    // On the host's network they would lead to the host's services, past every hook on addresses.
+    sys::scope_abstract_sockets().doing(|| "close abstract Unix sockets".into())?;
     sys::close_on_exec_from(3).doing(|| "close descriptors".into())?;
     sys::default_signals().doing(|| "reset signals".into())?;
     for filter in filters {

@@ -5,20 +5,13 @@
 //!
 //! Knows no addresses: a filter cannot look behind pointers, so `connect` is not its business.
 
-use std::collections::BTreeMap;
-
 use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BackendError, BpfProgram, SeccompRule};
 
 use crate::sandbox::identity::Identity;
-
-#[cfg(target_arch = "x86_64")]
-const ARCH: TargetArch = TargetArch::x86_64;
-#[cfg(target_arch = "aarch64")]
-const ARCH: TargetArch = TargetArch::aarch64;
+use crate::seccomp::{
+    Rules, equal, masked, none_of, program, rule, terminal_requests, unconditional, word, x32,
+};
 
 /// Kernel configuration, other people's memory and keys, clocks: nothing an agent's work needs. Most
 /// would fail for want of capabilities; some have had holes behind those.
@@ -94,44 +87,59 @@ const OPENERS: &[(c_long, u8)] = &[
 const PRIVILEGED_MODES: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
 /// Flags with which an opener creates a file. Without one of them the mode is whatever was in the register.
 const CREATING: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
-/// Typing into the caller's terminal, and the console's paste buffer.
-const TERMINAL_REQUESTS: [libc::Ioctl; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
-/// The families a program may open sockets of.
+/// The families a program may open sockets of. Which types and protocols of the internet's families are
+/// for the programs on the cgroup to say, who keep a record of it. Of the other families only BPF LSM
+/// sees anything, where a kernel has it; this filter stays in front of it: it holds on every kernel, and
+/// when a gateway dies. What it refuses leaves no record.
 const FAMILIES: [i32; 4] = [
     libc::AF_UNIX,
     libc::AF_INET,
     libc::AF_INET6,
     libc::AF_NETLINK,
 ];
-/// Of the internet families only these protocols (0: the type's default): no ICMP, SCTP, DCCP, UDP-Lite,
-/// L2TP, nor MPTCP, whose further subflows no hook sees.
-const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
-/// And none of these types. SOCK_PACKET (10) is the old way to packet sockets.
-const RAW_TYPES: [i32; 5] = [
-    libc::SOCK_RAW,
-    libc::SOCK_RDM,
-    libc::SOCK_SEQPACKET,
-    libc::SOCK_DCCP,
-    10,
+/// `SOCK_PACKET` (linux/net.h): a type of `AF_INET` which the kernel takes for the packet family.
+const SOCK_PACKET: i32 = 10;
+/// Joining a multicast group has the kernel itself tell the network of it (RFC 3376, RFC 3810), by packets of
+/// no socket, with a group of the program's choice in them: a way to write, on the host's network. By level,
+/// the options that do (linux/in.h, linux/in6.h).
+const JOINING: [(i32, &[i32]); 2] = [
+    (
+        libc::IPPROTO_IP,
+        &[
+            libc::IP_ADD_MEMBERSHIP,
+            libc::IP_ADD_SOURCE_MEMBERSHIP,
+            libc::IP_BLOCK_SOURCE,
+            libc::IP_UNBLOCK_SOURCE,
+            41, // IP_MSFILTER
+            42, // MCAST_JOIN_GROUP
+            43, // MCAST_BLOCK_SOURCE
+            44, // MCAST_UNBLOCK_SOURCE
+            46, // MCAST_JOIN_SOURCE_GROUP
+            48, // MCAST_MSFILTER
+        ],
+    ),
+    (
+        libc::IPPROTO_IPV6,
+        &[
+            libc::IPV6_ADD_MEMBERSHIP,
+            27, // IPV6_JOIN_ANYCAST
+            42,
+            43,
+            44,
+            46,
+            48,
+        ],
+    ),
 ];
 /// Flags in `type` above the type itself (linux/net.h, SOCK_TYPE_MASK).
 const TYPE_MASK: u64 = 0xF;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-
 /// The programs to install, in this order. One answers with one error number, hence several; the
 /// kernel takes the most severe answer, and of several errors the last installed one's.
 pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendError> {
-    let unconditional =
-        |calls: &[c_long]| -> Rules { calls.iter().map(|call| (*call, Vec::new())).collect() };
-
     let mut forbidden = unconditional(&FORBIDDEN);
-    let requests = TERMINAL_REQUESTS
-        .iter()
-        .map(|&request| rule(vec![equal(1, low_word(request))?]))
-        .collect::<Result<_, _>>()?;
-    forbidden.insert(libc::SYS_ioctl, requests);
+    forbidden.insert(libc::SYS_ioctl, terminal_requests()?);
     // Other namespaces are agents' tools, but whoever owns a cgroup namespace may mount cgroups.
     for call in [libc::SYS_clone, libc::SYS_unshare] {
         let flag = word(libc::CLONE_NEWCGROUP);
@@ -140,33 +148,18 @@ pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendErr
     for (call, rules) in privileged_modes()? {
         forbidden.insert(call, rules);
     }
-    let mut raw = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        for kind in RAW_TYPES {
-            raw.push(rule(vec![
-                equal(0, word(family))?,
-                masked(1, TYPE_MASK, word(kind))?,
-            ])?);
-        }
-    }
-    forbidden.insert(libc::SYS_socket, raw);
+    forbidden.insert(libc::SYS_setsockopt, joining()?);
 
     let mut foreign = Rules::new();
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        let none_of = none_of(0, &FAMILIES)?;
-        foreign.insert(call, vec![rule(none_of)?]);
+        let packet = vec![
+            equal(0, word(libc::AF_INET))?,
+            masked(1, TYPE_MASK, word(SOCK_PACKET))?,
+        ];
+        foreign.insert(call, vec![rule(none_of(0, &FAMILIES)?)?, rule(packet)?]);
     }
-
-    let mut protocols = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut conditions = none_of(2, &PROTOCOLS)?;
-        conditions.push(equal(0, word(family))?);
-        protocols.push(rule(conditions)?);
-    }
-    let protocols = Rules::from([(libc::SYS_socket, protocols)]);
 
     let mut programs = vec![
-        program(protocols, libc::EPROTONOSUPPORT)?,
         program(forbidden, libc::EPERM)?,
         program(foreign, libc::EAFNOSUPPORT)?,
         program(unconditional(&ABSENT), libc::ENOSYS)?,
@@ -176,6 +169,17 @@ pub(super) fn filters(identity: &Identity) -> Result<Vec<BpfProgram>, BackendErr
     }
     programs.extend(x32());
     Ok(programs)
+}
+
+/// setsockopt(2) with what makes the kernel speak to the network.
+fn joining() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut rules = Vec::new();
+    for (level, options) in JOINING {
+        for &option in options {
+            rules.push(rule(vec![equal(1, word(level))?, equal(2, word(option))?])?);
+        }
+    }
+    Ok(rules)
 }
 
 /// What would leave a program on the host that runs with its owner's rights whoever starts it.
@@ -197,80 +201,4 @@ fn privileged_modes() -> Result<Rules, BackendError> {
         }
     }
     Ok(rules)
-}
-
-fn program(rules: Rules, error: i32) -> Result<BpfProgram, BackendError> {
-    let error = SeccompAction::Errno(error.cast_unsigned());
-    SeccompFilter::new(rules, SeccompAction::Allow, error, ARCH)?.try_into()
-}
-
-fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(conditions)
-}
-
-/// Only the low 32 bits count: the kernel reads these arguments as ints, whatever is above.
-fn equal(argument: u8, value: u64) -> Result<SeccompCondition, BackendError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-}
-
-fn masked(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, BackendError> {
-    let masked = SeccompCmpOp::MaskedEq(mask);
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, value)
-}
-
-fn none_of(argument: u8, values: &[i32]) -> Result<Vec<SeccompCondition>, BackendError> {
-    values
-        .iter()
-        .map(|&value| {
-            SeccompCondition::new(
-                argument,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Ne,
-                word(value),
-            )
-        })
-        .collect()
-}
-
-fn word(value: i32) -> u64 {
-    u64::from(value.cast_unsigned())
-}
-
-/// An ioctl's number is a c_ulong with glibc and a c_int with musl.
-#[allow(
-    clippy::unnecessary_cast,
-    clippy::useless_conversion,
-    reason = "needed for one libc, not for the other"
-)]
-fn low_word(request: libc::Ioctl) -> u64 {
-    (request as u64) & u64::from(u32::MAX)
-}
-
-/// The x32 numbers, which the 64-bit kernel takes under the 64-bit architecture's name and no
-/// table above contains: absent.
-#[cfg(target_arch = "x86_64")]
-fn x32() -> Option<BpfProgram> {
-    use seccompiler::sock_filter;
-    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const NUMBER_OFFSET: u32 = 0; // struct seccomp_data
-    const X32_BIT: u32 = 0x4000_0000; // __X32_SYSCALL_BIT
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    Some(vec![
-        step(LOAD_WORD, 0, 0, NUMBER_OFFSET),
-        step(JUMP_IF_AT_LEAST, 0, 1, X32_BIT),
-        step(
-            RETURN,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
-        ),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ])
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn x32() -> Option<BpfProgram> {
-    None
 }

@@ -83,7 +83,7 @@ fn message(body: &[u8]) -> Vec<u8> {
     [&[1, len[1], len[2], len[3]], body].concat()
 }
 
-fn records(handshake: &[u8], payload: usize) -> Vec<u8> {
+pub(super) fn records(handshake: &[u8], payload: usize) -> Vec<u8> {
     handshake
         .chunks(payload)
         .flat_map(|fragment| [&[22, 3, 1][..], &vec16(fragment)].concat())

@@ -1,0 +1,46 @@
+//! HTTP/1.x framing, checked byte by byte before the HTTP library sees it. A gateway stands between two
+//! parsers: what they could read in two ways is refused here, not repaired.
+//!
+//! Pure and incremental: slices in, positions out, nothing allocated but what a message's known fields
+//! need. It refuses to know what a message means: hosts, policy, credentials.
+
+mod body;
+mod fields;
+mod frames;
+mod patience;
+mod progress;
+mod request;
+mod response;
+mod target;
+mod violation;
+
+pub use frames::{FrameWatch, Refusal};
+pub use patience::Patience;
+pub use progress::Progress;
+pub use request::RequestGuard;
+pub use response::{Exchange, ResponseGuard};
+pub use violation::Violation;
+
+/// What a guard made of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// How many bytes of the slice belong to the message under way and are as they should be. Fewer than
+    /// there were: a message ends there.
+    pub taken: usize,
+    /// Where in the message that is.
+    pub at: Position,
+}
+
+/// Where a guard stands after the bytes it has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Between messages: the last byte taken was the last of its message.
+    Between,
+    /// In a head that is not whole yet: none of it may be passed on.
+    InHead,
+    /// In a body or its trailers.
+    InBody,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,412 @@
+//! The client's side of an HTTP/1 connection behind a [`RequestGuard`]: the HTTP library reads nothing
+//! that was not judged, no head before it is whole, and nothing of a message before it asks for that
+//! message. Bounds how long a client may take. What to answer and to record is the server's business.
+
+use crate::guard::{Patience, Position, RequestGuard, Violation};
+use bytes::{Buf, Bytes, BytesMut};
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// From a head's first byte to its last. Clients are on this machine and send heads in one piece.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Asked for at once when a head is awaited; most heads fit.
+const READ: usize = 4096;
+/// Read and thrown away after a refusal, so that the answer is not lost to a reset (RFC 9112 §9.6) …
+const MAX_DRAINED: usize = 256 * 1024;
+/// … and for how long. Also how long the client has to take the answer.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// What the stream and the requests on it tell each other.
+#[derive(Default)]
+pub(super) struct Watch {
+    released: AtomicBool,
+    found: OnceLock<Found>,
+    recorded: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    violation: Violation,
+    /// The head of the message has been passed on: its request is under way.
+    under_way: bool,
+}
+
+impl Watch {
+    /// From here on the connection is not HTTP.
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    /// What is wrong with the body of the request that is under way. Who asks sees to the record.
+    pub(super) fn claim(&self) -> Option<Violation> {
+        let found = self.found.get().filter(|found| found.under_way)?;
+        self.recorded.store(true, Ordering::Relaxed);
+        Some(found.violation)
+    }
+
+    /// What was found and is on nobody's record yet. Says so once.
+    pub(super) fn unrecorded(&self) -> Option<Violation> {
+        let found = self.found.get()?;
+        (!self.recorded.swap(true, Ordering::Relaxed)).then_some(found.violation)
+    }
+
+    /// Was anything found?
+    pub(super) fn is_clean(&self) -> bool {
+        self.found.get().is_none()
+    }
+}
+
+/// Makes the whole answer to a request that breaks a rule, and its record.
+pub(super) type Refuse = Box<dyn FnOnce(Violation) -> Bytes + Send>;
+
+/// See the module.
+pub(super) struct Guarded<S> {
+    stream: S,
+    guard: RequestGuard,
+    watch: Arc<Watch>,
+    refuse: Option<Refuse>,
+    idle: Duration,
+    /// Read and not passed on: first what may be, then what was judged, then the rest.
+    held: BytesMut,
+    ready: usize,
+    judged: usize,
+    /// Part of the message under way has been passed on.
+    under_way: bool,
+    patience: Patience,
+    stalled: Patience,
+    /// Something was written since the last flush; whoever waits for that to be over.
+    unflushed: bool,
+    reader: Option<Waker>,
+    parting: Parting,
+}
+
+enum Parting {
+    NotYet,
+    Answer(Bytes),
+    Flush,
+    Shutdown,
+    Drain(usize),
+    Over,
+}
+
+impl<S> Guarded<S> {
+    /// Heads of at most `max_head` bytes; `idle` is how long nothing may happen.
+    pub(super) fn new(
+        stream: S,
+        max_head: usize,
+        idle: Duration,
+        watch: Arc<Watch>,
+        refuse: Refuse,
+    ) -> Self {
+        Self {
+            stream,
+            guard: RequestGuard::new(max_head),
+            watch,
+            refuse: Some(refuse),
+            idle,
+            held: BytesMut::new(),
+            ready: 0,
+            judged: 0,
+            under_way: false,
+            patience: Patience::default(),
+            stalled: Patience::default(),
+            unflushed: false,
+            reader: None,
+            parting: Parting::NotYet,
+        }
+    }
+
+    fn found(&mut self, violation: Violation) {
+        let under_way = self.under_way;
+        self.watch.found.get_or_init(|| Found {
+            violation,
+            under_way,
+        });
+    }
+
+    fn hand_over(&mut self, out: &mut ReadBuf<'_>) {
+        let length = self.ready.min(out.remaining());
+        out.put_slice(&self.held[..length]);
+        self.held.advance(length);
+        self.ready -= length;
+        self.judged -= length;
+        self.under_way = self.ready > 0 || self.guard.position() != Position::Between;
+    }
+
+    fn judge(&mut self) {
+        let before = self.guard.position();
+        match self.guard.take(&self.held[self.judged..]) {
+            Ok(judged) => {
+                self.judged += judged.taken;
+                if judged.at != Position::InHead {
+                    self.ready = self.judged;
+                }
+                if before != Position::InHead || judged.at != Position::InHead {
+                    self.patience.reset();
+                }
+            }
+            Err(violation) => self.found(violation),
+        }
+    }
+
+    /// Reads body bytes straight to where they are wanted.
+    fn judge_body(&mut self, out: &mut ReadBuf<'_>, before: usize) {
+        self.patience.reset();
+        match self.guard.take(&out.filled()[before..]) {
+            Ok(judged) => {
+                let end = before + judged.taken;
+                self.held.extend_from_slice(&out.filled()[end..]);
+                out.set_filled(end);
+                self.under_way = judged.at != Position::Between;
+            }
+            Err(violation) => {
+                out.set_filled(before);
+                self.found(violation);
+            }
+        }
+    }
+
+    /// Nobody says anything. `Some` if that has lasted too long.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Option<Violation> {
+        let (limit, violation) = match self.guard.position() {
+            Position::Between => (self.idle, None),
+            Position::InHead => (HEAD_TIME, Some(Violation::SlowHead)),
+            Position::InBody => (self.idle, Some(Violation::SlowBody)),
+        };
+        if !self.patience.is_over(limit, cx) {
+            return None;
+        }
+        Some(violation.unwrap_or(Violation::CutOff))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    fn refused(&mut self, found: Found, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if found.under_way {
+            return Poll::Ready(Err(found.violation.into()));
+        }
+        // For the library the connection ends here, before the message. It would end it even with an
+        // earlier answer still on its way.
+        if self.unflushed {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// `Ready(true)` when there was something, or something was found; `Ready(false)` at the end.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.held.reserve(READ);
+        let read = pin!(self.stream.read_buf(&mut self.held)).poll(cx);
+        match read {
+            Poll::Ready(Ok(0)) if self.guard.position() == Position::Between => {
+                Poll::Ready(Ok(false))
+            }
+            Poll::Ready(Ok(0)) => {
+                self.found(Violation::CutOff);
+                Poll::Ready(Ok(true))
+            }
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(true)),
+            Poll::Ready(Err(error)) => self.broke_off(error),
+            Poll::Pending => self.waited(cx),
+        }
+    }
+
+    /// TLS that ends without saying so is an end like any other within a message.
+    fn broke_off(&mut self, error: io::Error) -> Poll<io::Result<bool>> {
+        let end = error.kind() == io::ErrorKind::UnexpectedEof;
+        if !end || self.guard.position() == Position::Between {
+            return Poll::Ready(Err(error));
+        }
+        self.found(Violation::CutOff);
+        Poll::Ready(Ok(true))
+    }
+
+    fn waited(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match self.wait(cx) {
+            None => Poll::Pending,
+            Some(_) if self.guard.position() == Position::Between => Poll::Ready(Ok(false)),
+            Some(violation) => {
+                self.found(violation);
+                Poll::Ready(Ok(true))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if out.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            if this.ready > 0 {
+                this.hand_over(out);
+                return Poll::Ready(Ok(()));
+            }
+            if this.watch.released.load(Ordering::Acquire) {
+                if this.held.is_empty() {
+                    return Pin::new(&mut this.stream).poll_read(cx, out);
+                }
+                (this.ready, this.judged) = (this.held.len(), this.held.len());
+                continue;
+            }
+            if let Some(found) = this.watch.found.get().copied() {
+                return this.refused(found, cx);
+            }
+            if this.judged < this.held.len() {
+                this.judge();
+                continue;
+            }
+            if this.guard.position() != Position::InBody {
+                if ready!(this.fill(cx))? {
+                    continue;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let before = out.filled().len();
+            match Pin::new(&mut this.stream).poll_read(cx, out) {
+                Poll::Ready(Ok(())) if out.filled().len() == before => {
+                    this.found(Violation::CutOff);
+                }
+                Poll::Ready(Ok(())) => {
+                    this.judge_body(out, before);
+                    if out.filled().len() > before {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    ready!(this.broke_off(error))?;
+                }
+                Poll::Pending => {
+                    ready!(this.waited(cx))?;
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
+    fn written<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled.reset();
+        } else if self.stalled.is_over(self.idle, cx) {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes no more");
+            return Poll::Ready(Err(error));
+        }
+        outcome
+    }
+
+    /// The answer, the end of what is written, and a moment for the client to read it all.
+    fn part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.parting, Parting::NotYet) {
+            self.patience.reset();
+        }
+        if self.patience.is_over(PARTING, cx) {
+            self.parting = Parting::Over;
+        }
+        loop {
+            self.parting = match &mut self.parting {
+                Parting::NotYet => match self.watch.found.get() {
+                    None => return Pin::new(&mut self.stream).poll_shutdown(cx),
+                    Some(found) => match self.refuse.take() {
+                        Some(refuse) if !found.under_way => {
+                            Parting::Answer(refuse(found.violation))
+                        }
+                        _ => Parting::Shutdown,
+                    },
+                },
+                Parting::Answer(answer) if answer.is_empty() => Parting::Flush,
+                Parting::Answer(answer) => {
+                    let written = ready!(Pin::new(&mut self.stream).poll_write(cx, answer))?;
+                    if written == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    answer.advance(written);
+                    continue;
+                }
+                Parting::Flush => {
+                    ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                    Parting::Shutdown
+                }
+                Parting::Shutdown => {
+                    ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                    Parting::Drain(MAX_DRAINED)
+                }
+                Parting::Drain(left) => {
+                    self.held.clear();
+                    self.held.reserve(READ);
+                    let read = pin!(self.stream.read_buf(&mut self.held)).poll(cx);
+                    match ready!(read) {
+                        Ok(read) if read > 0 && *left > read => Parting::Drain(*left - read),
+                        _ => Parting::Over,
+                    }
+                }
+                Parting::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(outcome, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(outcome, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        if outcome.is_ready() {
+            self.unflushed = false;
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+        }
+        self.written(outcome, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.is_clean() {
+            let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+            return self.written(outcome, cx);
+        }
+        self.part(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,369 @@
+//! The automaton that finds secrets in every spelling. Each byte of a pattern may be written raw,
+//! percent-encoded or as a JSON escape, whatever its neighbours are: the automaton has one path a
+//! spelling between each two bytes, so that any mixture is one of its walks.
+//!
+//! It refuses to know where text comes from and what becomes of a match.
+
+use std::collections::HashMap;
+use zeroize::Zeroize;
+
+/// Where every pattern ends, and where every pattern starts.
+const ACCEPT: u32 = 0;
+const START: u32 = 1;
+
+/// Finds the patterns that it was built with. Read-only, and shared by every body that needs it.
+pub(super) struct Automaton {
+    /// The edges of node `n` are `edges[first[n]..first[n + 1]]`.
+    first: Vec<usize>,
+    edges: Vec<Edge>,
+    /// The nodes after a first byte.
+    starts: Vec<Vec<u32>>,
+    /// One bit for every two bytes that a match can begin with: few places of a text pass.
+    pairs: Box<[u64; PAIRS]>,
+}
+
+/// 65,536 bits: 8 KiB, which stay in the first cache.
+const PAIRS: usize = 65_536 / 64;
+
+/// To `to` by this byte.
+struct Edge {
+    byte: u8,
+    to: u32,
+}
+
+/// What is known of a match at one place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The longest one so far ends before this offset.
+    pub(super) end: Option<usize>,
+    /// The text ended while a (longer) match was still possible.
+    pub(super) undecided: bool,
+}
+
+/// Working memory of [`Automaton::longest`], kept between calls.
+#[derive(Default)]
+pub(super) struct Threads {
+    live: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl Automaton {
+    /// The first place at or after `from` where a match may begin, by its first two bytes (or the
+    /// only one that is there).
+    pub(super) fn candidate(&self, text: &[u8], from: usize) -> Option<usize> {
+        let rest = text.get(from..)?;
+        let inside = rest.windows(2).position(|two| match *two {
+            [one, other] => self.begins(one, other),
+            _ => false,
+        });
+        let at = inside.or_else(|| {
+            let last = rest.last()?;
+            (!self.after(*last).is_empty()).then(|| rest.len() - 1)
+        })?;
+        Some(from + at)
+    }
+
+    /// The longest match that begins at the beginning of `text`.
+    pub(super) fn longest(&self, text: &[u8], threads: &mut Threads) -> Found {
+        let Threads { live, next } = threads;
+        let mut end = None;
+        live.clear();
+        for (at, byte) in text.iter().enumerate() {
+            if at == 0 {
+                live.extend_from_slice(self.after(*byte));
+            } else {
+                next.clear();
+                for node in live.iter() {
+                    for to in leads(self.edges(*node), *byte) {
+                        if to == ACCEPT {
+                            end = Some(at + 1);
+                        } else if !next.contains(&to) {
+                            next.push(to);
+                        }
+                    }
+                }
+                std::mem::swap(live, next);
+            }
+            if live.is_empty() {
+                break;
+            }
+        }
+        Found {
+            end,
+            undecided: !live.is_empty(),
+        }
+    }
+
+    fn begins(&self, one: u8, other: u8) -> bool {
+        let (word, bit) = place(one, other);
+        self.pairs.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    fn after(&self, byte: u8) -> &[u32] {
+        self.starts
+            .get(usize::from(byte))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn edges(&self, node: u32) -> &[Edge] {
+        let node = usize::try_from(node).unwrap_or(usize::MAX);
+        match self.first.get(node..=node.saturating_add(1)) {
+            Some(&[from, to]) => self.edges.get(from..to).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+impl Drop for Automaton {
+    fn drop(&mut self) {
+        for edge in &mut self.edges {
+            edge.byte.zeroize();
+        }
+        self.pairs.zeroize();
+    }
+}
+
+fn place(one: u8, other: u8) -> (usize, u64) {
+    let bit = usize::from(one) << 8 | usize::from(other);
+    (bit / 64, 1 << (bit % 64))
+}
+
+/// Takes patterns and makes an [`Automaton`] of them.
+pub(super) struct Builder {
+    edges: Vec<(u32, Edge)>,
+    nodes: u32,
+    /// The nodes inside escapes. Those that begin alike share them, so that a `%` leaves one thread.
+    inside: HashMap<(u32, Vec<u8>), u32>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            edges: Vec::new(),
+            nodes: START + 1,
+            inside: HashMap::new(),
+        }
+    }
+
+    /// The bytes themselves. Where they are UTF-8, a JSON escape stands for a whole character.
+    pub(super) fn literal(&mut self, secret: &[u8]) {
+        let stops = self.stops(secret.len());
+        for ((from, to), byte) in steps(&stops).zip(secret) {
+            self.byte(from, *byte, to);
+            match *byte {
+                // As forms have it.
+                b' ' => self.path(from, &[b"+"], to),
+                0x80.. => self.latin1(from, *byte, to),
+                _ => {}
+            }
+        }
+        for chunk in characters(secret) {
+            let (at, character) = chunk;
+            let (from, to) = (stops.get(at), stops.get(at + character.len_utf8()));
+            if let (Some(from), Some(to), false) = (from, to, character.is_ascii()) {
+                let units = character.encode_utf16(&mut [0; 2]).to_vec();
+                self.units(*from, &units, *to);
+            }
+        }
+    }
+
+    /// What base64 (RFC 4648, both alphabets) makes of the bytes when `before` bytes stand before
+    /// them, modulo 3. A digit at an edge that shares bits with the neighbour may be any that has
+    /// the right ones. Padding is no part of the match: it says nothing.
+    pub(super) fn base64(&mut self, secret: &[u8], before: usize) {
+        let digits = base64_digits(secret, before);
+        let stops = self.stops(digits.len());
+        for ((from, to), digit) in steps(&stops).zip(&digits) {
+            for value in (0..64u8).filter(|value| value & digit.known == digit.bits) {
+                for byte in alphabet(value) {
+                    self.byte(from, byte, to);
+                }
+            }
+        }
+    }
+
+    pub(super) fn build(mut self) -> Automaton {
+        self.edges.sort_by_key(|(from, _)| *from);
+        let mut first = Vec::new();
+        for node in 0..=self.nodes {
+            first.push(self.edges.partition_point(|(from, _)| *from < node));
+        }
+        let mut automaton = Automaton {
+            first,
+            edges: self.edges.into_iter().map(|(_, edge)| edge).collect(),
+            starts: vec![Vec::new(); 256],
+            pairs: Box::new([0; PAIRS]),
+        };
+        for byte in 0..=u8::MAX {
+            let mut after: Vec<u32> = leads(automaton.edges(START), byte).collect();
+            after.sort_unstable();
+            after.dedup();
+            let second = after.iter().flat_map(|node| automaton.edges(*node));
+            for (word, bit) in second
+                .map(|edge| place(byte, edge.byte))
+                .collect::<Vec<_>>()
+            {
+                if let Some(word) = automaton.pairs.get_mut(word) {
+                    *word |= bit;
+                }
+            }
+            if let Some(starts) = automaton.starts.get_mut(usize::from(byte)) {
+                *starts = after;
+            }
+        }
+        automaton
+    }
+
+    /// The nodes between `length` bytes, with both ends.
+    fn stops(&mut self, length: usize) -> Vec<u32> {
+        let mut stops = vec![START];
+        stops.extend((1..length).map(|_| self.node()));
+        stops.push(ACCEPT);
+        stops
+    }
+
+    fn node(&mut self) -> u32 {
+        self.nodes += 1;
+        self.nodes - 1
+    }
+
+    /// Every spelling of one byte, as text has it.
+    fn byte(&mut self, from: u32, byte: u8, to: u32) {
+        self.octet(from, byte, to);
+        if byte.is_ascii() {
+            self.units(from, &[u16::from(byte)], to);
+        }
+        // RFC 8259 §7.
+        let short = match byte {
+            b'"' | b'\\' | b'/' => byte,
+            0x08 => b'b',
+            0x0c => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            _ => return,
+        };
+        self.path(from, &[b"\\", &[short]], to);
+    }
+
+    /// Raw, or percent-encoded (RFC 3986 §2.1).
+    fn octet(&mut self, from: u32, byte: u8, to: u32) {
+        self.path(from, &[&[byte]], to);
+        self.path(from, &[b"%", hex(byte >> 4), hex(byte & 15)], to);
+    }
+
+    /// A byte above ASCII that somebody took for a character of Latin-1, as HTTP/1.1 had it.
+    fn latin1(&mut self, from: u32, byte: u8, to: u32) {
+        self.units(from, &[u16::from(byte)], to);
+        let middle = self.node();
+        self.octet(from, 0xc0 | byte >> 6, middle);
+        self.octet(middle, 0x80 | byte & 0x3f, to);
+    }
+
+    /// `\uXXXX`, one for each UTF-16 code unit.
+    fn units(&mut self, from: u32, units: &[u16], to: u32) {
+        let mut steps: Vec<&[u8]> = Vec::new();
+        for unit in units {
+            steps.extend([b"\\".as_slice(), b"u"]);
+            for byte in unit.to_be_bytes() {
+                steps.extend([hex(byte >> 4), hex(byte & 15)]);
+            }
+        }
+        self.path(from, &steps, to);
+    }
+
+    /// One step after the other, each by any of its bytes.
+    fn path(&mut self, mut from: u32, steps: &[&[u8]], to: u32) {
+        let Some((last, before)) = steps.split_last() else {
+            return;
+        };
+        for step in before {
+            let key = (from, step.to_vec());
+            from = match self.inside.get(&key) {
+                Some(known) => *known,
+                None => {
+                    let next = self.node();
+                    self.step(from, step, next);
+                    self.inside.insert(key, next);
+                    next
+                }
+            };
+        }
+        self.step(from, last, to);
+    }
+
+    fn step(&mut self, from: u32, bytes: &[u8], to: u32) {
+        let edges = bytes.iter().map(|byte| (from, Edge { byte: *byte, to }));
+        self.edges.extend(edges);
+    }
+}
+
+fn steps(stops: &[u32]) -> impl Iterator<Item = (u32, u32)> {
+    stops.iter().copied().zip(stops.iter().skip(1).copied())
+}
+
+fn leads(edges: &[Edge], byte: u8) -> impl Iterator<Item = u32> {
+    edges
+        .iter()
+        .filter(move |edge| edge.byte == byte)
+        .map(|edge| edge.to)
+}
+
+/// The characters of the UTF-8 parts, with their offsets.
+fn characters(bytes: &[u8]) -> impl Iterator<Item = (usize, char)> {
+    let mut at = 0;
+    bytes.utf8_chunks().flat_map(move |chunk| {
+        let from = at;
+        at += chunk.valid().len() + chunk.invalid().len();
+        chunk
+            .valid()
+            .char_indices()
+            .map(move |(index, character)| (from + index, character))
+    })
+}
+
+/// A hexadecimal digit in both cases.
+fn hex(nibble: u8) -> &'static [u8] {
+    const DIGITS: [&[u8]; 16] = [
+        b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"aA", b"bB", b"cC", b"dD",
+        b"eE", b"fF",
+    ];
+    DIGITS.get(usize::from(nibble)).copied().unwrap_or_default()
+}
+
+/// The bits of a base64 digit that a secret decides.
+struct Digit {
+    known: u8,
+    bits: u8,
+}
+
+fn base64_digits(secret: &[u8], before: usize) -> Vec<Digit> {
+    let (from, to) = (before * 8, (before + secret.len()) * 8);
+    let bit = |at: usize| {
+        let byte = secret.get((at - from) / 8).copied().unwrap_or_default();
+        byte >> (7 - (at - from) % 8) & 1
+    };
+    (from / 6..to.div_ceil(6))
+        .map(|digit| {
+            let mut of = Digit { known: 0, bits: 0 };
+            for at in digit * 6..digit * 6 + 6 {
+                let known = (from..to).contains(&at);
+                of.known = of.known << 1 | u8::from(known);
+                of.bits = of.bits << 1 | if known { bit(at) } else { 0 };
+            }
+            of
+        })
+        .collect()
+}
+
+/// A base64 digit in both alphabets (RFC 4648 §4 and §5).
+fn alphabet(value: u8) -> impl Iterator<Item = u8> {
+    let (one, other) = match value {
+        0..26 => (b'A' + value, None),
+        26..52 => (b'a' + value - 26, None),
+        52..62 => (b'0' + value - 52, None),
+        62 => (b'+', Some(b'-')),
+        _ => (b'/', Some(b'_')),
+    };
+    std::iter::once(one).chain(other)
+}

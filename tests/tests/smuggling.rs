@@ -1,0 +1,463 @@
+//! Hundreds of malformed and ambiguous requests, raw, from within a sandbox, to nginx and to h11: what
+//! those two parsers see is exactly what policy judged, or nothing, and every refusal is on record.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::audit::Record;
+use e2e::policy::{self, Destinations};
+use e2e::process::{Process, patient};
+use e2e::{World, world};
+use serde_json::Value;
+
+const NGINX: (&str, Ipv4Addr) = ("nginx.test", Ipv4Addr::new(127, 0, 0, 20));
+const H11: (&str, Ipv4Addr) = ("h11.test", Ipv4Addr::new(127, 0, 0, 21));
+/// The same nginx, under rules that name paths.
+const PATHS: (&str, Ipv4Addr) = ("paths.test", Ipv4Addr::new(127, 0, 0, 20));
+/// What an answer may take.
+const SECONDS: u64 = 2;
+/// Fewer would be another test.
+const LEAST: usize = 200;
+
+/// A request as somebody saw it: method, target, bytes of body.
+type Request = (String, String, u64);
+
+#[test]
+fn what_two_parsers_see_is_what_policy_judged_or_nothing() -> Result<()> {
+    let world = World::new()?;
+    world.write_policy(&documents(&world))?;
+    let servers = Servers::start(&world)?;
+    let seconds = patient(Duration::from_secs(SECONDS)).as_secs().to_string();
+    let mut arguments = vec![seconds];
+    for (name, letter) in [(NGINX.0, "n"), (H11.0, "h"), (PATHS.0, "p")] {
+        for (scheme, end) in [("http", "p"), ("https", "t")] {
+            arguments.push(format!("{name},{letter}{end},{scheme}"));
+        }
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = world
+        .script("smuggling/client.py", &arguments)?
+        .deadline(Duration::from_secs(400))
+        .succeed()?;
+    let seen = servers.seen()?;
+    let told = done.json_lines()?;
+    let mut records: HashMap<&str, Vec<&Record>> = HashMap::new();
+    for record in &done.audit {
+        records.entry(record.comm()).or_default().push(record);
+    }
+    let mut wrong = Vec::new();
+    let mut names = std::collections::HashSet::new();
+    for case in &told {
+        let id = case["id"].as_str().context("a case without id")?;
+        names.insert(case["name"].to_string());
+        let records = records.get(id).map(Vec::as_slice).unwrap_or_default();
+        if let Err(error) = judge(case, id, &seen, records) {
+            let records: Vec<String> = records.iter().map(|record| record.0.to_string()).collect();
+            wrong.push(format!("{error}\n  {case}\n  {}", records.join("\n  ")));
+        }
+    }
+    ensure!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        told.len(),
+        wrong.join("\n")
+    );
+    ensure!(names.len() >= LEAST, "only {} cases", names.len());
+    ensure!(seen.unreadable.is_empty(), "{:?}", seen.unreadable);
+    Ok(())
+}
+
+fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()> {
+    let http2 = case["http2"].as_bool() == Some(true);
+    let needle = if http2 { "h2case" } else { id };
+    let expected: Vec<Request> = serde_json::from_value(case["passed"].clone())?;
+    let arrived = seen.whole(needle);
+    ensure!(arrived == expected, "arrived: {arrived:?}");
+    let host = case["host"].as_str().unwrap_or_default();
+    // The name in capitals, or with a port, is still the one name.
+    let hosts = seen.hosts(needle);
+    ensure!(hosts.iter().all(|seen| *seen == host), "for: {hosts:?}");
+    let judged: Vec<Request> = records
+        .iter()
+        // What the library reset half-way is a request that failed, and a denial.
+        .filter(|record| record.event() == "request" && !(http2 && record.0["error"].is_string()))
+        .map(|record| request_of(&record.0))
+        .collect();
+    let without_query = |(method, target, length): &Request| {
+        let path = target.split('?').next().unwrap_or_default();
+        (method.clone(), path.to_owned(), *length)
+    };
+    let expected_paths: Vec<Request> = expected.iter().map(without_query).collect();
+    ensure!(judged == expected_paths, "judged: {judged:?}");
+    let denied: Vec<_> = records.iter().filter(|r| r.event() == "denied").collect();
+    let statuses: Vec<u64> = serde_json::from_value(case["statuses"].clone())?;
+    let end = case["end"].as_str().unwrap_or_default();
+    if case["refused"] == false {
+        ensure!(denied.is_empty(), "refused");
+        ensure!(statuses.len() == expected.len(), "answers");
+        ensure!(statuses.iter().all(|status| *status < 400), "an error");
+        return Ok(());
+    }
+    ensure!(denied.len() == 1, "{} denials on record", denied.len());
+    ensure!(!denied[0].reason().is_empty(), "a denial without a reason");
+    if http2 {
+        let frames: Vec<(u8, u32)> = serde_json::from_value(case["frames"].clone())?;
+        // HEADERS, RST_STREAM or GOAWAY.
+        ensure!(
+            frames.iter().any(|frame| [1, 3, 7].contains(&frame.0)),
+            "no answer"
+        );
+        return Ok(());
+    }
+    if case["in_body"] == false {
+        let begun = seen.begun(needle);
+        ensure!(begun == expected.len(), "{begun} heads arrived");
+    }
+    match statuses.get(expected.len()) {
+        Some(status) => ensure!((400..600).contains(status), "answered {status}"),
+        None => ensure!(end != "open", "neither answered nor closed"),
+    }
+    ensure!(
+        statuses.len() <= expected.len() + 1,
+        "more answers than one"
+    );
+    Ok(())
+}
+
+fn request_of(value: &Value) -> Request {
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let target = if value["target"].is_string() {
+        "target"
+    } else {
+        "path"
+    };
+    let length = if value["length"].is_u64() {
+        "length"
+    } else {
+        "bytes_up"
+    };
+    (
+        text("method"),
+        text(target),
+        value[length].as_u64().unwrap_or(0),
+    )
+}
+
+#[test]
+fn what_a_hostile_upstream_sends_is_502_or_breaks_off_and_is_on_record() -> Result<()> {
+    let world = World::new()?;
+    let mut documents = documents(&world);
+    if let Some(gateway) = documents.first_mut() {
+        gateway.push_str("  limits: {idleTimeout: 2s}\n");
+    }
+    world.write_policy(&documents)?;
+    let listener = TcpListener::bind((HOSTILE.1, 80))?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || hostile(stream));
+        }
+    });
+    let mut arguments = vec!["-w".to_owned(), "\n=%{http_code} %{exitcode}\n".to_owned()];
+    for number in 0..ANSWERS.len() {
+        arguments.push(format!("http://{}/{number}", HOSTILE.0));
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = world.curl(&arguments).run()?;
+    let out = done.out();
+    let told: Vec<&str> = out.lines().filter(|line| line.starts_with('=')).collect();
+    ensure!(told.len() == ANSWERS.len(), "{done}");
+    for (number, ((answer, ends), told)) in ANSWERS.iter().zip(told).enumerate() {
+        let path = format!("/{number}");
+        let record = done.record("request", |record| record.0["path"] == path.as_str())?;
+        let error = record.0["error"].as_str();
+        let (wanted, reason) = match ends {
+            Ends::Well => ("=200 0", None),
+            Ends::Refused => ("=502 0", Some("upstream_http")),
+            Ends::BrokenOff => ("=200 ", Some("upstream_body")),
+            Ends::Stalled => ("=200 ", Some("upstream_stalled")),
+        };
+        let context = format!("{answer:?}: {told}, {}", record.0);
+        ensure!(told.starts_with(wanted), "{context}");
+        ensure!(*ends == Ends::Well || told != "=200 0", "{context}");
+        ensure!(error == reason, "{context}");
+    }
+    ensure!(!out.contains("smuggled"), "{done}");
+    Ok(())
+}
+
+/// How an answer ends for the client.
+#[derive(Debug, PartialEq, Eq)]
+enum Ends {
+    Well,
+    Refused,
+    BrokenOff,
+    /// It stops half-way and the connection stays open.
+    Stalled,
+}
+
+const HOSTILE: (&str, Ipv4Addr) = ("hostile.test", Ipv4Addr::new(127, 0, 0, 22));
+const ANSWERS: &[(&str, Ends)] = &[
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Ends::Well),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled",
+        Ends::Well,
+    ),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Ends::Well),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\n\r\n",
+        Ends::Well,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 8\r\n\r\nsmuggled",
+        Ends::Refused,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nsmuggled",
+        Ends::Refused,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n8\r\nsmuggled\r\n0\r\n\r\n",
+        Ends::Refused,
+    ),
+    (
+        "HTTP/1.1 200 OK\nContent-Length: 8\n\nsmuggled",
+        Ends::Refused,
+    ),
+    ("HTTP/1.1 200 OK\r\nX: y\n\nsmuggled", Ends::Refused),
+    ("HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", Ends::Refused),
+    ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", Ends::Refused),
+    ("HTTP/1.1 200 OK\r\nX: \0\r\n\r\n", Ends::Refused),
+    ("HTTP/1.1 20 OK\r\n\r\n", Ends::Refused),
+    ("HTTP/0.9 200 OK\r\n\r\n", Ends::Refused),
+    ("smuggled", Ends::Refused),
+    (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nsmuggled",
+        Ends::Refused,
+    ),
+    (
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Ends::Refused,
+    ),
+    (
+        "HTTP/1.1 204 No Content\r\nContent-Length: 8\r\n\r\nsmuggled",
+        Ends::Refused,
+    ),
+    ("HTTP/1.1 200 OK\r\nContent-Le", Ends::Refused),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n+8\r\nsmuggled\r\n0\r\n\r\n",
+        Ends::BrokenOff,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok8\r\nsmuggled\r\n0\r\n\r\n",
+        Ends::BrokenOff,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nContent-Length: 8\r\n\r\n",
+        Ends::BrokenOff,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok",
+        Ends::BrokenOff,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\nok",
+        Ends::Stalled,
+    ),
+];
+
+/// Answers with the line of the table that the path names. What is cut in the table is cut by hanging up.
+fn hostile(mut stream: TcpStream) {
+    let mut asked = BufReader::new(match stream.try_clone() {
+        Ok(stream) => stream,
+        Err(_gone) => return,
+    });
+    let mut line = String::new();
+    while asked.read_line(&mut line).is_ok_and(|length| length > 0) {
+        let number = line
+            .split(['/', ' '])
+            .nth(2)
+            .and_then(|word| word.parse().ok());
+        let Some((answer, ends)) = number.and_then(|number: usize| ANSWERS.get(number)) else {
+            return;
+        };
+        while line != "\r\n" {
+            line.clear();
+            if !asked.read_line(&mut line).is_ok_and(|length| length > 0) {
+                return;
+            }
+        }
+        line.clear();
+        // What is wrong half-way comes when its beginning has gone through.
+        let half_way = answer.find("\r\nok").filter(|_| *ends == Ends::BrokenOff);
+        let end = half_way.map_or(answer.len(), |at| at + 4);
+        let (head, rest) = answer.split_at(end);
+        if stream.write_all(head.as_bytes()).is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(30));
+        if *ends == Ends::Stalled {
+            std::thread::sleep(Duration::from_secs(30));
+        }
+        if stream.write_all(rest.as_bytes()).is_err()
+            || *ends == Ends::BrokenOff
+            || number >= Some(14)
+        {
+            return;
+        }
+    }
+}
+
+/// What both servers wrote down.
+struct Seen {
+    /// Requests that were read to their end.
+    whole: Vec<Value>,
+    /// Request lines of all that nginx was sent.
+    begun: Vec<Value>,
+    /// What a server made nothing of, other than what ended too early.
+    unreadable: Vec<Value>,
+}
+
+impl Seen {
+    fn whole(&self, id: &str) -> Vec<Request> {
+        let of = |value: &&Value| value["target"].to_string().contains(id);
+        self.whole.iter().filter(of).map(request_of).collect()
+    }
+
+    fn hosts(&self, id: &str) -> Vec<&str> {
+        let of = |value: &&Value| value["target"].to_string().contains(id);
+        let found = self.whole.iter().filter(of);
+        found.filter_map(|value| value["host"].as_str()).collect()
+    }
+
+    /// Of h11 only what was whole is known.
+    fn begun(&self, id: &str) -> usize {
+        let of = |value: &&Value| value["request"].to_string().contains(id);
+        let begun = self.begun.iter().filter(of).count();
+        begun.max(self.whole(id).len())
+    }
+}
+
+/// nginx and h11, with what they write down.
+struct Servers<'a> {
+    world: &'a World,
+    _processes: [Process; 2],
+}
+
+impl<'a> Servers<'a> {
+    fn start(world: &'a World) -> Result<Self> {
+        let names = [NGINX.0, H11.0, PATHS.0];
+        let (certificate, key) = world.ca.files(&names)?;
+        let (certificate_path, key_path) = (world.path("server.pem"), world.path("server.key"));
+        fs::write(&certificate_path, certificate)?;
+        fs::write(&key_path, key)?;
+        fs::create_dir(world.path("nginx"))?;
+        let configuration = world.path("nginx.conf");
+        fs::write(&configuration, nginx(&world.path(""), NGINX.1))?;
+        let mut nginx = Command::new("/usr/sbin/nginx");
+        nginx
+            .arg("-p")
+            .arg(world.path("nginx"))
+            .arg("-c")
+            .arg(&configuration);
+        let [python, script] = world::script("smuggling/h11_server.py")?;
+        let mut h11 = Command::new(python);
+        h11.arg(script).arg(H11.1.to_string());
+        h11.args([&certificate_path, &key_path, &world.path("h11.log")]);
+        let processes = [Process::start(nginx, b"")?, Process::start(h11, b"")?];
+        for address in [NGINX.1, H11.1] {
+            for port in [80, 443] {
+                let begun = Instant::now();
+                while TcpStream::connect((address, port)).is_err() {
+                    let waited = begun.elapsed() < patient(Duration::from_secs(20));
+                    ensure!(waited, "nobody listens on {address}:{port}");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        Ok(Self {
+            world,
+            _processes: processes,
+        })
+    }
+
+    fn seen(&self) -> Result<Seen> {
+        let h11 = lines(&self.world.path("h11.log"))?;
+        let (failed, mut whole): (Vec<Value>, Vec<Value>) =
+            h11.into_iter().partition(|line| line["error"].is_string());
+        for line in lines(&self.world.path("inner.log"))? {
+            let mut line = line;
+            let length = line["length"].as_str().unwrap_or_default();
+            line["length"] = length.parse().unwrap_or(0_u64).into();
+            whole.push(line);
+        }
+        let begun = lines(&self.world.path("outer.log"))?;
+        let early = |line: &Value| line["error"].to_string().contains("peer closed connection");
+        let unreadable = failed.into_iter().filter(|line| !early(line)).collect();
+        Ok(Seen {
+            whole,
+            begun,
+            unreadable,
+        })
+    }
+}
+
+/// An nginx that reads each request to its end before it hands it to itself, and then writes it down.
+fn nginx(folder: &Path, address: Ipv4Addr) -> String {
+    let folder = folder.display();
+    format!(
+        r#"daemon off; master_process off; pid {folder}/nginx/pid; error_log {folder}/nginx-error.log info;
+events {{ worker_connections 1024; }}
+http {{
+  log_format outer escape=json '{{"request":"$request","status":"$status"}}';
+  log_format inner escape=json '{{"method":"$request_method","target":"$request_uri","host":"$http_host","length":"$http_content_length"}}';
+  client_body_temp_path {folder}/nginx/body; proxy_temp_path {folder}/nginx/proxy; fastcgi_temp_path {folder}/nginx/f;
+  uwsgi_temp_path {folder}/nginx/u; scgi_temp_path {folder}/nginx/s;
+  server {{
+    listen {address}:80; listen {address}:443 ssl;
+    ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;
+    access_log {folder}/outer.log outer;
+    large_client_header_buffers 8 80k;
+    location / {{ proxy_pass http://unix:{folder}/nginx/inner.sock; proxy_set_header Host $http_host; }}
+  }}
+  server {{
+    listen unix:{folder}/nginx/inner.sock;
+    access_log {folder}/inner.log inner;
+    large_client_header_buffers 8 80k;
+    location / {{ return 200 ok; }}
+  }}
+}}
+"#
+    )
+}
+
+fn lines(path: &Path) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(path)?;
+    let parse = |line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
+    text.lines().map(parse).collect()
+}
+
+fn documents(world: &World) -> Vec<String> {
+    let mut documents = world.standard();
+    let aliases: String = [NGINX, H11, PATHS, HOSTILE]
+        .iter()
+        .map(|(name, ip)| format!("      - {{ip: {ip}, hostnames: [{name}]}}\n"))
+        .collect();
+    if let Some(gateway) = documents.first_mut() {
+        *gateway = gateway.replace("hostAliases:\n", &format!("hostAliases:\n{aliases}"));
+    }
+    documents.push(policy::l4_route(
+        "parsers",
+        &Destinations::Names(&[NGINX.0, H11.0, HOSTILE.0]),
+        &[80, 443],
+    ));
+    let rule = policy::proxy_rule("paths", PATHS.0, &[("X-Api-Key", "{{ injected.value }}")]);
+    documents.push(rule + "  ports: [80, 443]\n  paths: [/allowed/**]\n");
+    documents
+}
