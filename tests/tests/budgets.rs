@@ -2,13 +2,15 @@
 //! asked at once, and in words that say which budget it was.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::World;
 use e2e::ca::Alpn;
 use e2e::mock::Mock;
 use e2e::mock::metered::Metered;
-use e2e::policy::GATEWAY;
+use e2e::policy::{self, GATEWAY};
+use e2e::world::random;
 use serde_json::{Value, json};
 
 const HOST: &str = "metered.test";
@@ -18,11 +20,22 @@ const URL: &str = "https://metered.test/v1/chat/completions";
 /// A world with the counting provider, under a rule with this match and this budget.
 fn world(matched: &str, budget: &str) -> Result<(World, Mock, Metered)> {
     let world = World::new()?;
+    world.write_policy(&documents(&world, matched, budget))?;
+    let (mock, metered) = serve(&world, Metered::default())?;
+    Ok((world, mock, metered))
+}
+
+fn serve(world: &World, metered: Metered) -> Result<(Mock, Metered)> {
+    let config = world.ca.server(&[HOST], Alpn::Both)?;
+    let address = (ADDRESS, 443).into();
+    let mock = Mock::start(&world.handle(), address, Some(config), metered.clone())?;
+    Ok((mock, metered))
+}
+
+/// The standard policy, and a rule for the counting provider.
+fn documents(world: &World, matched: &str, budget: &str) -> Vec<String> {
     let mut documents = world.standard();
-    let aliases = "hostAliases:\n";
-    ensure!(documents[0].contains(aliases), "no aliases");
-    let with = format!("{aliases}      - {{ip: {ADDRESS}, hostnames: [{HOST}]}}\n");
-    documents[0] = documents[0].replacen(aliases, &with, 1);
+    policy::aliased(&mut documents, &ADDRESS.to_string(), &[HOST]);
     let filters = match budget {
         "" => String::new(),
         bounds => format!("\n      filters: [{{type: TokenBudget, tokenBudget: {{{bounds}}}}}]"),
@@ -37,12 +50,27 @@ spec:
     - matches: [{{provider: custom, hosts: [{HOST}]{matched}}}]{filters}
 "
     ));
+    documents
+}
+
+/// The same with a key, which the provider echoes: all that is done to a response is done to one.
+fn with_key(world: &World, budget: &str) -> Result<(Vec<String>, String)> {
+    let key = random("metered-")?;
+    world.secret("metered", "token", &key)?;
+    let mut documents = documents(world, "", budget);
+    documents.push(format!(
+        "apiVersion: postern.dev/v1alpha1
+kind: CredentialInjectionPolicy
+metadata: {{name: metered-key}}
+spec:
+  parentRefs: [{{kind: AIProviderRoute, name: metered}}]
+  secretRef: {{name: metered}}
+  target: Header
+  headerName: x-api-key
+"
+    ));
     world.write_policy(&documents)?;
-    let metered = Metered::default();
-    let config = world.ca.server(&[HOST], Alpn::Both)?;
-    let address = (ADDRESS, 443).into();
-    let mock = Mock::start(&world.handle(), address, Some(config), metered.clone())?;
-    Ok((world, mock, metered))
+    Ok((documents, key))
 }
 
 fn ask(max_tokens: Option<u64>, stream: bool) -> String {
@@ -223,5 +251,71 @@ fn a_rule_for_certain_models_lets_no_other_through() -> Result<()> {
         .iter()
         .map(|seen| seen.body.as_ref().map(|body| body.length));
     assert_eq!(lengths.filter(|found| *found == length).count(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_stream_that_is_cut_off_has_its_echoed_key_redacted_and_both_on_record() -> Result<()> {
+    let world = World::new()?;
+    let (_, key) = with_key(&world, "maxTokensPerDay: 5000")?;
+    let (_mock, _) = serve(&world, Metered::default())?;
+    for flag in ["--http1.1", "--http2"] {
+        let done = world
+            .curl(&[flag, "-N", "--fail", URL, "-d", &ask(None, true)])
+            .run()?;
+        if flag == "--http2" {
+            // The first has spent the day's.
+            assert_eq!(done.record("request", |_| true)?.status(), Some(429));
+            break;
+        }
+        let out = done.out();
+        assert!(!out.contains(&key), "{done}");
+        let first = out.lines().next().unwrap_or_default();
+        assert!(first.contains("\"[redacted]\""), "{first}");
+        let last = out.trim_end().lines().last().unwrap_or_default();
+        let last: Value = serde_json::from_str(last.trim_start_matches("data: "))?;
+        assert_eq!(last["error"]["code"], "budget_exceeded", "{last}");
+        let record = done.record("denied", |_| true)?;
+        assert_eq!(record.reason(), "budget_exceeded", "{}", record.0);
+        assert_eq!(record.0["scrubbed"], 1, "{}", record.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stream_that_a_change_of_policy_ends_has_spent_what_was_reserved() -> Result<()> {
+    let world = World::new()?;
+    let (documents, key) = with_key(&world, "maxTokensPerDay: 6000")?;
+    let metered = Metered {
+        pause: Duration::from_millis(20),
+        ..Metered::default()
+    };
+    let (mock, _) = serve(&world, metered)?;
+    let stream = format!(
+        "curl -sN --max-time 60 {URL} -d '{}' -o stream; echo ended $?",
+        ask(None, true)
+    );
+    let running = world.exec(["sh", "-c", &stream]).start()?;
+    world.wait_for_file("stream")?;
+    // Without the rule for the provider.
+    world.write_policy(&world.standard())?;
+    let done = running.wait()?;
+    assert!(!done.out().contains("ended 0"), "{done}");
+    let said = std::fs::read_to_string(world.work("stream"))?;
+    assert!(
+        said.contains("[redacted]") && !said.contains(&key),
+        "{said}"
+    );
+    let record = done.record("denied", |_| true)?;
+    assert_eq!(record.reason(), "policy_changed", "{}", record.0);
+    assert_eq!(record.0["scrubbed"], 1, "{}", record.0);
+    assert_eq!(mock.seen().all().len(), 1);
+
+    world.write_policy(&documents)?;
+    let (head, body) = post(&world, &ask(Some(1900), false))?;
+    assert!(head.starts_with("http/1.1 429"), "{head}\n{body}");
+    let refused: Value = serde_json::from_str(&body)?;
+    let used = refused["budget"]["used"].as_u64().unwrap_or_default();
+    assert!((4096..5000).contains(&used), "{refused}");
     Ok(())
 }

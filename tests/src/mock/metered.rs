@@ -1,8 +1,9 @@
 //! A provider that counts: it speaks OpenAI's chat completions, takes as many output tokens as it may, says so, and adds
-//! up what it has told. It refuses to know budgets.
+//! up what it has told. Streams begin with the client's `x-api-key`, as they never should. It refuses to know budgets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ const WORDS: usize = 20_000;
 #[derive(Clone, Default)]
 pub struct Metered {
     told: Arc<AtomicU64>,
+    /// Between two words of a stream.
+    pub pause: Duration,
 }
 
 impl Metered {
@@ -31,6 +34,7 @@ impl Metered {
 
 impl Service for Metered {
     async fn answer(&self, exchange: Exchange) -> Response<Body> {
+        let key = exchange.record.seen().header("x-api-key").concat();
         let body = match exchange.record.read(exchange.request.into_body()).await {
             Ok(body) => body,
             Err(error) => {
@@ -44,9 +48,12 @@ impl Service for Metered {
         let request: Value = serde_json::from_slice(&body.start).unwrap_or_default();
         if request["stream"] == true {
             // It says nothing of usage, and it does not end.
-            let word = json!({"choices": [{"index": 0, "delta": {"content": "word "}}]});
-            let words = std::iter::repeat_with(|| Event::data(&word)).take(WORDS);
-            return stream(words.collect(), std::time::Duration::ZERO);
+            let word = |text: &str| {
+                Event::data(json!({"choices": [{"index": 0, "delta": {"content": text}}]}))
+            };
+            let words = std::iter::repeat_with(|| word("word ")).take(WORDS);
+            let words = std::iter::once(word(&key)).chain(words);
+            return stream(words.collect(), self.pause);
         }
         let input = body.length / BYTES_PER_TOKEN;
         let output = request["max_tokens"].as_u64().unwrap_or(16);
