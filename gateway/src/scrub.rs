@@ -177,7 +177,11 @@ impl Scrubbers {
 pub fn injected(permit: &RequestPermit, secrets: &Secrets, sent: &HeaderMap) -> Vec<SecretValue> {
     let mut values = Vec::new();
     for injection in permit.injections() {
-        let references = injection.secret_refs();
+        let mut references = injection.secret_refs();
+        if let InjectionTarget::AwsV4 { session_token, .. } = &injection.target {
+            // Sent where there is one.
+            references.push(session_token);
+        }
         for reference in &references {
             let value = secrets.get(reference);
             values.extend(value.map(|value| SecretValue::new(value.expose().to_vec())));
