@@ -351,13 +351,15 @@ fn a_request_s_scrubber_knows_each_form_of_its_credentials_and_is_made_once() {
         ("accept", "text/plain"),
     ]);
     let scrubbers = Scrubbers::default();
-    let one = scrubbers.of_request(&permit, &secrets, &sent).unwrap();
+    let values = || injected(&permit, &secrets, &sent);
+    assert!(is_sought(&values()) && token(&permit, &sent).is_empty());
+    let one = scrubbers.of(&values()).unwrap();
     assert_eq!(text(&one, "Bearer sk-ant/api03-Zz09"), "[redacted]");
     assert_eq!(
         text(&one, "sk-ant/api03-Zz09 text/plain"),
         "[redacted] text/plain"
     );
-    let again = scrubbers.of_request(&permit, &secrets, &sent).unwrap();
+    let again = scrubbers.of(&values()).unwrap();
     assert!(Arc::ptr_eq(&one.0, &again.0));
     // Too short alone, not in what is sent.
     let all = forms(b"Basic dXNlcjpwYXNz");
