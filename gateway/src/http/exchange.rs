@@ -113,15 +113,9 @@ pub(super) async fn handle(
     }
     open.record.request_headers = view.telemetry.redactor().headers(request.headers());
     let scrubber = view.scrubbers.of(&injected);
-    let sending = view.upstream.send(
-        &granted.permit,
-        session.scheme,
-        verb,
-        request,
-        &open.progress,
-    );
+    let (permit, progress) = (&granted.permit, &open.progress);
     let sent = tokio::select! {
-        sent = sending => sent,
+        sent = view.upstream.send(permit, session.scheme, verb, request, progress) => sent,
         () = open.revoked() => return Ok(revoked(&session, open)),
     };
     match sent {

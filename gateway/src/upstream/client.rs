@@ -17,6 +17,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -113,7 +114,7 @@ impl Upstream {
         progress: &Progress,
     ) -> Result<Answer, UpstreamError> {
         let limit = self.gateway.request_timeout;
-        let sending = self.send_untimed(permit, scheme, verb, request);
+        let sending = pin!(self.send_untimed(permit, scheme, verb, request));
         let answer = progress.within(limit, sending).await;
         answer.unwrap_or_else(|| {
             Err(UpstreamError::Timeout {
