@@ -185,6 +185,9 @@ impl App {
             attached.refresh(&self.kernel)?;
         }
         self.secrets.settle(prepared);
+        for running in next.values() {
+            running.telemetry.reloaded(generation, revoked);
+        }
         state.gateways = next;
         state.generation = generation;
         state.bindings.send_replace(bindings);

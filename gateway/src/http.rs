@@ -4,6 +4,7 @@
 mod activity;
 mod authority;
 mod body;
+mod capture;
 mod exchange;
 mod guarded;
 mod headers;

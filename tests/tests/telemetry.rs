@@ -10,7 +10,7 @@ use e2e::mock::otlp::Span;
 use e2e::mock::{anthropic, openai};
 use e2e::policy::Gateway;
 use e2e::world::PLACEHOLDER;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(5);
 const MODEL: &str = "claude-haiku-4-5";
@@ -348,4 +348,46 @@ fn a_collector_that_is_away_stops_nobody() -> Result<()> {
     );
     assert_eq!(done.records("request").len(), 1, "{done}");
     Ok(())
+}
+
+#[test]
+fn the_sdks_count_the_tokens_that_the_spans_tell() -> Result<()> {
+    let world = World::new()?;
+    for (script, arguments, path) in [
+        (
+            "anthropic_sdk.py",
+            &["create", "stream"][..],
+            "/v1/messages",
+        ),
+        ("openai_sdk.py", &[], "/v1/"),
+    ] {
+        let done = world.script(script, arguments)?.succeed()?;
+        let told = done.json_lines()?;
+        let mut spans = world.otlp.spans();
+        spans.retain(|span| {
+            span.text("url.path").is_some_and(|at| at.starts_with(path))
+                && span.text("process.executable.name").is_some()
+        });
+        let spans = &spans[spans.len() - told.len()..];
+        for (told, span) in told.iter().zip(spans) {
+            for count in ["input_tokens", "output_tokens"] {
+                let said = told.get(count).and_then(Value::as_i64);
+                let span_says = span.number(&format!("gen_ai.usage.{count}"));
+                assert!(
+                    said.is_none() || said == span_says,
+                    "{told}: {:#}",
+                    span.to_json()
+                );
+            }
+            // And what `tail` shows is in the audit log too.
+            let total = span.number("gen_ai.usage.input_tokens");
+            let model = span.text("gen_ai.request.model");
+            assert!(done.records("request").iter().any(|record| {
+                record.0["model"].as_str() == model
+                    && record.0["input_tokens"].as_i64() == total
+                    && record.0["duration_ms"].as_f64().is_some()
+            }));
+        }
+    }
+    without_keys(&world)
 }

@@ -269,6 +269,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             running.verifier.clone(),
+            Arc::clone(running.telemetry.metrics()),
         ),
         telemetry: Arc::clone(&running.telemetry),
         leaves: Arc::clone(&running.leaves),

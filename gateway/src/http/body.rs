@@ -2,6 +2,7 @@
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
 use super::activity::Activity;
+use super::capture::Capture;
 use super::guarded::Watch;
 use super::scrubbed::Scrubbed;
 use super::server::Session;
@@ -11,15 +12,12 @@ use crate::lease::Held;
 use crate::live::View;
 use crate::outcome::hyper_error::Error;
 use crate::outcome::{DenyReason, Revoked};
-use crate::policy::CaptureBody;
-use crate::provider::Decoder;
 use crate::provider::request::RequestTap;
 use crate::provider::usage::ResponseTap;
-use crate::telemetry::redact::Redactor;
-use crate::telemetry::{Body as CapturedBody, RequestRecord};
+use crate::telemetry::RequestRecord;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::header::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
@@ -34,67 +32,6 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     pub(super) model: Option<RequestTap>,
     pub(super) captured: Option<Capture>,
-}
-
-/// The beginning of a body, up to a limit, without its content coding: redaction must see the text.
-pub(super) struct Capture {
-    limit: usize,
-    /// `None` for a coding that cannot be undone: then nothing is kept.
-    decoder: Option<Decoder>,
-    body: CapturedBody,
-}
-
-/// Kept beyond the limit until a secret that lies across it has been redacted.
-const MARGIN: usize = 8 * 1024;
-
-impl Capture {
-    /// Captures if the policy asks for it and the media type is one of the policy's.
-    pub(super) fn new(policy: Option<&CaptureBody>, headers: &HeaderMap) -> Option<Self> {
-        let policy = policy?;
-        let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        let media_type = media_type.split(';').next()?.trim().to_ascii_lowercase();
-        let wanted = policy.include_content_types.contains(&media_type);
-        let encoding = text(headers, &CONTENT_ENCODING);
-        wanted.then(|| Self {
-            limit: policy.max_bytes,
-            decoder: Decoder::new(encoding.as_deref()),
-            body: CapturedBody {
-                encoding,
-                ..CapturedBody::default()
-            },
-        })
-    }
-
-    fn add(&mut self, data: &[u8]) {
-        let Self {
-            limit,
-            decoder,
-            body,
-        } = self;
-        let Some(decoder) = decoder else {
-            body.truncated = true;
-            return;
-        };
-        if body.bytes.len() >= *limit + MARGIN {
-            body.truncated |= !data.is_empty();
-            return;
-        }
-        decoder.feed(data, &mut |decoded: &[u8]| {
-            let room = (*limit + MARGIN).saturating_sub(body.bytes.len());
-            let taken = decoded.get(..room).unwrap_or(decoded);
-            body.bytes.extend_from_slice(taken);
-            body.truncated |= taken.len() < decoded.len();
-        });
-    }
-
-    /// What was captured, redacted.
-    pub(super) fn into_body(self, redactor: &Redactor) -> CapturedBody {
-        let mut body = self.body;
-        body.bytes = redactor.bytes(std::mem::take(&mut body.bytes));
-        body.truncated |= body.bytes.len() > self.limit;
-        body.bytes.truncate(self.limit);
-        body
-    }
 }
 
 /// The text of a header.
@@ -256,6 +193,8 @@ pub(super) struct Open {
     pub(super) over: Option<oneshot::Sender<()>>,
     /// The upstream has answered.
     pub(super) answered: Arc<AtomicBool>,
+    /// The record has been told.
+    finished: bool,
 }
 
 impl Open {
@@ -272,6 +211,7 @@ impl Open {
             place: None,
             over: None,
             answered: Arc::default(),
+            finished: false,
         }
     }
 
@@ -300,8 +240,13 @@ impl Open {
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
+impl Open {
+    /// Ends the record, once. A response's last byte follows its record, so that whoever has seen the whole of
+    /// it is on record, whatever becomes of the gateway.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
         if self.record.reason.is_none() {
             // An answer may have been there before the body went wrong.
             self.malformed();
@@ -324,6 +269,12 @@ impl Drop for Open {
             .map(|capture| capture.into_body(redactor));
         drop(seen);
         self.view.telemetry.request(record);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.finish();
         self.activity.end(self.number);
     }
 }
@@ -339,6 +290,26 @@ pub(super) struct Passing {
 }
 
 impl Passing {
+    pub(super) fn new(
+        body: Scrubbed,
+        open: Open,
+        usage: Option<ResponseTap>,
+        captured: Option<Capture>,
+    ) -> Self {
+        let mut this = Self {
+            body,
+            open,
+            usage,
+            captured,
+            patience: Patience::default(),
+        };
+        // The head is all there is.
+        if this.is_over() {
+            this.finish();
+        }
+        this
+    }
+
     fn look(&mut self, data: &[u8]) {
         self.open.record.bytes_down += data.len() as u64;
         if let Some(tap) = &mut self.usage {
@@ -350,16 +321,31 @@ impl Passing {
     }
 }
 
-impl Drop for Passing {
-    fn drop(&mut self) {
-        self.open.ended |= self.body.is_end_stream();
+impl Passing {
+    /// Nothing more comes of the body, or nobody waits for it.
+    fn finish(&mut self) {
+        self.open.ended |= self.is_over();
         self.open.record.scrubbed += self.body.count();
         if let Some(tap) = self.usage.take() {
             self.open.record.usage = tap.finish();
         }
         let redactor = self.open.view.telemetry.redactor();
         let captured = self.captured.take();
-        self.open.record.response_body = captured.map(|capture| capture.into_body(redactor));
+        if let Some(captured) = captured {
+            self.open.record.response_body = Some(captured.into_body(redactor));
+        }
+        self.open.finish();
+    }
+
+    /// Has the client all that it was promised? An upstream may announce the end apart from the last byte.
+    fn is_over(&self) -> bool {
+        self.body.is_end_stream() || self.body.size_hint().exact() == Some(0)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -396,6 +382,9 @@ impl Body for ResponseBody {
                 if let Some(data) = frame.data_ref() {
                     passing.look(data);
                 }
+                if passing.is_over() {
+                    passing.finish();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -405,6 +394,7 @@ impl Body for ResponseBody {
             }
             None => {
                 passing.open.ended = true;
+                passing.finish();
                 Poll::Ready(None)
             }
         }

@@ -2,14 +2,14 @@
 //! record. Each refusal is recorded and explained to the client.
 
 use super::authority::{self, Authority, Name};
-use super::body::{Capture, Open, Outgoing, Passing, ResponseBody, Seen, Wanted, text};
+use super::body::{Open, Outgoing, Passing, ResponseBody, Seen, Wanted, text};
+use super::capture::Capture;
 use super::headers::{self, Upgrade};
-use super::record::begin;
+use super::record::{TRACEPARENT, begin};
 use super::scrubbed::Scrubbed;
 use super::server::{Route, Session};
 use super::standing::{check_authority, permit_by};
 use super::{problem, upgrade};
-use crate::guard::Patience;
 use crate::inject::{self, InjectError, Late, Recipient};
 use crate::lease::Subject;
 use crate::live::View;
@@ -28,7 +28,7 @@ use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long a body with `Expect: 100-continue` waits for an upstream that does not answer the
@@ -123,6 +123,7 @@ pub(super) async fn handle(
             Err(error) => return Ok(refuse(&session, open, &HeaderMap::new(), &error.into())),
         };
     }
+    open.record.sent = Some(Instant::now());
     let sent = tokio::select! {
         sent = view.upstream.send(&granted.permit, session.scheme, verb, request) => sent,
         () = open.revoked() => return Ok(revoked(&session, open)),
@@ -290,9 +291,7 @@ fn rewrite(
     if scrubber.is_some() {
         scrub::limit_codings(&mut parts.headers);
     }
-    let traceparent = text(&parts.headers, &TRACEPARENT);
-    record.span = view.telemetry.begin(traceparent.as_deref());
-    if traceparent.is_none()
+    if !parts.headers.contains_key(&TRACEPARENT)
         && let Some(span) = &record.span
         && let Ok(value) = HeaderValue::try_from(span.traceparent())
     {
@@ -330,9 +329,6 @@ fn rewrite(
     record.request_headers = view.telemetry.redactor().headers(&parts.headers);
     Ok((late, scrubber))
 }
-
-/// W3C Trace Context.
-const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
 
 fn watch_request(view: &View, parts: &Parts, is_call: bool) -> Seen {
     let policy = view.gateway.otlp.as_ref();
@@ -404,6 +400,7 @@ fn pass_on(
 ) -> Response<ResponseBody> {
     let view = Arc::clone(&open.view);
     open.answered.store(true, Ordering::Relaxed);
+    open.record.answered = Some(Instant::now());
     open.record.reused = answer.reused;
     let mut response = answer.response;
     if let Some(scrubber) = &scrubber {
@@ -431,13 +428,7 @@ fn pass_on(
         policy.and_then(|otlp| otlp.capture_body.as_ref()),
         &parts.headers,
     );
-    let passing = Passing {
-        body,
-        open,
-        usage,
-        captured,
-        patience: Patience::default(),
-    };
+    let passing = Passing::new(body, open, usage, captured);
     let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();

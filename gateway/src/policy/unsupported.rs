@@ -32,7 +32,6 @@ pub(super) enum Feature {
 const UNSUPPORTED: &[(Feature, &str)] = &[
     (Feature::Models, "a rule for certain models"),
     (Feature::TokenBudget, "a token budget"),
-    (Feature::OtlpGrpc, "OTLP over gRPC"),
 ];
 
 /// The features that one compilation refuses.

@@ -148,6 +148,10 @@ pub struct RequestRecord {
     pub request_body: Option<Body>,
     /// Captured response body.
     pub response_body: Option<Body>,
+    /// When it was given to the upstream's connection, if it was.
+    pub sent: Option<Instant>,
+    /// When the head of the upstream's answer had come.
+    pub answered: Option<Instant>,
     /// The span that is being made of it.
-    pub span: Option<super::otlp::Begun>,
+    pub span: Option<super::Begun>,
 }
