@@ -41,6 +41,8 @@ pub struct Places<'a> {
     pub secrets: Option<&'a Path>,
     /// The audit log, if one is kept.
     pub audit: Option<&'a Path>,
+    /// Is it put aside when it is full?
+    pub rotates: bool,
 }
 
 /// The running gateway.
@@ -100,10 +102,12 @@ impl App {
         debug_kernel: bool,
     ) -> Result<Self, AppError> {
         let audit = match places.audit {
-            Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {
-                path: path.display().to_string(),
-                source,
-            })?,
+            Some(path) => {
+                AuditLog::open(path, places.rotates).map_err(|source| AppError::Audit {
+                    path: path.display().to_string(),
+                    source,
+                })?
+            }
             None => AuditLog::none(),
         };
         let secrets = Arc::new(Secrets::load(Vec::new(), places.secrets)?);
@@ -181,7 +185,7 @@ impl App {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(attached.running().closed()),
             };
-            revoked += attached.replace(&running, generation);
+            revoked += attached.replace(&running, generation, &self.kernel);
             attached.refresh(&self.kernel)?;
         }
         self.secrets.settle(prepared);
@@ -273,6 +277,7 @@ impl App {
             self.draining.clone(),
         );
         let attached = Arc::new(attached);
+        attached.count_verdicts(&self.kernel);
         self.watched.add(id, attached.live());
         state.sandboxes.insert(id, Arc::clone(&attached));
         Ok(attached)
@@ -318,7 +323,7 @@ impl App {
     pub fn rebind(&self, attached: &Attached, gateway: &str) -> Result<(), AppError> {
         let state = self.state();
         let running = Arc::clone(of_name(&state, gateway)?);
-        attached.replace(&running, state.generation);
+        attached.replace(&running, state.generation, &self.kernel);
         attached.refresh(&self.kernel)
     }
 

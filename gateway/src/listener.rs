@@ -95,7 +95,6 @@ impl Listener {
             let who = self.nobody(&view, client);
             return deny(&view, who, DenyReason::NoOriginalDestination);
         };
-        view.telemetry.metrics().redirected();
         if !view.telemetry.is_recording() {
             let who = self.somebody(&view, &origin);
             return deny(&view, who, DenyReason::AuditUnavailable);

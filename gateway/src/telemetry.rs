@@ -14,7 +14,7 @@ mod semantic;
 mod trace;
 
 pub use audit::AuditLog;
-pub use metrics::{LeafUse, Metrics, PoolUse};
+pub use metrics::{LeafUse, Metrics, PoolUse, ReadCounters};
 pub use otlp::{
     EndpointError, Exporter, ExporterSettings, OtlpTransport, Protocol, TransportError,
 };

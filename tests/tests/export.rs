@@ -1,8 +1,11 @@
 //! How telemetry leaves: metrics and logs, both protocols, with and without TLS; and that the audit log
-//! has every response that a client saw, though the gateway is killed.
+//! has every response that a client saw, though the gateway is killed, and is no sandbox's to read.
 
 use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -122,6 +125,98 @@ fn metrics_and_logs_tell_of_what_happened() -> Result<()> {
     for key in world.keys.all() {
         assert_eq!(world.otlp.mock().seen().occurrences(key), 0);
     }
+    Ok(())
+}
+
+#[test]
+fn the_kernel_s_verdicts_are_counted_exactly_though_few_are_recorded() -> Result<()> {
+    // More than may be recorded at once.
+    const TRIES: u32 = 3000;
+    let world = World::new()?;
+    let script = format!(
+        "import socket\n\
+         for _ in range({TRIES}):\n    \
+             with socket.socket() as s:\n        \
+                 assert s.connect_ex(('203.0.113.9', 22)) == 1\n\
+         socket.create_connection(('198.51.100.1', 443)).close()"
+    );
+    let done = world.exec(["python3", "-c", &script]).run()?;
+    let verdicts = world.otlp.metric("postern.kernel.verdicts");
+    let verdicts = verdicts.context("no verdicts")?;
+    let refused = [
+        ("postern.kernel.verdict", "refuse"),
+        ("postern.deny.reason", "no_rule"),
+    ];
+    assert!(verdicts.total(&refused) >= f64::from(TRIES), "{done}");
+    let tries = f64::from(TRIES);
+    // The last connect is refused or redirected, as the policy says.
+    assert!(verdicts.total(&refused) <= tries + 1.0, "{verdicts:#?}");
+    let recorded = done.records("denied").len();
+    assert!(recorded > 100 && recorded < 2500, "{recorded}");
+    Ok(())
+}
+
+/// A log that the next line puts aside; the line that it has must not be seen.
+fn full(path: &Path) -> Result<()> {
+    // As `gateway/src/telemetry/audit/file.rs` has it.
+    const FULL: u64 = 100 * 1024 * 1024;
+    let mut file = File::create(path)?;
+    writeln!(file, "{{\"event\":\"an old line\"}}")?;
+    Ok(file.set_len(FULL)?)
+}
+
+fn recorded_in(world: &World, audit: &Path, script: &str) -> Result<String> {
+    let command = ["sh", "-c", script];
+    let ended = Exec::new(
+        &world.path("policy"),
+        audit.to_owned(),
+        &world.path("work"),
+        command,
+    )
+    .flag("--secrets", world.path("secrets"))
+    .flag("--state-dir", world.path("state"))
+    .command()?;
+    let ended = Process::start(ended, b"")?.wait(Duration::from_secs(60))?;
+    anyhow::ensure!(ended.code() == 0, "{ended:#?}");
+    Ok(ended.out() + &ended.err())
+}
+
+#[test]
+fn no_file_of_the_audit_log_is_ever_the_sandbox_s_to_read() -> Result<()> {
+    let world = World::new()?;
+    let script = |folder: &Path| {
+        format!(
+            "echo begun; for n in 1 2 3; do curl -sS --fail https://echo.test/secret-path; done; \
+             cat {0}/* 2>/dev/null | tr -d '\\000' | head -c 100000; ls {0} 2>/dev/null; true",
+            folder.display()
+        )
+    };
+    // Its own folder: full, and put aside while the sandbox looks.
+    let own = world.path("log");
+    fs::create_dir(&own)?;
+    let audit = own.join("audit.jsonl");
+    full(&audit)?;
+    let shown = recorded_in(&world, &audit, &script(&own))?;
+    assert!(shown.contains("begun"), "{shown}");
+    assert!(!shown.contains("audit.jsonl"), "{shown}");
+    assert!(!shown.contains("\"event\""), "{shown}");
+    let aside = own.join("audit.jsonl.1");
+    assert!(fs::read(&aside)?.starts_with(b"{\"event\":\"an old line"));
+    assert!(fs::read_to_string(&audit)?.contains("secret-path"));
+
+    // Where the sandbox works it is not put aside, and hidden with what was put aside before.
+    let work = world.path("work");
+    let audit = work.join("audit.jsonl");
+    full(&audit)?;
+    fs::copy(&aside, work.join("audit.jsonl.1"))?;
+    let shown = recorded_in(&world, &audit, &script(&work))?;
+    assert!(shown.contains("begun"), "{shown}");
+    assert!(!shown.contains("\"event\""), "{shown}");
+    assert!(shown.contains("not rotated"), "{shown}");
+    assert!(!work.join("audit.jsonl.2").exists());
+    let written = fs::read(&audit)?;
+    let wanted = b"secret-path";
+    assert!(written.windows(wanted.len()).any(|at| at == wanted));
     Ok(())
 }
 

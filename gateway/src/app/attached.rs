@@ -125,8 +125,17 @@ impl Attached {
 
     /// Takes another generation in the gateway; the kernel follows with [`Attached::activate`]. Says
     /// how much that was open is not allowed any more.
-    pub(super) fn replace(&self, running: &Arc<Running>, generation: u64) -> usize {
-        self.inner().running = Arc::clone(running);
+    pub(super) fn replace(
+        &self,
+        running: &Arc<Running>,
+        generation: u64,
+        kernel: &Arc<Kernel>,
+    ) -> usize {
+        let before = std::mem::replace(&mut self.inner().running, Arc::clone(running));
+        if !Arc::ptr_eq(before.telemetry.metrics(), running.telemetry.metrics()) {
+            before.telemetry.metrics().leave(self.id);
+            self.count_verdicts(kernel);
+        }
         let revoked = self
             .live
             .replace(view(running, generation, Some(&self.live.view())));
@@ -136,6 +145,16 @@ impl Attached {
             Arc::clone(&running.telemetry),
         );
         revoked
+    }
+
+    /// Has the gateway's metrics tell what the kernel decides of it, until it is deactivated.
+    pub(super) fn count_verdicts(&self, kernel: &Arc<Kernel>) {
+        let id = self.id;
+        // The metrics live on with the last export, the kernel's side does not wait for that.
+        let kernel = Arc::downgrade(kernel);
+        let read = move || kernel.upgrade()?.sandbox_counters(id);
+        let running = self.running();
+        running.telemetry.metrics().follow(id, Box::new(read));
     }
 
     /// Writes the rules of its view to the kernel. The first time this opens the sandbox.
@@ -160,6 +179,7 @@ impl Attached {
     pub(super) fn deactivate(&self, kernel: &Kernel) {
         let mut inner = self.inner();
         inner.active = false;
+        inner.running.telemetry.metrics().leave(self.id);
         if let Some(attachment) = &mut inner.attachment {
             kernel.deactivate(attachment);
         }

@@ -41,7 +41,7 @@ spec:
             .remove("g")
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let audit = Arc::new(AuditLog::open(&folder.path().join("audit")).unwrap());
+        let audit = Arc::new(AuditLog::open(&folder.path().join("audit"), true).unwrap());
         let redactor = Redactor::new(std::iter::empty(), Vec::new());
         let redactor = Arc::new(redactor);
         let telemetry = Arc::new(Telemetry::new(audit, None, redactor, Arc::default()));

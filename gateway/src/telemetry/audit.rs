@@ -35,12 +35,23 @@ pub struct AuditLog {
 type Line = Map<String, Value>;
 
 impl AuditLog {
-    /// Opens or creates the log, readable by its owner alone.
+    /// How many files that were put aside are kept: the log's name with `.1` to this.
+    pub const KEPT: u32 = file::LIMITS.kept;
+
+    /// Opens or creates the log, readable by its owner alone. Unless it `rotates` it grows on.
     ///
     /// # Errors
     /// The file cannot be opened or created, or no thread can be started.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self::of(Some(LogFile::open(path, file::LIMITS)?)))
+    pub fn open(path: &Path, rotates: bool) -> io::Result<Self> {
+        let limits = if rotates {
+            file::LIMITS
+        } else {
+            file::Limits {
+                bytes: u64::MAX,
+                ..file::LIMITS
+            }
+        };
+        Ok(Self::of(Some(LogFile::open(path, limits)?)))
     }
 
     /// Keeps nothing; whoever follows is told all the same.

@@ -3,21 +3,23 @@
 
 mod instrument;
 mod series;
+mod verdicts;
 
 use super::otlp::Signal;
 use super::record::RequestRecord;
 use super::semantic;
+use crate::kernel::SandboxId;
 use crate::outcome::{DenyReason, Stage};
 use instrument::{Buckets, Counter, Family, Histogram, gauge, monotonic};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
-use series::{
-    Call, ClientRequest, Connection, Decided, Drop, LeafLookup, PoolTake, ServerRequest, Verdict,
-};
+use series::{Call, ClientRequest, Connection, Decided, Drop, LeafLookup, PoolTake, ServerRequest};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
+use verdicts::Verdicts;
 
 pub(super) use series::Loss;
 pub use series::{LeafUse, PoolUse};
+pub use verdicts::ReadCounters;
 
 /// Seconds (semantic conventions, `http.server.request.duration`).
 const DURATIONS: &[f64] = &[
@@ -50,7 +52,7 @@ pub struct Metrics {
     server: Family<ServerRequest, Histogram>,
     client: Family<ClientRequest, Histogram>,
     tokens: Family<Call, Histogram>,
-    verdicts: Family<Verdict, Counter>,
+    verdicts: Verdicts,
     pool: Family<PoolTake, Counter>,
     leaves: Family<LeafLookup, Counter>,
     generation: AtomicU64,
@@ -68,7 +70,7 @@ impl Default for Metrics {
             server: Family::histograms(durations),
             client: Family::histograms(durations),
             tokens: Family::histograms(Buckets(TOKENS)),
-            verdicts: Family::counters(),
+            verdicts: Verdicts::default(),
             pool: Family::counters(),
             leaves: Family::counters(),
             generation: AtomicU64::new(0),
@@ -102,14 +104,17 @@ impl Metrics {
     /// A connection, or what would have become one, that was denied.
     pub fn connection_denied(&self, reason: DenyReason, stage: Stage) {
         self.connection(Some((reason, stage.as_str())));
-        if stage == Stage::Kernel {
-            self.verdict(Some(reason));
-        }
     }
 
-    /// The kernel programs redirected a connection to the gateway.
-    pub fn redirected(&self) {
-        self.verdict(None);
+    /// A sandbox has come whose verdicts the kernel counts from now on; `read` is called when metrics
+    /// leave.
+    pub fn follow(&self, sandbox: SandboxId, read: ReadCounters) {
+        self.verdicts.follow(sandbox, read);
+    }
+
+    /// A sandbox goes, and so do its counters after this.
+    pub fn leave(&self, sandbox: SandboxId) {
+        self.verdicts.leave(sandbox);
     }
 
     /// A request has ended, and its response with it.
@@ -204,7 +209,7 @@ impl Metrics {
                 since,
                 "postern.kernel.verdicts",
                 "{verdict}",
-                "What the kernel programs decided and told",
+                "What the kernel programs decided",
             ),
             self.pool.collect(
                 since,
@@ -246,11 +251,6 @@ impl Metrics {
     fn connection(&self, denied: Option<(DenyReason, &'static str)>) {
         self.connections
             .with(&Connection { denied }, |counter| counter.add(1));
-    }
-
-    fn verdict(&self, refused: Option<DenyReason>) {
-        self.verdicts
-            .with(&Verdict { refused }, |counter| counter.add(1));
     }
 
     fn asked(&self, record: &RequestRecord, method: &'static str, sent: Instant) {

@@ -16,7 +16,7 @@ fn lines(path: &Path) -> Vec<Value> {
 fn every_record_is_a_line_with_the_keys_that_others_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let log = AuditLog::open(&path).unwrap();
+    let log = AuditLog::open(&path, true).unwrap();
     log.request(&samples::request());
     log.request(&RequestRecord {
         reason: Some(DenyReason::RequestNotAllowed),
@@ -57,7 +57,7 @@ fn every_record_is_a_line_with_the_keys_that_others_read() {
 fn a_follower_is_told_the_same_lines_with_and_without_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    for log in [AuditLog::open(&path).unwrap(), AuditLog::none()] {
+    for log in [AuditLog::open(&path, true).unwrap(), AuditLog::none()] {
         log.denied(&samples::denial());
         let mut follower = log.subscribe();
         log.connection(&samples::connection());
@@ -74,7 +74,7 @@ fn while_it_cannot_be_written_it_says_so_and_then_says_that_it_can() {
     let inside = folder.path().join("inside");
     std::fs::create_dir(&inside).unwrap();
     let path = inside.join("audit.jsonl");
-    let log = AuditLog::open(&path).unwrap();
+    let log = AuditLog::open(&path, true).unwrap();
     assert!(log.is_recording());
     std::fs::remove_dir_all(&inside).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1100));

@@ -147,19 +147,28 @@ impl Series for Call {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Verdict {
-    pub(super) refused: Option<DenyReason>,
+/// What the kernel programs decided.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Ruling {
+    /// A connection or a DNS question goes to the gateway.
+    Redirect,
+    /// A packet goes out as it is, because a rule for UDP allows it.
+    Pass,
+    /// A socket, a connection or a packet is refused.
+    Refuse(DenyReason),
 }
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Verdict(pub(super) Ruling);
 
 impl Series for Verdict {
     fn attributes(&self) -> Vec<KeyValue> {
-        let verdict = match self.refused {
-            Some(_) => "refuse",
-            None => "redirect",
+        let (verdict, reason) = match self.0 {
+            Ruling::Redirect => ("redirect", None),
+            Ruling::Pass => ("pass", None),
+            Ruling::Refuse(reason) => ("refuse", Some(reason.as_str())),
         };
         let mut all = vec![text("postern.kernel.verdict", verdict)];
-        let reason = self.refused.map(DenyReason::as_str);
         all.extend(reason.map(|reason| text("postern.deny.reason", reason)));
         all
     }
