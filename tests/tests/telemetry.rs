@@ -1,5 +1,6 @@
 //! What the collector is told: who, what, how many tokens, which rule; and never a credential.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -74,6 +75,8 @@ fn a_span_tells_who_asked_what_and_redacts_the_key() -> Result<()> {
     assert_eq!(span.text("url.scheme"), Some("https"));
     assert_eq!(span.text("url.query"), Some("beta=true"));
     assert_eq!(span.text("process.executable.name"), Some("curl"));
+    let curl = fs::canonicalize("/usr/bin/curl")?;
+    assert_eq!(span.text("process.executable.path"), curl.to_str());
     assert!(span.number("process.pid").is_some_and(|pid| pid > 0));
     assert!(span.attribute("postern.rule").is_some());
     assert!(span.attribute("postern.generation").is_some());
@@ -261,6 +264,29 @@ fn refusals_have_spans_of_their_own() -> Result<()> {
         by_kernel.to_json()
     );
     assert!(by_kernel.mentions("curl"), "{:#}", by_kernel.to_json());
+    Ok(())
+}
+
+#[test]
+fn the_program_s_path_is_that_of_the_connect_whatever_runs_later() -> Result<()> {
+    let world = World::new()?;
+    // A program of the work folder connects, and its process is another program before anybody looks.
+    let python = fs::canonicalize("/usr/bin/python3")?;
+    let own = world.work("tool");
+    fs::copy(&python, &own)?;
+    let script = "import socket, os\n\
+         for address in ('203.0.113.9', '127.0.0.1'):\n    \
+             s = socket.socket(); s.setblocking(False); s.connect_ex((address, 22))\n\
+         os.execv('/bin/sleep', ['sleep', '1'])";
+    let done = world.exec(["./tool", "-c", script]).run()?;
+    let own = own.to_str();
+    let span = world.otlp.wait_for(SOON, |span| {
+        span.name() == "egress.denied" && span.mentions("203.0.113.9")
+    })?;
+    assert_eq!(span.text("process.executable.path"), own, "{done}");
+    let recorded = done.records("denied");
+    let exe = |record: &&e2e::audit::Record| record.0["process"]["exe"].as_str() == own;
+    assert!(recorded.iter().any(exe), "{done}");
     Ok(())
 }
 

@@ -335,6 +335,7 @@ fn nobody(live: &Live) -> Who {
         tgid: 0,
         uid: 0,
         comm: "".into(),
+        executable: None,
         destination: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
         generation: view.generation,
     }

@@ -55,6 +55,7 @@ spec:
             tgid: 0,
             uid: 0,
             comm: "".into(),
+            executable: None,
             destination: upstream,
             generation: 1,
         };

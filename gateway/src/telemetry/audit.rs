@@ -200,7 +200,7 @@ fn start(event: &str, who: &Who) -> Line {
     line.insert("destination".into(), json!(who.destination.to_string()));
     line.insert(
         "process".into(),
-        json!({"pid": who.pid, "tgid": who.tgid, "uid": who.uid, "comm": who.comm, "cgroup": who.cgroup}),
+        json!({"pid": who.pid, "tgid": who.tgid, "uid": who.uid, "comm": who.comm, "exe": who.executable, "cgroup": who.cgroup}),
     );
     line
 }

@@ -118,9 +118,9 @@ impl Exporter {
     /// Exports a request that has ended.
     pub(super) fn request(&self, record: &RequestRecord) {
         if let Some(begun) = record.span.or_else(|| Begun::new(None)) {
-            self.offer(Signal::Traces, &spans::request(record, &begun));
+            self.offer(Signal::Traces, || spans::request(record, &begun));
             if let Some(log) = logs::request(record, &begun) {
-                self.offer(Signal::Logs, &log);
+                self.offer(Signal::Logs, || log);
             }
         }
     }
@@ -128,9 +128,9 @@ impl Exporter {
     /// Exports a spliced connection that has ended.
     pub(super) fn connection(&self, record: &ConnectionRecord) {
         if let Some(begun) = Begun::new(None) {
-            self.offer(Signal::Traces, &spans::connection(record, &begun));
+            self.offer(Signal::Traces, || spans::connection(record, &begun));
             if let Some(log) = logs::connection(record, &begun) {
-                self.offer(Signal::Logs, &log);
+                self.offer(Signal::Logs, || log);
             }
         }
     }
@@ -138,24 +138,24 @@ impl Exporter {
     /// Exports a denial.
     pub(super) fn denied(&self, record: &DenialRecord) {
         if let Some(begun) = Begun::new(None) {
-            self.offer(Signal::Traces, &spans::denied(record, &begun));
-            self.offer(Signal::Logs, &logs::denied(record, &begun));
+            self.offer(Signal::Traces, || spans::denied(record, &begun));
+            self.offer(Signal::Logs, || logs::denied(record, &begun));
         }
     }
 
     /// Exports the count of denials that were not recorded one by one.
     pub(super) fn not_recorded(&self, count: u64) {
-        self.offer(Signal::Logs, &logs::not_recorded(count));
+        self.offer(Signal::Logs, || logs::not_recorded(count));
     }
 
     /// Exports that a new policy is in force.
     pub(super) fn reloaded(&self, generation: u64, revoked: u64) {
-        self.offer(Signal::Logs, &logs::reloaded(generation, revoked));
+        self.offer(Signal::Logs, || logs::reloaded(generation, revoked));
     }
 
     /// Exports that a new policy was not taken.
     pub(super) fn reload_failed(&self, generation: u64, message: &str) {
-        self.offer(Signal::Logs, &logs::reload_failed(generation, message));
+        self.offer(Signal::Logs, || logs::reload_failed(generation, message));
     }
 
     /// Sends what is queued, for [`SHUTDOWN`] at most. Blocks.
@@ -169,7 +169,7 @@ impl Exporter {
         }
     }
 
-    fn offer(&self, signal: Signal, item: &impl Message) {
+    fn offer<M: Message>(&self, signal: Signal, make: impl FnOnce() -> M) {
         if self.closing.is_cancelled() {
             return self.metrics.dropped(signal, Loss::Shutdown, 1);
         }
@@ -177,7 +177,8 @@ impl Exporter {
             Signal::Logs => &self.logs,
             Signal::Traces | Signal::Metrics => &self.spans,
         };
-        let taken = queue.offer(item.encode_to_vec());
+        // A collector that is away costs no more than a look.
+        let taken = queue.has_room() && queue.offer(make().encode_to_vec());
         if !taken {
             self.metrics.dropped(signal, Loss::QueueFull, 1);
         }

@@ -24,6 +24,8 @@ pub struct Who {
     pub uid: u32,
     /// Command name.
     pub comm: Arc<str>,
+    /// Path of the program, if it is known.
+    pub executable: Option<Arc<str>>,
     /// Original destination.
     pub destination: SocketAddr,
     /// The policy's generation when it was decided.
@@ -41,6 +43,7 @@ impl Who {
             tgid: origin.tgid,
             uid: origin.uid,
             comm: origin.comm.as_str().into(),
+            executable: origin.executable.as_deref().map(Into::into),
             destination: origin.destination,
             generation,
         }

@@ -14,6 +14,7 @@ pub(super) fn who() -> Who {
         tgid: 42,
         uid: 1000,
         comm: "curl".into(),
+        executable: Some("/usr/bin/curl".into()),
         destination: ([192, 0, 2, 1], 443).into(),
         generation: 3,
     }

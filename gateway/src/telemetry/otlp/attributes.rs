@@ -42,7 +42,7 @@ pub(in crate::telemetry) fn nanoseconds(time: SystemTime) -> u64 {
 
 /// Whose it was and where it was meant to go.
 pub(super) fn of_who(who: &Who) -> Vec<KeyValue> {
-    vec![
+    let mut all = vec![
         text("postern.sandbox", &*who.sandbox),
         number("postern.cgroup.id", who.cgroup),
         number("process.pid", u64::from(who.tgid)),
@@ -51,7 +51,10 @@ pub(super) fn of_who(who: &Who) -> Vec<KeyValue> {
         number("postern.generation", who.generation),
         text("destination.address", who.destination.ip().to_string()),
         number("destination.port", u64::from(who.destination.port())),
-    ]
+    ];
+    let path = who.executable.as_deref();
+    all.extend(path.map(|path| text("process.executable.path", path)));
+    all
 }
 
 fn attribute(key: impl Into<String>, value: Value) -> KeyValue {

@@ -37,6 +37,12 @@ impl Queue {
         }
     }
 
+    /// May there be room for another item?
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.state();
+        state.items.len() < self.limits.items && state.bytes < self.limits.bytes
+    }
+
     /// Takes an item if there is room.
     pub(super) fn offer(&self, item: Vec<u8>) -> bool {
         let mut state = self.state();
@@ -114,6 +120,7 @@ mod tests {
         assert_eq!(queue.take().len(), 3);
         assert!(queue.offer(vec![0; 99]));
         assert!(!queue.offer(vec![0]), "100 bytes wait");
+        assert!(!queue.has_room());
         assert_eq!(queue.take(), [vec![0]]);
         assert_eq!(queue.take(), [vec![0; 99]], "a large one goes alone");
         assert!(queue.take().is_empty());

@@ -183,6 +183,91 @@ async fn each_record_has_a_span_and_what_went_wrong_a_log_record() {
     assert_eq!(reason.as_deref(), Some("no_rule"));
 }
 
+/// What the telemetry reference names.
+#[tokio::test(start_paused = true)]
+async fn every_attribute_of_the_reference_is_there() {
+    let (fake, metrics) = (Fake::new(200), Arc::new(Metrics::default()));
+    let exporter = exporter(&fake, &metrics);
+    let mut request = samples::request();
+    request.usage.cache_creation_input_tokens = Some(3);
+    request.reason = Some(DenyReason::RequestNotAllowed);
+    request.error = Some("upstream_connect");
+    exporter.request(&request);
+    exporter.connection(&samples::connection());
+    exporter.denied(&samples::denial());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let who = [
+        "postern.sandbox",
+        "postern.cgroup.id",
+        "process.pid",
+        "process.executable.name",
+        "process.executable.path",
+        "user.id",
+        "postern.generation",
+        "postern.decision",
+        "destination.address",
+    ];
+    let of_request = [
+        "http.request.method",
+        "http.response.status_code",
+        "server.address",
+        "server.port",
+        "url.scheme",
+        "url.path",
+        "url.query",
+        "network.protocol.version",
+        "error.type",
+        "postern.rule",
+        "postern.credential.injected",
+        "postern.upstream.reused",
+        "postern.deny.reason",
+        "postern.deny.stage",
+        "gen_ai.provider.name",
+        "gen_ai.system",
+        "gen_ai.operation.name",
+        "gen_ai.request.model",
+        "gen_ai.response.model",
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.response.finish_reasons",
+    ];
+    let of_connection = [
+        "postern.bytes.up",
+        "postern.bytes.down",
+        "postern.duration_ms",
+        "postern.outcome",
+    ];
+    let of_denial = ["postern.deny.reason", "postern.deny.stage"];
+    let of_body = [
+        "postern.body.base64",
+        "postern.body.bytes",
+        "postern.body.truncated",
+        "postern.body.content_encoding",
+    ];
+    let spans = fake.spans();
+    let missing = |attributes: &[KeyValue], wanted: &[&str]| -> Vec<String> {
+        let lacks = wanted.iter().filter(|key| said(attributes, key).is_none());
+        lacks.map(|key| (*key).to_owned()).collect()
+    };
+    for (span, own) in spans
+        .iter()
+        .zip([&of_request[..], &of_connection, &of_denial])
+    {
+        let wanted = [&who[..], own].concat();
+        let missing = missing(&span.attributes, &wanted);
+        assert!(missing.is_empty(), "{}: {missing:?}", span.name);
+        let mut keys: Vec<_> = span.attributes.iter().map(|pair| &pair.key).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), span.attributes.len(), "each key once");
+    }
+    let mut bodies = spans[0].events.iter();
+    let body = bodies.find(|event| event.name == "http.request.body");
+    assert!(missing(&body.unwrap().attributes, &of_body).is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_denied_or_failed_request_and_reloads_are_logged() {
     let (fake, metrics) = (Fake::new(200), Arc::new(Metrics::default()));
