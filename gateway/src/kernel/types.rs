@@ -120,7 +120,7 @@ impl<'a> Types<'a> {
             bits = bits.checked_add(at)?;
             within = self.meant(id)?;
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// Offset in bits, and type; looks into unnamed members too.
@@ -226,9 +226,8 @@ mod tests {
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut bytes = MAGIC.to_ne_bytes().to_vec();
         bytes.extend([1, 0]);
-        let (length, strings_length) = (types.len() as u32, strings.len() as u32);
-        for word in [24, 0, length, length, strings_length] {
-            bytes.extend(u32::to_ne_bytes(word));
+        for word in [24, 0, types.len(), types.len(), strings.len()] {
+            bytes.extend(u32::try_from(word).unwrap().to_ne_bytes());
         }
         bytes.extend(types);
         bytes.extend(strings);
