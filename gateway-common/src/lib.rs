@@ -67,6 +67,8 @@ pub mod capacity {
     pub const FLOWS: usize = 131_072;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
+    /// Programs of connections that the gateway has not looked at yet; the oldest give way.
+    pub const EXECUTABLES: usize = 8192;
     /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.
     pub const EVENT_BYTES: usize = 1_048_576;
 }
@@ -240,6 +242,75 @@ impl Flow {
     };
 }
 
+/// The path of the program that opened a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Executable {
+    /// File name first, then the folders towards the root, each with a zero byte at its end.
+    pub names: [u8; 2 * Self::ROOM],
+    /// Bytes of `names` that count.
+    pub length: u32,
+    /// One if the last folder lies in the root; zero if the path was too long or leads elsewhere.
+    pub is_whole: u32,
+}
+
+impl Executable {
+    /// Bytes after which no further name is begun; none may be longer (`NAME_MAX` is 255). A power of two.
+    pub const ROOM: usize = 256;
+    /// Nothing known yet.
+    pub const NOTHING: Self = Self {
+        names: [0; 2 * Self::ROOM],
+        length: 0,
+        is_whole: 0,
+    };
+}
+
+/// Where the running kernel has the fields that lead from a task to the path of its program: offsets in
+/// bytes, which differ from kernel to kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskFields {
+    /// One if the others are known.
+    pub known: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `file.f_path.mnt`
+    pub file_mnt: u32,
+    /// `file.f_path.dentry`
+    pub file_dentry: u32,
+    /// `dentry.d_parent`
+    pub dentry_parent: u32,
+    /// `dentry.d_name.name`
+    pub dentry_name: u32,
+    /// `vfsmount.mnt_root`
+    pub vfsmount_root: u32,
+    /// `mount.mnt`
+    pub mount_mnt: u32,
+    /// `mount.mnt_parent`
+    pub mount_parent: u32,
+    /// `mount.mnt_mountpoint`
+    pub mount_point: u32,
+}
+
+impl TaskFields {
+    /// On this kernel nothing is known of programs.
+    pub const UNKNOWN: Self = Self {
+        known: 0,
+        task_mm: 0,
+        mm_exe_file: 0,
+        file_mnt: 0,
+        file_dentry: 0,
+        dentry_parent: 0,
+        dentry_name: 0,
+        vfsmount_root: 0,
+        mount_mnt: 0,
+        mount_parent: 0,
+        mount_point: 0,
+    };
+}
+
 /// Why a kernel program refused. The numbers are part of the ring buffer's format.
 pub mod refusal {
     /// The sandbox has no settings yet, or no longer.
@@ -341,8 +412,8 @@ mod userspace {
         reason = "aya::Pod is the promise that a type is plain data"
     )]
     use super::{
-        Allowance, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, SandboxCounters,
-        Settings,
+        Allowance, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey,
+        SandboxCounters, Settings, TaskFields,
     };
 
     // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
@@ -364,6 +435,10 @@ mod userspace {
     unsafe impl aya::Pod for Allowance {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SandboxCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Executable {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TaskFields {}
 }
 
 /// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.

@@ -2,14 +2,17 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED},
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf, SkStorage},
+    btf_maps::{
+        HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf,
+        SkStorage,
+    },
     helpers::{bpf_get_local_storage, bpf_perf_event_output},
     macros::btf_map,
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, SandboxCounters,
-    Settings, capacity, counter, refusal,
+    Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey,
+    SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -37,6 +40,10 @@ pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
 /// Redirected connections that the gateway has not accepted yet.
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }, NO_PREALLOC> = HashMap::new();
+
+/// Socket cookie → the program that opened the socket. Not pinned: what nobody took is not missed.
+#[btf_map]
+pub static EXECUTABLES: LruHashMap<u64, Executable, { capacity::EXECUTABLES }> = LruHashMap::new();
 
 /// Refusals, for the audit record.
 #[btf_map]

@@ -129,8 +129,17 @@ impl Attached {
 
     /// Takes another generation in the gateway; the kernel follows with [`Attached::activate`]. Says
     /// how much that was open is not allowed any more.
-    pub(super) fn replace(&self, running: &Arc<Running>, generation: u64) -> usize {
-        self.inner().running = Arc::clone(running);
+    pub(super) fn replace(
+        &self,
+        running: &Arc<Running>,
+        generation: u64,
+        kernel: &Arc<Kernel>,
+    ) -> usize {
+        let before = std::mem::replace(&mut self.inner().running, Arc::clone(running));
+        if !Arc::ptr_eq(before.telemetry.metrics(), running.telemetry.metrics()) {
+            before.telemetry.metrics().leave(self.id);
+            self.count_verdicts(kernel);
+        }
         let before = self.live.view();
         let meter = before.meter.clone();
         let view = view(running, generation, Some(&before), meter);
@@ -141,6 +150,16 @@ impl Attached {
             Arc::clone(&running.telemetry),
         );
         revoked
+    }
+
+    /// Has the gateway's metrics tell what the kernel decides of it, until it is deactivated.
+    pub(super) fn count_verdicts(&self, kernel: &Arc<Kernel>) {
+        let id = self.id;
+        // The metrics live on with the last export, the kernel's side does not wait for that.
+        let kernel = Arc::downgrade(kernel);
+        let read = move || kernel.upgrade()?.sandbox_counters(id);
+        let running = self.running();
+        running.telemetry.metrics().follow(id, Box::new(read));
     }
 
     /// Writes the rules of its view to the kernel. The first time this opens the sandbox.
@@ -165,6 +184,7 @@ impl Attached {
     pub(super) fn deactivate(&self, kernel: &Kernel) {
         let mut inner = self.inner();
         inner.active = false;
+        inner.running.telemetry.metrics().leave(self.id);
         if let Some(attachment) = &mut inner.attachment {
             kernel.deactivate(attachment);
         }
@@ -278,6 +298,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>, meter: Meter)
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             running.verifier.clone(),
+            Arc::clone(running.telemetry.metrics()),
         ),
         telemetry: Arc::clone(&running.telemetry),
         leaves: Arc::clone(&running.leaves),
@@ -325,6 +346,7 @@ fn nobody(live: &Live) -> Who {
         tgid: 0,
         uid: 0,
         comm: "".into(),
+        executable: None,
         destination: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
         generation: view.generation,
     }

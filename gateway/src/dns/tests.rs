@@ -41,9 +41,10 @@ spec:
             .remove("g")
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let audit = Arc::new(AuditLog::open(&folder.path().join("audit")).unwrap());
+        let audit = Arc::new(AuditLog::open(&folder.path().join("audit"), true).unwrap());
         let redactor = Redactor::new(std::iter::empty(), Vec::new());
-        let telemetry = Arc::new(Telemetry::new(audit, None, Arc::new(redactor)));
+        let redactor = Arc::new(redactor);
+        let telemetry = Arc::new(Telemetry::new(audit, None, redactor, Arc::default()));
         let verifier = Verifier::new(None).unwrap();
         let resolver = Arc::new(Resolver::new(Arc::clone(&gateway), &verifier).unwrap());
         let who = Who {
@@ -54,6 +55,7 @@ spec:
             tgid: 0,
             uid: 0,
             comm: "".into(),
+            executable: None,
             destination: upstream,
             generation: 1,
         };

@@ -9,6 +9,7 @@ use super::verify::{Offer, Verifier, is_http2};
 use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
+use crate::telemetry::{Metrics, PoolUse};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, Version};
@@ -72,11 +73,17 @@ pub struct Upstream {
     resolver: Arc<Resolver>,
     verifier: Verifier,
     pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
 }
 
 impl Upstream {
     /// Must be called in a tokio runtime, which then also sweeps the pool while this lives.
-    pub fn new(gateway: Arc<Gateway>, resolver: Arc<Resolver>, verifier: Verifier) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        resolver: Arc<Resolver>,
+        verifier: Verifier,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let pool = Arc::new(Pool::default());
         let swept = Arc::downgrade(&pool);
         tokio::spawn(async move {
@@ -94,6 +101,7 @@ impl Upstream {
             resolver,
             verifier,
             pool,
+            metrics,
         }
     }
 
@@ -158,15 +166,22 @@ impl Upstream {
                 break;
             };
             match self.exchange(&key, connection, request, true).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.metrics.pool(PoolUse::Reused);
+                    return Ok(answer);
+                }
                 Err(Failed::Unsent(unsent)) => {
+                    self.metrics.pool(PoolUse::Stale);
                     request = *unsent;
                     *request.uri_mut() = uri.clone();
                     if let Some(host) = &host {
                         request.headers_mut().insert(HOST, host.clone());
                     }
                 }
-                Err(Failed::Sent(error)) => return Err(error),
+                Err(Failed::Sent(error)) => {
+                    self.metrics.pool(PoolUse::Reused);
+                    return Err(error);
+                }
             }
         }
         let connection = self.new_connection(permit, &key).await?;
@@ -189,6 +204,7 @@ impl Upstream {
         if turn.is_some()
             && let Some(connection) = self.pool.take(key)
         {
+            self.metrics.pool(PoolUse::Reused);
             return Ok(connection);
         }
         let dialled = self.dial(permit, key, Offer::AnyHttp).await?;
@@ -208,6 +224,20 @@ impl Upstream {
     }
 
     async fn dial(
+        &self,
+        permit: &Permit,
+        key: &Key,
+        offer: Offer,
+    ) -> Result<Dialled, UpstreamError> {
+        let dialled = self.dial_uncounted(permit, key, offer).await;
+        self.metrics.pool(match dialled {
+            Ok(_) => PoolUse::New,
+            Err(_) => PoolUse::Failed,
+        });
+        dialled
+    }
+
+    async fn dial_uncounted(
         &self,
         permit: &Permit,
         key: &Key,
