@@ -115,7 +115,7 @@ type Write = fn(&SockAddrContext, &Address, u16);
 /// connect() and sendto(): decide, then refuse, let pass as it is, or redirect.
 #[inline(always)]
 fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: bool) -> i32 {
-    match verdict::outgoing(ctx, &to) {
+    match verdict::outgoing(ctx, &to, is_sendto) {
         Action::Refuse => REFUSE,
         Action::Pass(flow) => match flow::remember(ctx, flow, is_sendto) {
             Ok(()) => ALLOW,

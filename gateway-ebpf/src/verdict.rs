@@ -43,8 +43,9 @@ pub enum Action {
     Redirect(Flow, u16),
 }
 
+/// `is_sendto`: an address that goes with a datagram, not one to connect to.
 #[inline(always)]
-pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
+pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Action {
     let settings = SETTINGS.current();
     // SAFETY: the helper takes this program type's context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
@@ -71,7 +72,13 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
     let dns = if v6 { listeners.dns6 } else { listeners.dns4 };
     let local = context::is_loopback(&to.address);
     if local && is_own_port(&listeners, stream, to.port) {
-        return refuse(refusal::LISTENER);
+        // connect() sent it there: the kernel hands the address of a connected IPv6 socket that talks
+        // IPv4 to this hook with each datagram (udpv6_sendmsg), as no other socket's.
+        return if is_sendto && context::is_connected_to(ctx, to) {
+            Action::Pass(Flow { via: 0, ..flow })
+        } else {
+            refuse(refusal::LISTENER)
+        };
     }
     // Every DNS query, whatever server it asks, is the gateway's to answer.
     let verdict = if to.port == DNS_PORT {

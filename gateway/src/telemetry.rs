@@ -120,17 +120,21 @@ impl Telemetry {
         self.audit.lost(count);
     }
 
-    /// Records the denial if `error` is one: the name led to an address where no name may lead.
+    /// Records the denial if `error` is one: the name led to an address where no name may lead, or was one
+    /// too many.
     pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
-        if let UpstreamError::Guarded { .. } = error {
-            self.denied(&DenialRecord {
-                who: who.clone(),
-                reason: DenyReason::AddressGuard,
-                stage: Stage::Dial,
-                host: Some(host.to_owned()),
-                detail: Some(error.to_string()),
-            });
-        }
+        let reason = match error {
+            UpstreamError::Guarded { .. } => DenyReason::AddressGuard,
+            UpstreamError::Rationed { reason, .. } => *reason,
+            _ => return,
+        };
+        self.denied(&DenialRecord {
+            who: who.clone(),
+            reason,
+            stage: Stage::Dial,
+            host: Some(host.to_owned()),
+            detail: Some(error.to_string()),
+        });
     }
 
     /// Sends what is queued; waits a few seconds at most. Blocks: not for async code.

@@ -10,7 +10,7 @@ use crate::live::{Live, View};
 use crate::sandbox::netns::NetNs;
 use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
-use crate::upstream::Upstream;
+use crate::upstream::{Ration, Upstream};
 use gateway_common::Listeners;
 use std::collections::BTreeSet;
 use std::io;
@@ -57,13 +57,13 @@ impl Attached {
         generation: u64,
         draining: CancellationToken,
     ) -> Self {
-        let responder = Responder::new(
+        let responder = Arc::new(Responder::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             Arc::clone(&running.telemetry),
-        );
-        let view = view(&running, generation, None);
-        let live = Live::new(label, Arc::new(responder), draining, view);
+        ));
+        let view = view(&running, &responder, generation, None);
+        let live = Live::new(label, responder, draining, view);
         Self {
             id: attachment.sandbox,
             cgroup: attachment.cgroup(),
@@ -127,9 +127,9 @@ impl Attached {
     /// how much that was open is not allowed any more.
     pub(super) fn replace(&self, running: &Arc<Running>, generation: u64) -> usize {
         self.inner().running = Arc::clone(running);
-        let revoked = self
-            .live
-            .replace(view(running, generation, Some(&self.live.view())));
+        let responder = &self.live.responder;
+        let next = view(running, responder, generation, Some(&self.live.view()));
+        let revoked = self.live.replace(next);
         self.live.responder.replace(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
@@ -248,7 +248,12 @@ impl Attached {
 }
 
 /// The view of one generation. Places that are in use count on as long as their number stays the same.
-fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
+fn view(
+    running: &Running,
+    responder: &Arc<Responder>,
+    generation: u64,
+    before: Option<&View>,
+) -> View {
     let limits = running.gateway.limits;
     let places = limits.max_connections_per_sandbox as usize;
     let same = before.filter(|before| before.gateway.limits == limits);
@@ -269,6 +274,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             running.verifier.clone(),
+            Arc::clone(responder) as Arc<dyn Ration>,
         ),
         telemetry: Arc::clone(&running.telemetry),
         leaves: Arc::clone(&running.leaves),

@@ -1,6 +1,6 @@
 //! Sends one permitted request on a pooled or a new connection.
 
-use super::Permit;
+use super::{Permit, Ration};
 use super::connect;
 use super::guarded::{Announce, Guarded};
 use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
@@ -70,12 +70,18 @@ pub struct Upstream {
     gateway: Arc<Gateway>,
     resolver: Arc<Resolver>,
     verifier: Verifier,
+    ration: Arc<dyn Ration>,
     pool: Arc<Pool>,
 }
 
 impl Upstream {
     /// Must be called in a tokio runtime, which then also sweeps the pool while this lives.
-    pub fn new(gateway: Arc<Gateway>, resolver: Arc<Resolver>, verifier: Verifier) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        resolver: Arc<Resolver>,
+        verifier: Verifier,
+        ration: Arc<dyn Ration>,
+    ) -> Self {
         let pool = Arc::new(Pool::default());
         let swept = Arc::downgrade(&pool);
         tokio::spawn(async move {
@@ -92,13 +98,14 @@ impl Upstream {
             gateway,
             resolver,
             verifier,
+            ration,
             pool,
         }
     }
 
     /// A socket to what the permit names, for splicing.
     pub async fn connect(&self, permit: &Permit) -> Result<TcpStream, UpstreamError> {
-        connect::connect(&self.gateway, &self.resolver, permit).await
+        connect::connect(&self.gateway, &self.resolver, &*self.ration, permit).await
     }
 
     /// Sends a request whose URI has scheme and authority, and waits for the head of the answer.
