@@ -4,7 +4,9 @@
 
 use crate::{
     context::{self, Destination, Spelling},
-    maps::{LISTENERS, PORT_SETS, RULES, SETTINGS, count, count_for, emit, gateway_is_there},
+    maps::{
+        LISTENERS, PORT_SETS, RESOLVERS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
+    },
 };
 use aya_ebpf::{
     EbpfContext,
@@ -18,8 +20,8 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use gateway_common::{
-    Address, Event, Flow, ListenerKey, Listeners, PortBits, RuleKey, Settings, address_from_octets,
-    counter,
+    Address, Event, Flow, ListenerKey, Listeners, PortBits, ResolverKey, RuleKey, Settings,
+    address_from_octets, counter,
     protocol::{TCP, UDP},
     refusal,
 };
@@ -80,6 +82,9 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Act
             refuse(refusal::LISTENER)
         };
     }
+    if local && datagram && is_a_resolver(netns, to.port) {
+        return refuse(refusal::LISTENER);
+    }
     // Every DNS query, whatever server it asks, is the gateway's to answer.
     let verdict = if to.port == DNS_PORT {
         Ok(if stream { tcp } else { dns })
@@ -127,10 +132,13 @@ pub fn datagram(
     }
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
     let local = context::is_loopback(to);
-    if local && listeners.flags & Listeners::PRIVATE != 0 {
-        return Ok(());
-    }
     if !(local && is_own_port(&listeners, false, port)) {
+        if local && is_a_resolver(netns, port) {
+            return Err(refusal::LISTENER);
+        }
+        if local && listeners.flags & Listeners::PRIVATE != 0 {
+            return Ok(());
+        }
         // Port 53 is redirected whatever rules say: a packet that still goes there was not.
         if port == DNS_PORT {
             return Err(refusal::PROTOCOL);
@@ -223,7 +231,19 @@ fn has(bits: &PortBits, port: u16) -> bool {
     bits[usize::from(port >> 6)] >> (port & 63) & 1 == 1
 }
 
-/// Is this one of the gateway's ports?
+/// Does the gateway answer DNS there, for whichever sandbox? Its sockets cannot tell who asks.
+#[inline(always)]
+fn is_a_resolver(netns: u64, port: u16) -> bool {
+    let key = ResolverKey {
+        netns,
+        port: u32::from(port),
+        reserved: 0,
+    };
+    // SAFETY: nothing is read of the value.
+    unsafe { RESOLVERS.get(key) }.is_some()
+}
+
+/// Is this one of the gateway's ports for this sandbox?
 #[inline(always)]
 pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
     port != 0

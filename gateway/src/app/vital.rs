@@ -15,6 +15,8 @@ pub(super) fn spawn(
     tasks.spawn(async move {
         let mut working = tokio::spawn(work);
         let ended = tokio::select! {
+            // In this order: work that ends because it was told to as well is no failure.
+            biased;
             () = stop.cancelled() => None,
             () = gone.cancelled() => None,
             ended = &mut working => Some(ended),
@@ -35,4 +37,28 @@ pub(super) fn spawn(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise the test's own process aborts.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_that_ends_when_it_is_told_to_is_no_failure() {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        for _ in 0..200 {
+            let told = stop.clone();
+            let work = async move { told.cancelled().await };
+            spawn(
+                &tasks,
+                "test",
+                [stop.clone(), CancellationToken::new()],
+                work,
+            );
+        }
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
 }

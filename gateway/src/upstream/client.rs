@@ -1,11 +1,11 @@
 //! Sends one permitted request on a pooled or a new connection.
 
-use super::{Permit, Ration};
 use super::connect;
 use super::guarded::{Announce, Guarded};
 use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier, is_http2};
+use super::{Permit, Ration};
 use crate::guard::{Exchange, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};

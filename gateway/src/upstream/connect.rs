@@ -1,7 +1,7 @@
 //! From a permit to a connected socket: resolve, guard, connect.
 
-use super::{Permit, Ration};
 use super::resolve::{Resolver, guard};
+use super::{Permit, Ration};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Host, Target};
 use std::io;
