@@ -14,6 +14,7 @@ pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
 
+use crate::budget::Budgets;
 use crate::kernel::{Kernel, Pins, Protections, Refusal, RefusalReason, SandboxId};
 use crate::live::Live;
 use crate::outcome::Stage;
@@ -49,6 +50,7 @@ pub struct App {
     /// What outlives the process; `None` for a gateway whose sandbox ends with it.
     pins: Option<Pins>,
     audit: Arc<AuditLog>,
+    budgets: Arc<Budgets>,
     state_folder: PathBuf,
     // Held while a policy is put in force or a sandbox attached, never on a connection's path.
     state: Mutex<State>,
@@ -112,6 +114,7 @@ impl App {
             kernel: Arc::new(kernel),
             pins,
             audit: Arc::new(audit),
+            budgets: Arc::new(Budgets::new(places.state).map_err(AppError::Budgets)?),
             state_folder: places.state.to_owned(),
             state: Mutex::new(State {
                 generation: 0,
@@ -263,6 +266,7 @@ impl App {
         };
         let id = attachment.sandbox;
         let attached = Attached::new(
+            &self.budgets,
             attachment,
             label.into(),
             running,
@@ -297,6 +301,7 @@ impl App {
     pub fn deactivate(&self, attached: &Attached) {
         let mut state = self.state();
         attached.deactivate(&self.kernel);
+        attached.live().view().meter.forget();
         state.sandboxes.remove(&attached.id());
         self.watched.remove(attached.id());
     }
@@ -402,6 +407,10 @@ impl App {
         {
             let open = self.connections.len();
             tracing::warn!(open, "connections still open at the end of the drain");
+        }
+        let budgets = Arc::clone(&self.budgets);
+        if let Err(error) = tokio::task::spawn_blocking(move || budgets.flush()).await {
+            tracing::warn!(%error, "token budgets not settled");
         }
         let running: Vec<_> = self.state().gateways.values().cloned().collect();
         for running in running {

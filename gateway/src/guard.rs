@@ -7,14 +7,18 @@
 mod body;
 mod fields;
 mod frames;
+mod held;
 mod patience;
+mod progress;
 mod request;
 mod response;
 mod target;
 mod violation;
 
 pub use frames::{FrameWatch, Refusal};
+pub use held::Held;
 pub use patience::Patience;
+pub use progress::Progress;
 pub use request::RequestGuard;
 pub use response::{Exchange, ResponseGuard};
 pub use violation::Violation;
@@ -38,6 +42,22 @@ pub enum Position {
     InHead,
     /// In a body or its trailers.
     InBody,
+}
+
+/// Steps through `bytes` until a message ends: `step` says how many it took, and whether that was it.
+fn take_steps(
+    bytes: &[u8],
+    mut step: impl FnMut(&[u8]) -> Result<(usize, bool), Violation>,
+) -> Result<usize, Violation> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let (taken, ended) = step(bytes.get(at..).unwrap_or_default())?;
+        at += taken;
+        if ended {
+            break;
+        }
+    }
+    Ok(at)
 }
 
 #[cfg(test)]

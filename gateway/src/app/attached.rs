@@ -3,6 +3,7 @@
 use super::error::AppError;
 use super::running::Running;
 use super::vital;
+use crate::budget::{self, Budgets, Meter};
 use crate::dns::Responder;
 use crate::kernel::{Attachment, FlowTable, Kernel, Pins, SandboxId};
 use crate::listener::Listener;
@@ -51,6 +52,7 @@ pub(super) struct Serve<'a> {
 
 impl Attached {
     pub(super) fn new(
+        budgets: &Arc<Budgets>,
         attachment: Attachment,
         label: Arc<str>,
         running: Arc<Running>,
@@ -62,7 +64,9 @@ impl Attached {
             Arc::clone(&running.resolver),
             Arc::clone(&running.telemetry),
         ));
-        let view = view(&running, &responder, generation, None);
+        let execution = budget::execution(attachment.cgroup(), attachment.sandbox.get());
+        let meter = Meter::new(Arc::clone(budgets), execution);
+        let view = view(&running, &responder, generation, None, meter);
         let live = Live::new(label, responder, draining, view);
         Self {
             id: attachment.sandbox,
@@ -127,9 +131,11 @@ impl Attached {
     /// how much that was open is not allowed any more.
     pub(super) fn replace(&self, running: &Arc<Running>, generation: u64) -> usize {
         self.inner().running = Arc::clone(running);
+        let before = self.live.view();
+        let meter = before.meter.clone();
         let responder = &self.live.responder;
-        let next = view(running, responder, generation, Some(&self.live.view()));
-        let revoked = self.live.replace(next);
+        let view = view(running, responder, generation, Some(&before), meter);
+        let revoked = self.live.replace(view);
         self.live.responder.replace(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
@@ -247,12 +253,16 @@ impl Attached {
     }
 }
 
+/// Bodies that wait to be read, all of one sandbox together: 64 MiB, sixteen of the longest.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
+
 /// The view of one generation. Places that are in use count on as long as their number stays the same.
 fn view(
     running: &Running,
     responder: &Arc<Responder>,
     generation: u64,
     before: Option<&View>,
+    meter: Meter,
 ) -> View {
     let limits = running.gateway.limits;
     let places = limits.max_connections_per_sandbox as usize;
@@ -264,6 +274,7 @@ fn view(
             Arc::new(Semaphore::new(places)),
         ),
     };
+    let bodies = before.map(|before| Arc::clone(&before.bodies));
     View {
         generation,
         gateway: Arc::clone(&running.gateway),
@@ -280,6 +291,8 @@ fn view(
         leaves: Arc::clone(&running.leaves),
         places,
         requests,
+        bodies: bodies.unwrap_or_else(|| Arc::new(Semaphore::new(BODY_BYTES))),
+        meter,
     }
 }
 

@@ -31,6 +31,9 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
+    /// The thread that keeps token budgets.
+    #[error("cannot keep token budgets: {0}")]
+    Budgets(#[source] io::Error),
     /// What to trust upstream.
     #[error("gateway {gateway}: {source}")]
     Trust {

@@ -1,6 +1,8 @@
-//! An upstream's body without the credentials that it echoes. Where none was injected, the body itself.
+//! An upstream's body: what it says of its usage is read as it came, then the credentials that it echoes are taken out.
+//! Where none was injected, it is the body itself.
 
 use crate::outcome::hyper_error::Error;
+use crate::provider::ResponseTap;
 use crate::scrub::{BodyScrub, Scrubber};
 use crate::upstream::PooledBody;
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use std::task::{Context, Poll, ready};
 /// See the module.
 pub(super) struct Scrubbed {
     body: PooledBody,
+    /// Looks at what the upstream said, in its own coding and before a byte of it is replaced.
+    pub(super) usage: Option<ResponseTap>,
     scrub: Option<(Scrubber, BodyScrub)>,
     /// In trailers.
     count: u64,
@@ -28,6 +32,7 @@ impl Scrubbed {
         head: &mut Parts,
         body: PooledBody,
         is_head: bool,
+        usage: Option<ResponseTap>,
     ) -> Self {
         // Where there is no body, there is none to be announced; HEAD tells of one all the same.
         let scrub = scrubber
@@ -39,6 +44,7 @@ impl Scrubbed {
             .filter(|_| !body.is_end_stream());
         Self {
             body,
+            usage,
             scrub,
             count: 0,
             trailers: None,
@@ -53,6 +59,14 @@ impl Scrubbed {
     }
 }
 
+fn look<E>(usage: Option<&mut ResponseTap>, frame: Option<&Result<Frame<Bytes>, E>>) {
+    if let (Some(tap), Some(Ok(frame))) = (usage, frame)
+        && let Some(data) = frame.data_ref()
+    {
+        tap.feed(data);
+    }
+}
+
 impl Body for Scrubbed {
     type Data = Bytes;
     type Error = Error;
@@ -64,6 +78,7 @@ impl Body for Scrubbed {
         let this = &mut *self;
         let Some((scrubber, scrub)) = &mut this.scrub else {
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+            look(this.usage.as_mut(), frame.as_ref());
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Box::new(error) as Error)));
         };
         loop {
@@ -78,7 +93,15 @@ impl Body for Scrubbed {
                 let trailers = this.trailers.take().map(Frame::trailers);
                 return Poll::Ready(trailers.map(Ok));
             }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+                let given = scrub.yielded();
+                if given.is_empty() {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Some(Ok(Frame::data(given))));
+            };
+            look(this.usage.as_mut(), frame.as_ref());
+            match frame {
                 Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {

@@ -29,11 +29,7 @@ pub(super) enum Feature {
 }
 
 /// The features that are refused, and what they are called.
-const UNSUPPORTED: &[(Feature, &str)] = &[
-    (Feature::Models, "a rule for certain models"),
-    (Feature::TokenBudget, "a token budget"),
-    (Feature::OtlpGrpc, "OTLP over gRPC"),
-];
+const UNSUPPORTED: &[(Feature, &str)] = &[(Feature::OtlpGrpc, "OTLP over gRPC")];
 
 /// The features that one compilation refuses.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier, is_http2};
 use super::{Permit, Ration};
-use crate::guard::{Exchange, Violation};
+use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
 use bytes::Bytes;
@@ -108,7 +108,8 @@ impl Upstream {
         connect::connect(&self.gateway, &self.resolver, &*self.ration, permit).await
     }
 
-    /// Sends a request whose URI has scheme and authority, and waits for the head of the answer.
+    /// Sends a request whose URI has scheme and authority, and waits for the head of the answer, which may take
+    /// `requestTimeout` from the last `progress` of the request's body.
     /// A request that provably never left is sent again on a new connection, and no other.
     pub async fn send(
         &self,
@@ -116,16 +117,17 @@ impl Upstream {
         scheme: Scheme,
         verb: Verb,
         request: Request<RequestBody>,
+        progress: &Progress,
     ) -> Result<Answer, UpstreamError> {
         let limit = self.gateway.request_timeout;
         let sending = self.send_untimed(permit, scheme, verb, request);
-        match tokio::time::timeout(limit, sending).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(UpstreamError::Timeout {
+        let answer = progress.within(limit, sending).await;
+        answer.unwrap_or_else(|| {
+            Err(UpstreamError::Timeout {
                 host: permit.target().to_string(),
                 seconds: limit.as_secs(),
-            }),
-        }
+            })
+        })
     }
 
     async fn send_untimed(

@@ -55,6 +55,29 @@ impl Otlp {
             .clone()
     }
 
+    /// The spans that `wanted` accepts once there are `count`, in the order in which they began.
+    pub fn wait_for_all(
+        &self,
+        deadline: Duration,
+        count: usize,
+        wanted: impl Fn(&Span) -> bool,
+    ) -> Result<Vec<Span>> {
+        let deadline = crate::process::patient(deadline);
+        let started = Instant::now();
+        loop {
+            let mut spans = self.spans();
+            spans.retain(|span| wanted(span));
+            if spans.len() >= count {
+                spans.sort_by_key(Span::started);
+                return Ok(spans);
+            }
+            if started.elapsed() > deadline {
+                bail!("{} such spans in {deadline:?}, not {count}", spans.len());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// The first span that `wanted` accepts, waiting at most `deadline` for it.
     pub fn wait_for(&self, deadline: Duration, wanted: impl Fn(&Span) -> bool) -> Result<Span> {
         let deadline = crate::process::patient(deadline);
@@ -133,6 +156,11 @@ impl Span {
     /// See [`Span::trace_id`]; empty without a parent.
     pub fn parent_id(&self) -> String {
         crate::digest::hex(&self.span.parent_span_id)
+    }
+
+    /// When it began, nanoseconds since the epoch: spans arrive in the order of their ends.
+    pub fn started(&self) -> u64 {
+        self.span.start_time_unix_nano
     }
 
     /// How long it took.
