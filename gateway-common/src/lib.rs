@@ -59,6 +59,8 @@ pub const LAYOUT: u32 = 1;
 pub mod capacity {
     /// (namespace, sandbox) pairs with listeners.
     pub const LISTENERS: usize = 16384;
+    /// Ports of resolvers: two of each pair.
+    pub const RESOLVERS: usize = 2 * LISTENERS;
     /// Address prefixes, over all rule sets.
     pub const RULES: usize = 262_144;
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
@@ -97,6 +99,19 @@ pub struct ListenerKey {
     pub netns: u64,
     /// [`Settings::sandbox`].
     pub sandbox: u32,
+    /// Always zero: keeps the key free of padding.
+    pub reserved: u32,
+}
+
+/// Names a port on which the gateway answers DNS in a network namespace, for whichever sandbox. UDP carries no
+/// record of who sent it, so nobody may reach one but by a redirect to their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ResolverKey {
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// Host order, on 127.0.0.1 or [::1].
+    pub port: u32,
     /// Always zero: keeps the key free of padding.
     pub reserved: u32,
 }
@@ -412,8 +427,8 @@ mod userspace {
         reason = "aya::Pod is the promise that a type is plain data"
     )]
     use super::{
-        Allowance, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey,
-        SandboxCounters, Settings, TaskFields,
+        Allowance, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+        RuleKey, SandboxCounters, Settings, TaskFields,
     };
 
     // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
@@ -423,6 +438,8 @@ mod userspace {
     unsafe impl aya::Pod for ListenerKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Listeners {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ResolverKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RuleKey {}
     // SAFETY: as above.

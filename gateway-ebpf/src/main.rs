@@ -120,7 +120,7 @@ fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: boo
         // Before anybody is told of the connection.
         executable::file(ctx);
     }
-    match verdict::outgoing(ctx, &to) {
+    match verdict::outgoing(ctx, &to, is_sendto) {
         Action::Refuse => REFUSE,
         Action::Pass(flow) => match flow::remember(ctx, flow, is_sendto) {
             Ok(()) => ALLOW,

@@ -11,7 +11,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey,
+    Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+    RuleKey,
     SandboxCounters, Settings, capacity, counter, refusal,
 };
 
@@ -24,6 +25,11 @@ pub static SETTINGS: CgroupSettings = CgroupSettings::new();
 /// (namespace, sandbox) → the gateway's ports there.
 #[btf_map]
 pub static LISTENERS: HashMap<ListenerKey, Listeners, { capacity::LISTENERS }> = HashMap::new();
+
+/// (namespace, port) → the sandbox whose resolver is there.
+#[btf_map]
+pub static RESOLVERS: HashMap<ResolverKey, u32, { capacity::RESOLVERS }, NO_PREALLOC> =
+    HashMap::new();
 
 /// (rule set, protocol, address prefix) → index of a port set.
 #[btf_map]

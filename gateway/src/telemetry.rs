@@ -145,17 +145,21 @@ impl Telemetry {
         }
     }
 
-    /// Records the denial if `error` is one: the name led to an address where no name may lead.
+    /// Records the denial if `error` is one: the name led to an address where no name may lead, or was one
+    /// too many.
     pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
-        if let UpstreamError::Guarded { .. } = error {
-            self.denied(&DenialRecord {
-                who: who.clone(),
-                reason: DenyReason::AddressGuard,
-                stage: Stage::Dial,
-                host: Some(host.to_owned()),
-                detail: Some(error.to_string()),
-            });
-        }
+        let reason = match error {
+            UpstreamError::Guarded { .. } => DenyReason::AddressGuard,
+            UpstreamError::Rationed { reason, .. } => *reason,
+            _ => return,
+        };
+        self.denied(&DenialRecord {
+            who: who.clone(),
+            reason,
+            stage: Stage::Dial,
+            host: Some(host.to_owned()),
+            detail: Some(error.to_string()),
+        });
     }
 
     /// A policy is in force: the first, or a new one, for which `revoked` connections and requests were

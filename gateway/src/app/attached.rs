@@ -11,7 +11,7 @@ use crate::live::{Live, View};
 use crate::sandbox::netns::NetNs;
 use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
-use crate::upstream::Upstream;
+use crate::upstream::{Ration, Upstream};
 use gateway_common::Listeners;
 use std::collections::BTreeSet;
 use std::io;
@@ -59,15 +59,15 @@ impl Attached {
         generation: u64,
         draining: CancellationToken,
     ) -> Self {
-        let responder = Responder::new(
+        let responder = Arc::new(Responder::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             Arc::clone(&running.telemetry),
-        );
+        ));
         let execution = budget::execution(attachment.cgroup(), attachment.sandbox.get());
         let meter = Meter::new(Arc::clone(budgets), execution);
-        let view = view(&running, generation, None, meter);
-        let live = Live::new(label, Arc::new(responder), draining, view);
+        let view = view(&running, &responder, generation, None, meter);
+        let live = Live::new(label, responder, draining, view);
         Self {
             id: attachment.sandbox,
             cgroup: attachment.cgroup(),
@@ -142,7 +142,8 @@ impl Attached {
         }
         let before = self.live.view();
         let meter = before.meter.clone();
-        let view = view(running, generation, Some(&before), meter);
+        let responder = &self.live.responder;
+        let view = view(running, responder, generation, Some(&before), meter);
         let revoked = self.live.replace(view);
         self.live.responder.replace(
             Arc::clone(&running.gateway),
@@ -276,7 +277,13 @@ impl Attached {
 const BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// The view of one generation. Places that are in use count on as long as their number stays the same.
-fn view(running: &Running, generation: u64, before: Option<&View>, meter: Meter) -> View {
+fn view(
+    running: &Running,
+    responder: &Arc<Responder>,
+    generation: u64,
+    before: Option<&View>,
+    meter: Meter,
+) -> View {
     let limits = running.gateway.limits;
     let places = limits.max_connections_per_sandbox as usize;
     let same = before.filter(|before| before.gateway.limits == limits);
@@ -299,6 +306,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>, meter: Meter)
             Arc::clone(&running.resolver),
             running.verifier.clone(),
             Arc::clone(running.telemetry.metrics()),
+            Arc::clone(responder) as Arc<dyn Ration>,
         ),
         telemetry: Arc::clone(&running.telemetry),
         leaves: Arc::clone(&running.leaves),

@@ -85,6 +85,28 @@ spec:
     }
 }
 
+#[tokio::test]
+async fn what_is_dialled_is_paid_from_the_same_purse_as_what_is_asked() {
+    let fixture = Fixture::new("allow-all", (Ipv4Addr::LOCALHOST, 53).into());
+    let spend = |name: &str| fixture.responder.spend(&Host::parse(name).unwrap());
+    let asked = (0..1000).all(|n| {
+        let step = fixture.decide(&format!("q{n}.test"), A);
+        matches!(step, Step::LookUp(..))
+    });
+    assert!(asked);
+    let dialled = (0..10_000).filter(|n| spend(&format!("d{n}.test")).is_ok());
+    // A few more are earned meanwhile.
+    let dialled = dialled.count();
+    assert!((1000..1100).contains(&dialled), "{dialled}");
+    let refused = spend("another.test");
+    assert_eq!(refused, Err(DenyReason::DnsRateLimited));
+    assert_eq!(fixture.code("further.test", A), ResponseCode::Refused);
+    assert_eq!((spend("q7.test"), spend("d7.test")), (Ok(()), Ok(())));
+    let label = "a".repeat(60);
+    let long = spend(&format!("{label}.{label}.{label}.test"));
+    assert_eq!(long, Err(DenyReason::DnsNameTooLong));
+}
+
 fn message(name: &str, kind: u8) -> Vec<u8> {
     let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {

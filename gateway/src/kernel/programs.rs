@@ -41,9 +41,10 @@ const PROGRAMS: [(&str, Kind, u32); 12] = [
 ];
 
 /// The maps that a daemon pins. ALIVE is not among them: it must die with the process.
-const PINNED: [&str; 10] = [
+const PINNED: [&str; 11] = [
     "SETTINGS",
     "LISTENERS",
+    "RESOLVERS",
     "RULES",
     "PORT_SETS",
     "SOCKETS",

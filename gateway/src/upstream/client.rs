@@ -1,11 +1,11 @@
 //! Sends one permitted request on a pooled or a new connection.
 
-use super::Permit;
 use super::connect;
 use super::guarded::{Announce, Guarded};
 use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier, is_http2};
+use super::{Permit, Ration};
 use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
@@ -72,6 +72,7 @@ pub struct Upstream {
     gateway: Arc<Gateway>,
     resolver: Arc<Resolver>,
     verifier: Verifier,
+    ration: Arc<dyn Ration>,
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
 }
@@ -83,6 +84,7 @@ impl Upstream {
         resolver: Arc<Resolver>,
         verifier: Verifier,
         metrics: Arc<Metrics>,
+        ration: Arc<dyn Ration>,
     ) -> Self {
         let pool = Arc::new(Pool::default());
         let swept = Arc::downgrade(&pool);
@@ -100,6 +102,7 @@ impl Upstream {
             gateway,
             resolver,
             verifier,
+            ration,
             pool,
             metrics,
         }
@@ -107,7 +110,7 @@ impl Upstream {
 
     /// A socket to what the permit names, for splicing.
     pub async fn connect(&self, permit: &Permit) -> Result<TcpStream, UpstreamError> {
-        connect::connect(&self.gateway, &self.resolver, permit).await
+        connect::connect(&self.gateway, &self.resolver, &*self.ration, permit).await
     }
 
     /// Sends a request whose URI has scheme and authority, and waits for the head of the answer, which may take
