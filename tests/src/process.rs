@@ -48,15 +48,20 @@ pub struct Ended {
     pub stderr: Vec<Line>,
 }
 
-/// `deadline` on a machine that is slower by POSTERN_TEST_SLOW, a whole number: an emulated one, say. What a test waits
-/// for gets longer to happen; what it must not take longer than is the test's own to say.
-pub fn patient(deadline: Duration) -> Duration {
+/// How many times slower than a developer's own machine this one is: POSTERN_TEST_SLOW, a whole number; 1 if it is not set.
+/// An emulated guest sets it.
+pub fn slowness() -> u32 {
     let factor = std::env::var("POSTERN_TEST_SLOW").ok();
-    deadline
-        * factor
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(1)
-            .max(1)
+    factor
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+        .max(1)
+}
+
+/// `time` on a machine that is [slower](slowness): deadlines, and pauses that have to be longer than what a client needs
+/// to get going.
+pub fn patient(time: Duration) -> Duration {
+    time * slowness()
 }
 
 /// How often something is repeated where [`patient`] waits longer: so much less often that it takes as long.

@@ -259,9 +259,10 @@ impl World {
         .flag("--state-dir", self.path("state"))
     }
 
-    /// `postern exec` of `curl`: silent but for errors, at most half a minute.
+    /// `postern exec` of `curl`: silent but for errors, at most half a minute (of a machine that is not slow).
     pub fn curl(&self, arguments: &[&str]) -> Exec {
-        let base = ["curl", "--silent", "--show-error", "--max-time", "30"];
+        let limit = patient(Duration::from_secs(30)).as_secs().to_string();
+        let base = ["curl", "--silent", "--show-error", "--max-time", &limit];
         self.exec(base.iter().chain(arguments).copied())
     }
 

@@ -11,11 +11,10 @@ use super::apt::Debian;
 use super::files::{Key, fail, make_image, replaced, size_of};
 use crate::Failure;
 use crate::console::Note;
+use crate::setup;
 
-/// What the suites, the prompt and the box call in a guest.
-const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iproute2,iputils-ping,kmod,procps,less,\
-    python3,nodejs,curl,git,openssl,bind9-dnsutils,tcpdump,ca-certificates,bpftool,busybox-static,\
-    openssh-server,sudo,rsync,nginx-light";
+/// What a guest needs to run, and what the prompt and the box call there. What the suites call is set-up's to say.
+const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iputils-ping,kmod,procps,less,bpftool,busybox-static,sudo,rsync";
 const CUSTOMIZE: &str = include_str!("guest/customize.sh");
 /// Where the guest has the Python with the SDKs.
 pub(super) const VENV: &str = "/opt/postern/venv";
@@ -40,7 +39,8 @@ pub(super) fn provide(
     let requirements_path = vm.workspace.root.join("tests/requirements.txt");
     let requirements = fs::read_to_string(&requirements_path)
         .map_err(|error| fail("read", &requirements_path, &error))?;
-    let key = Key::of(&[&debian.codename, PACKAGES, CUSTOMIZE, &requirements]);
+    let packages = packages();
+    let key = Key::of(&[&debian.codename, &packages, CUSTOMIZE, &requirements]);
     let folder = vm.folder.join(format!("rootfs-{key}"));
     let root = RootFs {
         tree: folder.join("tree"),
@@ -62,6 +62,14 @@ pub(super) fn provide(
     Ok((root, format!("made, {size}")))
 }
 
+fn packages() -> String {
+    let all: Vec<&str> = PACKAGES
+        .split(',')
+        .chain(setup::packages_of_suites())
+        .collect();
+    all.join(",")
+}
+
 fn bootstrap(vm: &Vm<'_>, debian: &Debian, draft: &Path) -> Result<(), Failure> {
     let updates = format!("{}-updates", debian.codename);
     let sources = draft.join("guest.sources");
@@ -76,7 +84,7 @@ fn bootstrap(vm: &Vm<'_>, debian: &Debian, draft: &Path) -> Result<(), Failure> 
         .map_err(|error| fail("write", &hook, &error))?;
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=minbase", "--format=directory"]);
-    command.arg(format!("--include={PACKAGES}"));
+    command.arg(format!("--include={}", packages()));
     command.arg("--aptopt=Apt::Install-Recommends \"false\"");
     for folder in ["man", "doc", "locale", "info"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));

@@ -24,7 +24,7 @@ pub(super) fn run(
     with_lsm: bool,
     command: &str,
 ) -> Result<(), Failure> {
-    let ground = Ground::prepare(vm, true)?;
+    let ground = Ground::prepare(vm, true, None)?;
     let image = ground.kernel(vm, kernel)?;
     let accelerator = Accelerator::probe(vm, &image);
     let work = replaced(&vm.folder, "shell-")?;

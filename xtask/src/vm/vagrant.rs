@@ -28,7 +28,7 @@ const TOOLS: &[(&str, &str)] = &[
 
 /// Makes the box, brings the machine up and tells the demo's story in it.
 pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
-    let ground = Ground::prepare(vm, true)?;
+    let ground = Ground::prepare(vm, true, None)?;
     boxes::run(vm, kernel)?;
     vm.console.step("tools for Vagrant", |note| {
         apt::install_tools(
