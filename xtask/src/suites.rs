@@ -85,7 +85,9 @@ pub(crate) const ALL: &[Suite] = &[
         name: "sandbox",
         about: "the cage against somebody who wants out (as root)",
         needs: Needs::ToolchainAndRoot,
-        work: Work::Tests(&["test --no-fail-fast -p gateway --test sandbox"]),
+        work: Work::Tests(&[
+            "test --no-fail-fast -p gateway --test sandbox --test admin --test privileges",
+        ]),
     },
     Suite {
         name: "deny",
