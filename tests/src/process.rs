@@ -64,10 +64,9 @@ pub fn patient(time: Duration) -> Duration {
     time * slowness()
 }
 
-/// How often something is repeated where [`patient`] waits longer: so much less often that it takes as long.
+/// How often something is repeated on a machine that is [slower](slowness): so much less often that it takes as long.
 pub fn fewer(count: usize) -> usize {
-    let factor = patient(Duration::from_secs(1)).as_secs();
-    count / usize::try_from(factor).unwrap_or(1)
+    count / usize::try_from(slowness()).unwrap_or(usize::MAX)
 }
 
 impl Process {
@@ -122,10 +121,14 @@ impl Process {
     ) -> Result<Line> {
         let deadline = patient(deadline);
         let begun = Instant::now();
+        let (mut of_stdout, mut of_stderr) = (0, 0);
         loop {
             let ended = self.child.try_wait()?;
-            let mut lines = self.stdout.lines();
-            lines.extend(self.stderr.lines());
+            let mut lines = self.stdout.lines_from(of_stdout);
+            of_stdout += lines.len();
+            let complaints = self.stderr.lines_from(of_stderr);
+            of_stderr += complaints.len();
+            lines.extend(complaints);
             if let Some(line) = lines.into_iter().find(|line| wanted(&line.text)) {
                 return Ok(line);
             }
@@ -180,6 +183,11 @@ impl Process {
     /// What it has printed to stderr so far.
     pub fn stderr(&self) -> Vec<Line> {
         self.stderr.lines()
+    }
+
+    /// As [`Process::stderr`], without the first `skipped` lines, for those who have seen them.
+    pub fn stderr_from(&self, skipped: usize) -> Vec<Line> {
+        self.stderr.lines_from(skipped)
     }
 
     fn said(&self) -> String {
@@ -278,10 +286,12 @@ impl Output {
     }
 
     fn lines(&self) -> Vec<Line> {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lines_from(0)
+    }
+
+    fn lines_from(&self, skipped: usize) -> Vec<Line> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get(skipped..).unwrap_or_default().to_vec()
     }
 
     fn join(&mut self, deadline: Duration) {

@@ -36,8 +36,8 @@ const BASE: &[(Probe, &str)] = &[
     (Probe::Command("tcpdump"), "tcpdump"),
 ];
 
-/// Of [`BASE`], what compiles the gateway and calls nothing else.
-const FOR_THE_BUILD: &[&str] = &["g++", "python3-venv"];
+/// Of [`BASE`], what compiles and calls nothing else: a guest gets what was compiled here.
+const FOR_THE_BUILD: &[&str] = &["gcc", "libc6-dev", "g++", "python3-venv"];
 
 /// The packages whose commands the suites call, wherever they run.
 pub(crate) fn packages_of_suites() -> impl Iterator<Item = &'static str> {
