@@ -71,7 +71,7 @@ fn git_lists_a_repository_over_https() -> Result<()> {
     let done = world
         .exec(["git", "ls-remote", "https://git.test/repo.git"])
         .succeed()?;
-    let branch = format!("{}\trefs/heads/main", world.git_head);
+    let branch = format!("{}\trefs/heads/main", world.git_head()?);
     assert!(done.out().contains(&branch), "{done}");
     let clone = [
         "git",

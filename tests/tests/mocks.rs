@@ -290,7 +290,7 @@ fn git_lists_the_one_branch() -> Result<()> {
     let refs = direct(&world, &["git", "ls-remote", "https://git.test/repo.git"])?;
     assert!(
         refs.out()
-            .contains(&format!("{}\trefs/heads/main", world.git_head)),
+            .contains(&format!("{}\trefs/heads/main", world.git_head()?)),
         "{refs:?}"
     );
     let outside = direct(

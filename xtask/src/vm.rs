@@ -28,7 +28,7 @@ use crate::{binary, setup};
 use apt::Debian;
 use image::KernelImage;
 use kernels::Kernel;
-use rootfs::RootFs;
+use rootfs::{Extent, RootFs};
 use tree::Built;
 
 pub(crate) use options::{Order, parse};
@@ -139,6 +139,7 @@ pub(crate) fn oldest(
     }
     let options = suites::TestOptions {
         suites: suites.iter().map(|&name| name.to_owned()).collect(),
+        extent: Extent::Small,
         ..suites::TestOptions::default()
     };
     let passed = suites::run(&vm, &options, Some(postern))?;
@@ -197,9 +198,14 @@ struct Ground {
 impl Ground {
     /// Installs, builds and makes whatever is not there yet; the test programs only if asked for. Without a `binary` (or
     /// POSTERN_BIN) the release build is taken: what is shipped is what is tested.
-    fn prepare(vm: &Vm<'_>, with_tests: bool, binary: Option<&Path>) -> Result<Self, Failure> {
+    fn prepare(
+        vm: &Vm<'_>,
+        with_tests: bool,
+        binary: Option<&Path>,
+        extent: Extent,
+    ) -> Result<Self, Failure> {
         setup::run(vm.workspace, vm.console, None)?;
-        let (debian, root) = base(vm)?;
+        let (debian, root) = base(vm, extent)?;
         let named = binary
             .map(Path::to_owned)
             .or_else(|| env::var_os("POSTERN_BIN").map(PathBuf::from));
@@ -227,14 +233,14 @@ impl Ground {
 }
 
 /// The tools and the root file system.
-fn base(vm: &Vm<'_>) -> Result<(Debian, RootFs), Failure> {
+fn base(vm: &Vm<'_>, extent: Extent) -> Result<(Debian, RootFs), Failure> {
     let debian = Debian::read()?;
     vm.console.step("tools for guests", |note| {
         apt::install_tools(&debian, &vm.folder.join("apt-tools"), &vm.log, &note, TOOLS)
     })?;
     let mut root = None;
     vm.console.step("root file system", |note| {
-        let (made, summary) = rootfs::provide(vm, &debian, &note)?;
+        let (made, summary) = rootfs::provide(vm, &debian, extent, &note)?;
         root = Some(made);
         Ok(summary)
     })?;

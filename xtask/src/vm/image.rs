@@ -111,7 +111,10 @@ pub(super) fn is_made(vm: &Vm<'_>, kernel: &str) -> bool {
                     && entry.path().join(file).exists()
             })
     };
-    has(&format!("kernel-{kernel}-"), "initrd") && has("rootfs-", "disk.ext4")
+    has(&format!("kernel-{kernel}-"), "initrd")
+        && ["rootfs-", "small-rootfs-"]
+            .iter()
+            .any(|prefix| has(prefix, "disk.ext4"))
 }
 
 /// Downloads the kernel's packages and unpacks them, without their scripts: the guest's user space is another release's.

@@ -27,8 +27,10 @@ const SLOW: &str = "10";
 /// suite looks at. Whether timer interrupts come is tried by counting loops, which a host with other things to do makes
 /// fail: a panic. The time stamp counter, which emulation takes from the host's, passes for unsynchronised, and then every
 /// look at the clock is a system call and leaves the emulated processor. Detours around a processor's faults, and pages
-/// wiped twice, are work for nobody.
-const EMULATED: &str = "no_timer_check tsc=reliable mitigations=off init_on_alloc=0";
+/// wiped twice, are work for nobody. Nobody waits for quiet moments when namespaces come and go, nor walks five levels of
+/// page tables where four do.
+const EMULATED: &str =
+    "no_timer_check tsc=reliable mitigations=off init_on_alloc=0 rcupdate.rcu_expedited=1 no5lvl";
 
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use super::files::{fail, replaced};
 use super::kernels::{self, HOST, Kernel};
 use super::qemu::{Accelerator, Disk, Guest, lsm_argument, watch};
 use super::results::{Results, Verdict};
+use super::rootfs::Extent;
 use super::summary::{self, Run, Times};
 use super::tree::{self, Built, Stage, Suite};
 use super::{Ground, VERIFIER_SUITE, Vm};
@@ -44,6 +45,8 @@ pub(crate) struct TestOptions {
     pub(crate) wan: bool,
     /// Leave disks and the packed tree where they were.
     pub(crate) keep: bool,
+    /// What the guest has to have in it for these suites.
+    pub(super) extent: Extent,
 }
 
 /// Where a run takes place.
@@ -72,7 +75,7 @@ pub(super) fn run(
     let places = places(&options.kernels)?;
     // What the kernel makes of the programs is known without a test program: minutes earlier.
     let is_verifier_only = options.suites == [VERIFIER_SUITE];
-    let ground = Ground::prepare(vm, !is_verifier_only, binary)?;
+    let ground = Ground::prepare(vm, !is_verifier_only, binary, options.extent)?;
     let chosen = choose(&ground.built, &options.suites)?;
     let mut runs: Vec<Run> = Vec::new();
     let mut failures = Vec::new();
