@@ -108,9 +108,9 @@ pub(crate) const ALL: &[Suite] = &[
     },
     Suite {
         name: "vm",
-        about: "the oldest kernel: its verifier, what is denied, the whole path (in a guest)",
+        about: "the oldest kernel, in a guest: its verifier, its hooks, attached groups (as root, on Debian)",
         needs: Needs::BinaryAndRoot,
-        work: Work::Guest(&["verifier", "denied", "path"]),
+        work: Work::Guest(&["verifier", "kernel", "attach"]),
     },
 ];
 
