@@ -7,6 +7,7 @@
 mod body;
 mod fields;
 mod frames;
+mod held;
 mod patience;
 mod request;
 mod response;
@@ -14,6 +15,7 @@ mod target;
 mod violation;
 
 pub use frames::{FrameWatch, Refusal};
+pub use held::Held;
 pub use patience::Patience;
 pub use request::RequestGuard;
 pub use response::{Exchange, ResponseGuard};
@@ -38,6 +40,22 @@ pub enum Position {
     InHead,
     /// In a body or its trailers.
     InBody,
+}
+
+/// Steps through `bytes` until a message ends: `step` says how many it took, and whether that was it.
+fn take_steps(
+    bytes: &[u8],
+    mut step: impl FnMut(&[u8]) -> Result<(usize, bool), Violation>,
+) -> Result<usize, Violation> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let (taken, ended) = step(bytes.get(at..).unwrap_or_default())?;
+        at += taken;
+        if ended {
+            break;
+        }
+    }
+    Ok(at)
 }
 
 #[cfg(test)]

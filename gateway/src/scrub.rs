@@ -3,7 +3,8 @@
 //! percent-encoded and JSON-escaped bytes and in base64 (both alphabets, anywhere in a longer text),
 //! across chunks and under gzip, deflate, brotli and zstd.
 //!
-//! Bodies stream. In text the replacement may be shorter or longer than the secret, so that
+//! Bodies stream, and never wait: when nothing more comes for now, the client has all but what may yet be a
+//! secret, and of that the first three bytes. In text the replacement may be shorter or longer than the secret, so that
 //! `Content-Length` goes; in everything else (images, protobuf, event streams of AWS, ranges, codings
 //! that cannot be undone) each byte becomes `*`. A coded body is decoded, and reaches the client
 //! without its coding.

@@ -147,6 +147,19 @@ impl World {
         self.git.head()
     }
 
+    /// The certificate of the standard gateway's authority, for clients that are not started by `exec`.
+    pub fn gateway_ca(&self) -> Result<PathBuf> {
+        let state = self.path("state").display().to_string();
+        let gateway = ["--gateway", policy::GATEWAY, "--state-dir", &state];
+        let exported = postern::run(&[&["ca", "export"][..], &gateway].concat())?;
+        if exported.code() != 0 {
+            bail!("no authority: {exported:#?}");
+        }
+        let file = self.work("gateway-ca.pem");
+        fs::write(&file, exported.out())?;
+        Ok(file)
+    }
+
     /// What the mocks run on, for a suite that starts one more.
     pub fn handle(&self) -> Handle {
         self.runtime.handle().clone()

@@ -39,17 +39,7 @@ impl Guarded {
         let group = Cgroup::new("e2e-attached")?;
         let attach = format!("{}={}", group.path().display(), policy::GATEWAY);
         let daemon = world.daemon(&["--attach", &attach])?;
-        let ca = world.work("gateway-ca.pem");
-        let state = world.path("state");
-        let exported = postern::run(&[
-            "ca",
-            "export",
-            "--gateway",
-            policy::GATEWAY,
-            "--state-dir",
-            &state.to_string_lossy(),
-        ])?;
-        std::fs::write(&ca, exported.out())?;
+        let ca = world.gateway_ca()?;
         Ok(Self {
             daemon,
             _detach: Detach(group.path().display().to_string()),

@@ -53,17 +53,7 @@ impl Guarded {
         // Requests are logged at the level `info`, and there will be many.
         let level = "warn,gateway::app=info";
         let daemon = world.daemon(&["--log-level", level, "--attach", &attach])?;
-        let state = world.path("state").display().to_string();
-        let exported = postern::run(&[
-            "ca",
-            "export",
-            "--gateway",
-            policy::GATEWAY,
-            "--state-dir",
-            &state,
-        ])?;
-        let ca = world.work("gateway-ca.pem");
-        std::fs::write(&ca, exported.out())?;
+        let ca = world.gateway_ca()?;
         Ok(Self {
             daemon,
             group,

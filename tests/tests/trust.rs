@@ -2,7 +2,7 @@
 //! gateway trusts what the policy says and nobody else.
 
 use anyhow::{Context, Result};
-use e2e::{World, policy, postern};
+use e2e::World;
 
 const URL: &str = "https://echo.test/trust";
 
@@ -98,25 +98,15 @@ fn the_exported_authority_is_the_one_that_signed_the_leaf() -> Result<()> {
     let script = "openssl s_client -connect echo.test:443 -servername echo.test -showcerts </dev/null 2>/dev/null | openssl x509 > leaf.pem; \
                   cat \"$NODE_EXTRA_CA_CERTS\"";
     let inside = world.exec(["sh", "-c", script]).succeed()?;
-    let state = world.path("state");
-    let exported = postern::run(&[
-        "ca",
-        "export",
-        "--gateway",
-        policy::GATEWAY,
-        "--state-dir",
-        &state.to_string_lossy(),
-    ])?;
-    assert_eq!(exported.code(), 0, "{exported:#?}");
-    assert_eq!(exported.out().trim(), inside.out().trim());
-    assert!(!exported.out().contains("PRIVATE"));
-    std::fs::write(world.work("ca.pem"), exported.out())?;
+    let exported = std::fs::read_to_string(world.gateway_ca()?)?;
+    assert_eq!(exported.trim(), inside.out().trim());
+    assert!(!exported.contains("PRIVATE"));
     let mut verify = std::process::Command::new("openssl");
     verify
         .args([
             "verify",
             "-CAfile",
-            "ca.pem",
+            "gateway-ca.pem",
             "-verify_hostname",
             "echo.test",
             "leaf.pem",

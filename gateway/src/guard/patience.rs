@@ -1,6 +1,7 @@
 //! A time limit that starts when something is first waited for, and starts again when it has come.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,6 +28,22 @@ impl Patience {
     /// What was waited for has come.
     pub fn reset(&mut self) {
         self.running = false;
+    }
+
+    /// What came of a write to a peer that may take nothing for `limit` at a time.
+    pub fn written<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.reset();
+        } else if self.is_over(limit, cx) {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes no more");
+            return Poll::Ready(Err(error));
+        }
+        outcome
     }
 
     fn start(&mut self, limit: Duration) {

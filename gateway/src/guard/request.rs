@@ -4,7 +4,7 @@ use super::body::{Chunks, Extensions, Framing, Rest};
 use super::fields::{Fields, Known, Step};
 use super::target::Target;
 use super::violation::Violation;
-use super::{Judged, Position};
+use super::{Judged, Position, take_steps};
 
 /// What follows the target of a request line.
 const VERSION: &[u8] = b"HTTP/1.";
@@ -69,36 +69,8 @@ impl RequestGuard {
     /// # Errors
     /// The first rule that the bytes break; the guard is of no use afterwards.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Judged, Violation> {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let (taken, ended) = match &mut self.state {
-                State::Start(_) => self.start(rest)?,
-                State::Head(head) => {
-                    let (taken, body) = head.take(rest, self.max_head)?;
-                    let ended = matches!(body, Some(None));
-                    match body {
-                        None => {}
-                        Some(None) => self.state = State::Start(Empty::None),
-                        Some(Some(body)) => self.state = State::Body(body),
-                    }
-                    (taken, ended)
-                }
-                State::Body(body) => {
-                    let (taken, ended) = body.take(rest)?;
-                    if ended {
-                        self.state = State::Start(Empty::None);
-                    }
-                    (taken, ended)
-                }
-            };
-            at += taken;
-            if ended {
-                break;
-            }
-        }
         Ok(Judged {
-            taken: at,
+            taken: take_steps(bytes, |rest| self.step(rest))?,
             at: self.position(),
         })
     }
@@ -110,6 +82,29 @@ impl RequestGuard {
             State::Start(Empty::None) => Position::Between,
             State::Start(_) | State::Head(_) => Position::InHead,
             State::Body(_) => Position::InBody,
+        }
+    }
+
+    fn step(&mut self, rest: &[u8]) -> Result<(usize, bool), Violation> {
+        match &mut self.state {
+            State::Start(_) => self.start(rest),
+            State::Head(head) => {
+                let (taken, body) = head.take(rest, self.max_head)?;
+                let ended = matches!(body, Some(None));
+                match body {
+                    None => {}
+                    Some(None) => self.state = State::Start(Empty::None),
+                    Some(Some(body)) => self.state = State::Body(body),
+                }
+                Ok((taken, ended))
+            }
+            State::Body(body) => {
+                let (taken, ended) = body.take(rest)?;
+                if ended {
+                    self.state = State::Start(Empty::None);
+                }
+                Ok((taken, ended))
+            }
         }
     }
 

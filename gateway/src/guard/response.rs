@@ -3,7 +3,7 @@
 use super::body::{Chunks, Extensions, Framing, Rest};
 use super::fields::{Fields, Known, Step};
 use super::violation::Violation;
-use super::{Judged, Position};
+use super::{Judged, Position, take_steps};
 
 /// Bytes of one head: real ones, with cookies and content security policies, stay below 64 KiB.
 const MAX_HEAD: usize = 128 * 1024;
@@ -99,37 +99,8 @@ impl ResponseGuard {
     /// # Errors
     /// The first rule that the bytes break; the guard is of no use afterwards.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Judged, Violation> {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let (taken, ended) = match &mut self.state {
-                State::Switched => (rest.len(), false),
-                State::Start if self.exchange.is_none() => return Err(Violation::Unasked),
-                State::Start => {
-                    self.state = State::Head(Box::new(Head::new()));
-                    (0, false)
-                }
-                State::Head(head) => {
-                    let (taken, whole) = head.take(rest)?;
-                    if whole {
-                        let after = head.after(self.exchange)?;
-                        (taken, self.follow(after)?)
-                    } else {
-                        (taken, false)
-                    }
-                }
-                State::Body(body) => {
-                    let (taken, ended) = body.take(rest)?;
-                    (taken, ended && self.finish())
-                }
-            };
-            at += taken;
-            if ended {
-                break;
-            }
-        }
         Ok(Judged {
-            taken: at,
+            taken: take_steps(bytes, |rest| self.step(rest))?,
             at: self.position(),
         })
     }
@@ -148,6 +119,29 @@ impl ResponseGuard {
     #[must_use]
     pub fn is_switched(&self) -> bool {
         matches!(self.state, State::Switched)
+    }
+
+    fn step(&mut self, rest: &[u8]) -> Result<(usize, bool), Violation> {
+        match &mut self.state {
+            State::Switched => Ok((rest.len(), false)),
+            State::Start if self.exchange.is_none() => Err(Violation::Unasked),
+            State::Start => {
+                self.state = State::Head(Box::new(Head::new()));
+                Ok((0, false))
+            }
+            State::Head(head) => {
+                let (taken, whole) = head.take(rest)?;
+                if !whole {
+                    return Ok((taken, false));
+                }
+                let after = head.after(self.exchange)?;
+                Ok((taken, self.follow(after)?))
+            }
+            State::Body(body) => {
+                let (taken, ended) = body.take(rest)?;
+                Ok((taken, ended && self.finish()))
+            }
+        }
     }
 
     fn follow(&mut self, after: After) -> Result<bool, Violation> {

@@ -2,8 +2,8 @@
 //! that was not judged, no head before it is whole, and nothing of a message before it asks for that
 //! message. Bounds how long a client may take. What to answer and to record is the server's business.
 
-use crate::guard::{Patience, Position, RequestGuard, Violation};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::guard::{Held, Patience, Position, RequestGuard, Violation};
+use bytes::{Buf, Bytes};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -72,10 +72,7 @@ pub(super) struct Guarded<S> {
     watch: Arc<Watch>,
     refuse: Option<Refuse>,
     idle: Duration,
-    /// Read and not passed on: first what may be, then what was judged, then the rest.
-    held: BytesMut,
-    ready: usize,
-    judged: usize,
+    held: Held,
     /// Part of the message under way has been passed on.
     under_way: bool,
     patience: Patience,
@@ -110,9 +107,7 @@ impl<S> Guarded<S> {
             watch,
             refuse: Some(refuse),
             idle,
-            held: BytesMut::new(),
-            ready: 0,
-            judged: 0,
+            held: Held::default(),
             under_way: false,
             patience: Patience::default(),
             stalled: Patience::default(),
@@ -130,23 +125,10 @@ impl<S> Guarded<S> {
         });
     }
 
-    fn hand_over(&mut self, out: &mut ReadBuf<'_>) {
-        let length = self.ready.min(out.remaining());
-        out.put_slice(&self.held[..length]);
-        self.held.advance(length);
-        self.ready -= length;
-        self.judged -= length;
-        self.under_way = self.ready > 0 || self.guard.position() != Position::Between;
-    }
-
     fn judge(&mut self) {
         let before = self.guard.position();
-        match self.guard.take(&self.held[self.judged..]) {
+        match self.held.judge(|bytes| self.guard.take(bytes)) {
             Ok(judged) => {
-                self.judged += judged.taken;
-                if judged.at != Position::InHead {
-                    self.ready = self.judged;
-                }
                 if before != Position::InHead || judged.at != Position::InHead {
                     self.patience.reset();
                 }
@@ -158,17 +140,12 @@ impl<S> Guarded<S> {
     /// Reads body bytes straight to where they are wanted.
     fn judge_body(&mut self, out: &mut ReadBuf<'_>, before: usize) {
         self.patience.reset();
-        match self.guard.take(&out.filled()[before..]) {
-            Ok(judged) => {
-                let end = before + judged.taken;
-                self.held.extend_from_slice(&out.filled()[end..]);
-                out.set_filled(end);
-                self.under_way = judged.at != Position::Between;
-            }
-            Err(violation) => {
-                out.set_filled(before);
-                self.found(violation);
-            }
+        let judged = self
+            .held
+            .judge_body(out, before, |bytes| self.guard.take(bytes));
+        match judged {
+            Ok(judged) => self.under_way = judged.at != Position::Between,
+            Err(violation) => self.found(violation),
         }
     }
 
@@ -202,8 +179,7 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
 
     /// `Ready(true)` when there was something, or something was found; `Ready(false)` at the end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.held.reserve(READ);
-        let read = pin!(self.stream.read_buf(&mut self.held)).poll(cx);
+        let read = pin!(self.stream.read_buf(self.held.room(READ))).poll(cx);
         match read {
             Poll::Ready(Ok(0)) if self.guard.position() == Position::Between => {
                 Poll::Ready(Ok(false))
@@ -251,21 +227,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             return Poll::Ready(Ok(()));
         }
         loop {
-            if this.ready > 0 {
-                this.hand_over(out);
+            if this.held.is_ready() {
+                this.held.hand_over(out);
+                this.under_way = this.held.is_ready() || this.guard.position() != Position::Between;
                 return Poll::Ready(Ok(()));
             }
             if this.watch.released.load(Ordering::Acquire) {
                 if this.held.is_empty() {
                     return Pin::new(&mut this.stream).poll_read(cx, out);
                 }
-                (this.ready, this.judged) = (this.held.len(), this.held.len());
+                this.held.release();
                 continue;
             }
             if let Some(found) = this.watch.found.get().copied() {
                 return this.refused(found, cx);
             }
-            if this.judged < this.held.len() {
+            if !this.held.is_judged() {
                 this.judge();
                 continue;
             }
@@ -298,20 +275,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
-    fn written<T>(
-        &mut self,
-        outcome: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stalled.reset();
-        } else if self.stalled.is_over(self.idle, cx) {
-            let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes no more");
-            return Poll::Ready(Err(error));
-        }
-        outcome
-    }
-
     /// The answer, the end of what is written, and a moment for the client to read it all.
     fn part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if matches!(self.parting, Parting::NotYet) {
@@ -350,8 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 }
                 Parting::Drain(left) => {
                     self.held.clear();
-                    self.held.reserve(READ);
-                    let read = pin!(self.stream.read_buf(&mut self.held)).poll(cx);
+                    let read = pin!(self.stream.read_buf(self.held.room(READ))).poll(cx);
                     match ready!(read) {
                         Ok(read) if read > 0 && *left > read => Parting::Drain(*left - read),
                         _ => Parting::Over,
@@ -371,7 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(outcome, cx)
+        let idle = self.idle;
+        self.stalled.written(outcome, idle, cx)
     }
 
     fn poll_write_vectored(
@@ -381,7 +344,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(outcome, cx)
+        let idle = self.idle;
+        self.stalled.written(outcome, idle, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -396,13 +360,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
                 reader.wake();
             }
         }
-        self.written(outcome, cx)
+        let idle = self.idle;
+        self.stalled.written(outcome, idle, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watch.is_clean() {
             let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-            return self.written(outcome, cx);
+            let idle = self.idle;
+            return self.stalled.written(outcome, idle, cx);
         }
         self.part(cx)
     }

@@ -34,20 +34,6 @@ impl<S> Observed<S> {
             idle,
         }
     }
-
-    fn written<T>(
-        &mut self,
-        outcome: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stalled.reset();
-        } else if self.stalled.is_over(self.idle, cx) {
-            let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes no more");
-            return Poll::Ready(Err(error));
-        }
-        outcome
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
@@ -73,7 +59,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
             this.frames.written(written, &mut this.tell);
             this.frames.compare((this.requests)(), &mut this.tell);
         }
-        this.written(outcome, cx)
+        this.stalled.written(outcome, this.idle, cx)
     }
 
     fn poll_write_vectored(
@@ -92,7 +78,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
             }
             this.frames.compare((this.requests)(), &mut this.tell);
         }
-        this.written(outcome, cx)
+        this.stalled.written(outcome, this.idle, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -101,11 +87,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        self.written(outcome, cx)
+        let idle = self.idle;
+        self.stalled.written(outcome, idle, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.written(outcome, cx)
+        let idle = self.idle;
+        self.stalled.written(outcome, idle, cx)
     }
 }

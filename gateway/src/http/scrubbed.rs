@@ -78,7 +78,14 @@ impl Body for Scrubbed {
                 let trailers = this.trailers.take().map(Frame::trailers);
                 return Poll::Ready(trailers.map(Ok));
             }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+                let given = scrub.yielded();
+                if given.is_empty() {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Some(Ok(Frame::data(given))));
+            };
+            match frame {
                 Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {

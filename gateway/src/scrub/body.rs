@@ -176,6 +176,11 @@ impl BodyScrub {
         }
     }
 
+    /// What can be given of what is held back, when nothing more comes for now and all has been pulled.
+    pub fn yielded(&mut self) -> Bytes {
+        self.matcher.yielded()
+    }
+
     /// What was held back, when all has come and been pulled.
     ///
     /// # Errors

@@ -367,3 +367,49 @@ fn a_request_s_scrubber_knows_each_form_of_its_credentials_and_is_made_once() {
         [&b"Basic dXNlcjpwYXNz"[..], b"dXNlcjpwYXNz", b"user:pass"]
     );
 }
+
+/// A body in these pieces, after each of which nothing more comes for a while: what the client has by then.
+fn paused(pieces: &[&[u8]]) -> (Vec<String>, u64) {
+    let mut body = scrubber().body(StatusCode::OK, &mut headers(&[]));
+    let mut seen = Vec::new();
+    for piece in pieces {
+        body.feed(Bytes::copy_from_slice(piece));
+        let mut now = Vec::new();
+        while let Some(data) = body.pull().unwrap() {
+            now.extend_from_slice(&data);
+        }
+        now.extend_from_slice(&body.yielded());
+        assert!(body.yielded().is_empty(), "it was given already");
+        seen.push(String::from_utf8(now).unwrap());
+    }
+    seen.push(String::from_utf8(body.finish().unwrap().to_vec()).unwrap());
+    (seen, body.count())
+}
+
+#[test]
+fn the_last_letters_of_a_message_are_not_kept_from_who_waits_for_them() {
+    for message in ["ask", "as", "the task", "c", "no %", "s"] {
+        let (seen, count) = paused(&[message.as_bytes(), b"!"]);
+        assert_eq!(seen, [message, "!", ""]);
+        assert_eq!(count, 0);
+    }
+}
+
+#[test]
+fn what_is_given_early_is_no_more_than_the_beginning_of_a_secret() {
+    for cut in 1..KEY.len() {
+        let (before, after) = KEY.split_at(cut);
+        let (seen, count) = paused(&[&[b"<", before].concat(), &[after, b">"].concat()]);
+        let shown = String::from_utf8_lossy(&KEY[..cut.min(3)]);
+        assert_eq!(
+            seen.concat(),
+            format!("<{shown}[redacted]>"),
+            "cut at {cut}"
+        );
+        assert_eq!(count, 1);
+    }
+    let bytes: Vec<&[u8]> = KEY.chunks(1).collect();
+    let (seen, count) = paused(&[&bytes[..], &[b"sk-an", b"d"], &bytes[..]].concat());
+    assert_eq!(seen.concat(), "sk-[redacted]sk-andsk-[redacted]");
+    assert_eq!(count, 2);
+}

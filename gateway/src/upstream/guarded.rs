@@ -1,8 +1,7 @@
 //! An upstream's HTTP/1 connection behind a [`ResponseGuard`]: the HTTP library reads no response that
 //! was not judged, and none to a request that was not sent. Knows nothing of what responses mean.
 
-use crate::guard::{Exchange, Position, ResponseGuard, Violation};
-use bytes::{Buf, BytesMut};
+use crate::guard::{Exchange, Held, Position, ResponseGuard, Violation};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -35,10 +34,7 @@ pub(super) struct Guarded<S> {
     announced: Announce,
     /// Nothing goes on after this.
     found: Option<Violation>,
-    /// Read and not passed on: first what may be, then what was judged, then the rest.
-    held: BytesMut,
-    ready: usize,
-    judged: usize,
+    held: Held,
 }
 
 impl<S> Guarded<S> {
@@ -48,36 +44,20 @@ impl<S> Guarded<S> {
             guard: ResponseGuard::default(),
             announced,
             found: None,
-            held: BytesMut::new(),
-            ready: 0,
-            judged: 0,
+            held: Held::default(),
         }
     }
 
     fn judge(&mut self) {
-        match self.guard.take(&self.held[self.judged..]) {
-            Ok(judged) => {
-                self.judged += judged.taken;
-                if judged.at != Position::InHead {
-                    self.ready = self.judged;
-                }
-            }
-            Err(violation) => self.found = Some(violation),
-        }
+        let judged = self.held.judge(|bytes| self.guard.take(bytes));
+        self.found = judged.err();
     }
 
     fn judge_body(&mut self, out: &mut ReadBuf<'_>, before: usize) {
-        match self.guard.take(&out.filled()[before..]) {
-            Ok(judged) => {
-                let end = before + judged.taken;
-                self.held.extend_from_slice(&out.filled()[end..]);
-                out.set_filled(end);
-            }
-            Err(violation) => {
-                out.set_filled(before);
-                self.found = Some(violation);
-            }
-        }
+        let judged = self
+            .held
+            .judge_body(out, before, |bytes| self.guard.take(bytes));
+        self.found = judged.err();
     }
 
     /// A request begins, unless something was there before it: that would pass for its answer.
@@ -106,24 +86,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             return Poll::Ready(Ok(()));
         }
         loop {
-            if this.ready > 0 {
-                let length = this.ready.min(out.remaining());
-                out.put_slice(&this.held[..length]);
-                this.held.advance(length);
-                this.ready -= length;
-                this.judged -= length;
+            if this.held.is_ready() {
+                this.held.hand_over(out);
                 return Poll::Ready(Ok(()));
             }
             if let Some(violation) = this.found {
                 return Poll::Ready(Err(violation.into()));
             }
-            if this.judged < this.held.len() {
+            if !this.held.is_judged() {
                 this.judge();
                 continue;
             }
             if this.guard.position() != Position::InBody {
-                this.held.reserve(READ);
-                let read = pin!(this.stream.read_buf(&mut this.held)).poll(cx);
+                let read = pin!(this.stream.read_buf(this.held.room(READ))).poll(cx);
                 if ready!(read)? > 0 {
                     continue;
                 }

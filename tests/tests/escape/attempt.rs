@@ -34,8 +34,8 @@ pub(crate) const SHARED: &[Mode] = &[Mode::Host, Mode::Nobody, Mode::Attached];
 pub(crate) struct Verdict {
     /// What it says must begin with one of these; empty: any error will do.
     pub(crate) says: &'static [&'static str],
-    /// The reason and the stage of a denial that must be on record.
-    pub(crate) record: Option<(&'static str, &'static str)>,
+    /// The reasons and the stages of denials of which one must be on record; empty: none need be.
+    pub(crate) records: Vec<(&'static str, &'static str)>,
     /// What it says when something before Postern refused it, so that there is nothing to record.
     pub(crate) unrecorded: &'static [&'static str],
     /// It must arrive: at the host that policy allows.
@@ -46,7 +46,7 @@ pub(crate) struct Verdict {
 pub(crate) fn denied(reason: &'static str, stage: &'static str) -> Verdict {
     Verdict {
         says: &[],
-        record: Some((reason, stage)),
+        records: vec![(reason, stage)],
         unrecorded: &[],
         served: false,
     }
@@ -57,7 +57,7 @@ pub(crate) fn denied(reason: &'static str, stage: &'static str) -> Verdict {
 pub(crate) fn refused(says: &'static [&'static str]) -> Verdict {
     Verdict {
         says,
-        record: None,
+        records: Vec::new(),
         unrecorded: &[],
         served: false,
     }
@@ -67,7 +67,7 @@ pub(crate) fn refused(says: &'static [&'static str]) -> Verdict {
 pub(crate) fn served() -> Verdict {
     Verdict {
         says: &["said HTTP/1.1 200"],
-        record: None,
+        records: Vec::new(),
         unrecorded: &[],
         served: true,
     }
@@ -78,6 +78,13 @@ impl Verdict {
     #[must_use]
     pub(crate) fn saying(mut self, says: &'static [&'static str]) -> Self {
         self.says = says;
+        self
+    }
+
+    /// Or for another `reason` at another `stage`: which comes first is a race that the sandbox cannot win.
+    #[must_use]
+    pub(crate) fn or(mut self, reason: &'static str, stage: &'static str) -> Self {
+        self.records.push((reason, stage));
         self
     }
 

@@ -181,19 +181,16 @@ fn judge(
     {
         bail!("it said {said:?}, and was let through:\n{told}");
     }
-    match verdict.record {
-        None => Ok(()),
-        Some((reason, stage))
-            if records.iter().any(|record| {
-                is_denial(record) && record.reason() == reason && record.stage() == stage
-            }) =>
-        {
-            Ok(())
-        }
-        Some((reason, stage)) => {
-            bail!("it said {said:?}, and no denial for {reason} at {stage} is on record:\n{told}")
-        }
+    let is_recorded = records.iter().any(|record| {
+        is_denial(record) && verdict.records.contains(&(record.reason(), record.stage()))
+    });
+    if !verdict.records.is_empty() && !is_recorded {
+        bail!(
+            "it said {said:?}, and no denial for any of {:?} is on record:\n{told}",
+            verdict.records
+        );
     }
+    Ok(())
 }
 
 /// A request or connection that went somewhere.

@@ -4,7 +4,7 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::leaf::{parse_header_name, parse_header_value, read_hosts, read_methods};
+use super::leaf::{parse_header_name, parse_header_value, read_methods, read_some_hosts};
 use super::route::{RawRule, read_rules};
 use super::{RawParent, read_gateways};
 use crate::policy::decode::{At, Decoder, Fields};
@@ -53,10 +53,7 @@ impl RawHttpRoute {
             return raw;
         };
         raw.parents = read_gateways(decoder, &mut spec);
-        if let Some(hosts) = spec.required(decoder, "hostnames") {
-            decoder.some_items(&hosts, "host");
-            raw.hosts = read_hosts(decoder, Some(&hosts));
-        }
+        raw.hosts = read_some_hosts(decoder, &mut spec, "hostnames");
         raw.rules = read_rules(decoder, &mut spec, read_match, |_, _| ());
         spec.finish(decoder);
         raw

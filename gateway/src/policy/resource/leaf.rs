@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 
-use crate::policy::decode::{At, Decoder};
+use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::Spanned;
 use crate::policy::template::is_header_text;
 use crate::policy::{DnsTransport, DnsUpstream, HostPattern, PathPattern, PortRange};
@@ -90,6 +90,19 @@ pub(super) fn read_hosts(
         return Vec::new();
     };
     decoder.parse_list(at, EXPECTED, HostPattern::parse)
+}
+
+/// The field `name`, a list of host patterns that must be there and not empty.
+pub(super) fn read_some_hosts(
+    decoder: &mut Decoder<'_, '_>,
+    fields: &mut Fields<'_>,
+    name: &'static str,
+) -> Vec<Spanned<HostPattern>> {
+    let hosts = fields.required(decoder, name);
+    if let Some(hosts) = &hosts {
+        decoder.some_items(hosts, "host");
+    }
+    read_hosts(decoder, hosts.as_ref())
 }
 
 /// A list of path patterns.

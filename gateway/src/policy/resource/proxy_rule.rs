@@ -5,7 +5,7 @@
 use http::{HeaderName, Method};
 
 use super::credential::HEADER_EXPECTED;
-use super::leaf::{parse_header_name, read_hosts, read_methods, read_paths, read_single_port};
+use super::leaf::{parse_header_name, read_methods, read_paths, read_single_port, read_some_hosts};
 use super::{RawParent, read_gateways};
 use crate::policy::decode::{Decoder, Fields};
 use crate::policy::problems::Spanned;
@@ -48,10 +48,7 @@ impl RawProxyRule {
             return raw;
         };
         raw.parents = read_gateways(decoder, &mut spec);
-        if let Some(hosts) = spec.required(decoder, "hosts") {
-            decoder.some_items(&hosts, "host");
-            raw.hosts = read_hosts(decoder, Some(&hosts));
-        }
+        raw.hosts = read_some_hosts(decoder, &mut spec, "hosts");
         if let Some(ports) = spec.optional("ports") {
             for item in decoder.some_items(&ports, "port") {
                 raw.ports.extend(read_single_port(decoder, &item));

@@ -283,9 +283,13 @@ fn again() -> Row {
 fn places() -> Row {
     let in_new_network = denied("no_listener_in_namespace", "kernel").saying(&["EPERM"]);
     let from = |name, words: &str| attempt(name, words, no_rule());
-    let new_network = |name, words: &str| -> Attempt {
-        attempt(name, words, in_new_network.clone()).control(Control::Not)
+    // Under a daemon the namespace may have its listener by then: it is a connection like any other.
+    let new_network = |name, words: &str, with_listener: &Verdict| -> Attempt {
+        attempt(name, words, in_new_network.clone())
+            .but(&[Mode::Attached], with_listener)
+            .control(Control::Not)
     };
+    let by_rule = in_new_network.clone().or("no_rule", "kernel");
     Row {
         name: "processes in other places",
         attempts: vec![
@@ -298,25 +302,36 @@ fn places() -> Row {
                 "unshared 0x18020000 tcp {v4} 4444",
             ),
             from("a pid namespace", "in-new-pid-namespace tcp {v4} 4444"),
-            new_network("a network namespace", "unshared 0x50000000 tcp {v4} 4444"),
+            new_network(
+                "a network namespace",
+                "unshared 0x50000000 tcp {v4} 4444",
+                &by_rule,
+            ),
             new_network(
                 "a network namespace, to the TLS port",
                 "raised tls {v4} 443",
+                &in_new_network
+                    .clone()
+                    .or("no_server_name", "sniff")
+                    .saying(&["EPERM", "ssl TLSV1_ALERT_ACCESS_DENIED"]),
             ),
-            new_network("a network namespace, IPv6", "raised tcp {v6} 4444"),
+            new_network(
+                "a network namespace, IPv6",
+                "raised tcp {v6} 4444",
+                &by_rule,
+            ),
+            // Its own loopback is its own.
             new_network(
                 "a network namespace, to its loopback",
                 "raised tcp 127.0.0.1 4444",
+                &in_new_network.clone().unless(&["ECONNREFUSED"]),
             ),
-            // Under a daemon the namespace may have its listener by then: the gateway hears what is no question.
-            attempt(
+            // The gateway hears what is no question.
+            new_network(
                 "a network namespace, to a name server",
                 "raised udp {v4} 53",
-                denied("no_listener_in_namespace", "kernel")
-                    .saying(&["EPERM", "timeout"])
-                    .unless(&["timeout"]),
-            )
-            .control(Control::Not),
+                &in_new_network.clone().unless(&["timeout"]),
+            ),
             from("a cgroup below", "nested-group {v4} 4444"),
             attempt(
                 "a crash that somebody may look into",
