@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Circumstances, Peer, Question, Refusal, Request, decide};
 use crate::policy::compile::compile_as_if;
+use crate::policy::rules::{Allows, Grant, HttpRule};
 use crate::policy::{
     Class, Gateway, HTTPS_PORT, Host, Listener, PathPattern, RuleName, SourceFile, TlsMode, guarded,
 };
@@ -53,7 +54,7 @@ pub fn remedy(
                     continue;
                 };
                 match asked.decide_with(&additions) {
-                    Some(Ok(())) => return Some(additions.remedy(question, circumstances)),
+                    Some(Ok(())) => return Some(asked.remedy(&additions)),
                     // What is still refused for the same reason was no help.
                     Some(Err(other)) if other != *refusal => next.push((additions, other)),
                     Some(Err(_)) | None => {}
@@ -117,22 +118,79 @@ impl Additions {
         texts.join("---\n")
     }
 
-    fn remedy(&self, question: &Question, circumstances: Circumstances<'_>) -> Remedy {
-        let opened = match question {
+    fn has(&self, kind: &str) -> bool {
+        self.documents.iter().any(|document| document.kind == kind)
+    }
+}
+
+impl Asked<'_> {
+    fn remedy(&self, additions: &Additions) -> Remedy {
+        let cautions = [
+            self.opens_special(),
+            self.sets_no_credential(additions),
+            self.opens_every_path(additions),
+        ];
+        let cautions: Vec<String> = cautions.into_iter().flatten().collect();
+        Remedy {
+            listener: additions.listener.as_ref().map(write_listener),
+            documents: additions.stream(),
+            caution: (!cautions.is_empty()).then(|| cautions.join("; and ")),
+        }
+    }
+
+    fn opens_special(&self) -> Option<String> {
+        let opened = match self.question {
             Question::Connection { to, .. } | Question::Request(Request { to, .. }) => {
-                address_of(to, circumstances)
+                address_of(to, self.circumstances)
             }
             Question::Datagram(to) => Some(to.ip().to_canonical()),
             Question::Name(_) => None,
         };
-        let kind = opened.and_then(|address| Some((address, guarded(address)?)));
-        Remedy {
-            listener: self.listener.as_ref().map(write_listener),
-            documents: self.stream(),
-            caution: kind.map(|(address, kind)| {
-                format!("{address} is a {kind} address: agents are kept from those for a reason")
-            }),
+        let address = opened?;
+        let kind = guarded(address)?;
+        Some(format!(
+            "{address} is a {kind} address: agents are kept from those for a reason"
+        ))
+    }
+
+    /// Beside a rule that sets the host's credential, one that does not lets what the sandbox holds in its
+    /// place go upstream.
+    fn sets_no_credential(&self, additions: &Additions) -> Option<String> {
+        let Question::Request(request) = self.question else {
+            return None;
+        };
+        let Peer::Name(host) = &request.to else {
+            return None;
+        };
+        if !additions.has("SandboxProxyRule") && !additions.has("EgressHTTPRoute") {
+            return None;
         }
+        let rules = &self.gateway.rules;
+        let sets = |grant: &&Grant| match &grant.allows {
+            Allows::Requests(rule) => !rule.injections.is_empty(),
+            Allows::Connection => false,
+        };
+        let names = |rule: &&HttpRule| {
+            let mut hosts = rule.hosts.iter();
+            !rule.injections.is_empty() && hosts.any(|pattern| pattern.matches(host))
+        };
+        let grant = rules.naming(host).find(sets).map(|grant| &grant.rule);
+        let rule = grant.or_else(|| rules.http.iter().find(names).map(|rule| &rule.rule))?;
+        let place = self.gateway.place_of(rule);
+        let place = place.map_or(String::new(), |place| format!(" ({place})"));
+        Some(format!(
+            "no credential is set by this, and what the sandbox sends in its place goes upstream; to have it set, add the path to {rule}{place} instead"
+        ))
+    }
+
+    fn opens_every_path(&self, additions: &Additions) -> Option<String> {
+        let Question::Request(request) = self.question else {
+            return None;
+        };
+        (additions.has("SandboxProxyRule") && written_path(request).is_none()).then(|| {
+            "no pattern can mean this path alone, so that this opens every path of the host"
+                .to_owned()
+        })
     }
 }
 
@@ -171,7 +229,14 @@ impl Asked<'_> {
                 let class = class.unwrap_or_else(|| super::decide::usual_class(*port));
                 vec![self.listener(class, *port, TlsMode::Passthrough)]
             }
-            (_, Question::Name(host)) => vec![self.by_name(host, HTTPS_PORT)],
+            (Refusal::Withheld(address), Question::Name(_)) => {
+                vec![self.by_address(*address, HTTPS_PORT, "TCP")]
+            }
+            (_, Question::Name(host)) => {
+                let address = self.circumstances.address.map(|ip| self.by_both(host, ip));
+                let by_name = self.by_name(host, HTTPS_PORT);
+                std::iter::once(by_name).chain(address).collect()
+            }
             (_, Question::Connection { to, port, .. }) => self.connections(to, *port),
             (_, Question::Request(request)) => {
                 let mut steps = Vec::new();
@@ -232,9 +297,26 @@ impl Asked<'_> {
         self.document("EgressL4Route", &host, &rules)
     }
 
+    /// For a name that is answered only if a rule names it and another one where it leads.
+    fn by_both(&self, host: &Host, address: IpAddr) -> Step {
+        let host = scalar(host.as_str());
+        let block = block(address.to_canonical());
+        let rules = format!(
+            "  rules:
+    - matches:
+        - destinationHostnames:
+            - {host}
+          destinationCIDRs:
+            - {block}
+          ports:
+            - port: {HTTPS_PORT}
+"
+        );
+        self.document("EgressL4Route", &host, &rules)
+    }
+
     fn by_address(&self, address: IpAddr, port: u16, protocol: &str) -> Step {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let block = scalar(&format!("{address}/{length}"));
+        let block = block(address);
         // TCP goes without saying.
         let protocol = match protocol {
             "TCP" => String::new(),
@@ -311,6 +393,12 @@ spec:
             ),
         })
     }
+}
+
+/// The address and no other.
+fn block(address: IpAddr) -> String {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    scalar(&format!("{address}/{length}"))
 }
 
 /// The address that the sandbox dials, if the question has one.
