@@ -149,7 +149,8 @@ impl Asked<'_> {
         let address = opened?;
         let kind = guarded(address)?;
         Some(format!(
-            "{address} is a {kind} address: agents are kept from those for a reason"
+            "{address} is {} {kind} address: agents are kept from those for a reason",
+            article(kind)
         ))
     }
 
@@ -392,6 +393,14 @@ spec:
 {spec}"
             ),
         })
+    }
+}
+
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
     }
 }
 
