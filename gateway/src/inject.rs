@@ -19,7 +19,6 @@ use crate::upstream::RequestBody;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The longest body that is held back to be hashed for a signature, bytes. Services that take more (S3)
 /// sign without it.
@@ -60,18 +59,6 @@ pub enum InjectError {
     /// The request is of a form that cannot be signed for the sandbox.
     #[error("the gateway cannot sign this request: {0}")]
     Unsignable(&'static str),
-    /// The body is longer than [`MAX_SIGNED_BODY`].
-    #[error(
-        "a body that has to be signed may have {} MiB at most",
-        MAX_SIGNED_BODY / 1024 / 1024
-    )]
-    TooLarge,
-    /// The body that has to be signed did not come in time.
-    #[error("the body, which has to be signed, did not come within {} s", .0.as_secs())]
-    TooSlow(Duration),
-    /// The body that has to be signed broke off.
-    #[error("the body, which has to be signed, broke off")]
-    BrokenOff,
 }
 
 impl InjectError {
@@ -83,9 +70,7 @@ impl InjectError {
             Self::Unusable { .. } | Self::Token(_) | Self::Unlocated { .. } => {
                 DenyReason::CredentialUnavailable
             }
-            Self::Unsignable(_) | Self::BrokenOff => DenyReason::RequestFormNotAllowed,
-            Self::TooLarge => DenyReason::BodyTooLarge,
-            Self::TooSlow(_) => DenyReason::SniffTimeout,
+            Self::Unsignable(_) => DenyReason::RequestFormNotAllowed,
         }
     }
 }
@@ -156,17 +141,28 @@ fn remaining(
 }
 
 impl Late {
-    /// Signs the request, or gets the token that it needs. A body that has to be held back for that is
-    /// given `limit`. On an error nothing may be sent.
+    /// Must the body be known ([`Late::cover`]) before the request can be finished?
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        matches!(&self.0, Kind::Aws(plan) if plan.covers_body())
+    }
+
+    /// Takes the whole body, in pieces, into what is signed. What is sent must be the same bytes.
+    pub fn cover<'a>(&mut self, body: impl Iterator<Item = &'a [u8]>) {
+        if let Kind::Aws(plan) = &mut self.0 {
+            plan.cover(body);
+        }
+    }
+
+    /// Signs the request, or gets the token that it needs. On an error nothing may be sent.
     pub async fn finish(
         self,
         tokens: &Tokens,
         secrets: &Secrets,
-        limit: Duration,
         mut request: Request<RequestBody>,
     ) -> Result<Request<RequestBody>, InjectError> {
         match self.0 {
-            Kind::Aws(plan) => plan.sign(limit, request).await,
+            Kind::Aws(plan) => plan.finish(request),
             Kind::Google { key, scopes } => {
                 let token = tokens.get(secrets, &key, &scopes).await?;
                 let bearer = [b"Bearer ", token.expose()].concat();

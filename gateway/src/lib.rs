@@ -22,6 +22,7 @@ pub mod telemetry;
 pub mod upstream;
 
 pub mod authorize;
+pub mod budget;
 pub mod dns;
 pub mod http;
 pub mod inject;

@@ -2,6 +2,7 @@
 //! whole. Who begins something takes the view that is in force; who is under way keeps the one it has
 //! until its lease is revoked.
 
+use crate::budget::Meter;
 use crate::dns::Responder;
 use crate::inject::Tokens;
 use crate::lease::{Held, Leases, Subject};
@@ -39,6 +40,10 @@ pub struct View {
     /// Free places for requests under way: they cost memory and upstream connections, and one
     /// connection can carry hundreds.
     pub requests: Arc<Semaphore>,
+    /// Free memory for bodies that must be read before they are sent on, bytes.
+    pub bodies: Arc<Semaphore>,
+    /// What it spends of token budgets.
+    pub meter: Meter,
 }
 
 /// A sandbox that is attached.

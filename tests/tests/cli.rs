@@ -193,7 +193,10 @@ fn status_says_what_is_wrong_and_afterwards_what_stays_shut() -> Result<()> {
     let group = Cgroup::new("e2e-told")?;
     let path = group.path().display().to_string();
     let _detach = Detach(path.clone());
-    let admin = world.path("admin.sock").display().to_string();
+    let own = world.path("admin");
+    fs::create_dir(&own)?;
+    fs::set_permissions(&own, Permissions::from_mode(0o700))?;
+    let admin = own.join("admin.sock").display().to_string();
     let attach = format!("{path}={}", policy::GATEWAY);
     let daemon = world.daemon(&["--attach", &attach, "--admin", &admin])?;
     let status = || postern::run(&["status", "--json", "--admin", &admin]);

@@ -22,6 +22,8 @@ pub(super) struct Settled {
     pub(super) state: PathBuf,
     pub(super) secrets: PathBuf,
     pub(super) audit: PathBuf,
+    /// Is it put aside when it is full?
+    pub(super) rotates: bool,
 }
 
 /// A policy that compiles.
@@ -37,6 +39,7 @@ impl Settled {
             state: &self.state,
             secrets: Some(&self.secrets),
             audit: Some(&self.audit),
+            rotates: self.rotates,
         }
     }
 }
@@ -102,6 +105,7 @@ impl Folders {
             state,
             secrets,
             audit,
+            rotates: true,
         })
     }
 }

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use super::problems::{Added, Place, Problems, Spanned};
 use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute, RawListener};
 use super::rules::{Grant, HttpRule};
-use super::unsupported::Features;
 use super::{
     Compiled, Listener, MAX_FILE_BYTES, Policy, SecretDocument, SecretRef, SecretUse, SourceFile,
     Span, Unread, yaml,
@@ -27,33 +26,27 @@ use super::{
 /// that order. The policy is whole or it is none.
 #[must_use]
 pub fn compile(files: &[SourceFile]) -> Compiled {
-    compile_with(files, Features::ENFORCED)
+    compile_all(files, &[], None)
 }
 
 /// As [`compile`], where some of the files could not be read to their end: each is an error beside those of
 /// the others, and nothing is made of it.
 #[must_use]
 pub fn compile_partly(files: &[SourceFile], unread: &[Unread]) -> Compiled {
-    compile_all(files, unread, Features::ENFORCED, None)
-}
-
-/// As [`compile`], with the features that are to be refused.
-pub(super) fn compile_with(files: &[SourceFile], features: Features) -> Compiled {
-    compile_all(files, &[], features, None)
+    compile_all(files, unread, None)
 }
 
 /// As [`compile`], as if the gateway of this name had one more listener.
 pub(super) fn compile_as_if(files: &[SourceFile], more: Option<(&str, &Listener)>) -> Compiled {
-    compile_all(files, &[], Features::ENFORCED, more)
+    compile_all(files, &[], more)
 }
 
 fn compile_all(
     files: &[SourceFile],
     unread: &[Unread],
-    features: Features,
     more: Option<(&str, &Listener)>,
 ) -> Compiled {
-    let mut problems = Problems::new(files, features);
+    let mut problems = Problems::new(files);
     let mut documents = read(files, unread, &mut problems);
     for document in &mut documents {
         if let (Raw::Gateway(raw), Some((name, listener))) = (document, more)

@@ -16,7 +16,7 @@ pub enum Format {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// A bare level is about the gateway: libraries that say much at debug are asked for by name.
-const QUIET: &str = ",aya=warn,aya_obj=warn,h2=info,hyper=info,hyper_util=info,hickory_proto=info,hickory_resolver=info,netlink_proto=warn,rustls=info,opentelemetry=warn,opentelemetry_sdk=warn";
+const QUIET: &str = ",aya=warn,aya_obj=warn,h2=info,hyper=info,hyper_util=info,hickory_proto=info,hickory_resolver=info,netlink_proto=warn,rustls=info";
 
 /// Sets up logging for the process. `level` is a filter such as `info` or `gateway=debug`.
 ///

@@ -4,7 +4,7 @@
 
 use super::{Denial, Permit, RequestFacts, RequestPermit, Target};
 use crate::policy::rules::{Allows, Grant, HttpRule, RequestRule};
-use crate::policy::{Gateway, Host, Injection};
+use crate::policy::{Gateway, Host, Injection, Provider};
 use std::sync::Arc;
 
 impl Gateway {
@@ -52,17 +52,24 @@ impl Gateway {
     /// whose model stays unknown matches no rule for certain models.
     #[must_use]
     pub fn needs_model(&self, permit: &Permit, request: &RequestFacts<'_>) -> bool {
+        self.model_provider(permit, request).is_some()
+    }
+
+    /// As [`Gateway::needs_model`]: the provider whose requests say what the model is.
+    #[must_use]
+    pub fn model_provider(&self, permit: &Permit, request: &RequestFacts<'_>) -> Option<Provider> {
         let Target::Name { host, .. } = &permit.target else {
-            return false;
+            return None;
         };
         if Some(host) != request.host || self.narrowing(permit, request).is_err() {
-            return false;
+            return None;
         }
         // The first route that matches without regard to the model is the one, if it names no models.
         self.request_rules(host, permit, request)
             .map(|(_, rule)| rule)
             .find(|rule| rule.provider.is_some() && rule.matches_but_for_the_model(request))
-            .is_some_and(|rule| !rule.models.is_empty())
+            .filter(|rule| !rule.models.is_empty())
+            .and_then(|rule| rule.provider)
     }
 
     /// The first `EgressHTTPRoute` rule that allows the request; `None` if none names its host.

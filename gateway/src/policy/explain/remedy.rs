@@ -4,10 +4,13 @@
 //! and the engine has allowed what was asked. Candidates go from narrow to wide, and one addition is
 //! tried before two.
 
+mod text;
+
 use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
+use self::text::{article, block, free_name, label, scalar, write_listener};
 use super::{Circumstances, Peer, Question, Refusal, Request, decide};
 use crate::policy::compile::compile_as_if;
 use crate::policy::rules::{Allows, Grant, HttpRule};
@@ -396,20 +399,6 @@ spec:
     }
 }
 
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    }
-}
-
-/// The address and no other.
-fn block(address: IpAddr) -> String {
-    let length = if address.is_ipv4() { 32 } else { 128 };
-    scalar(&format!("{address}/{length}"))
-}
-
 /// The address that the sandbox dials, if the question has one.
 fn address_of(to: &Peer, circumstances: Circumstances<'_>) -> Option<IpAddr> {
     match to {
@@ -431,74 +420,9 @@ fn written_path(request: &Request) -> Option<&str> {
     (pattern.matches(path) && !path.contains('*')).then_some(path)
 }
 
-fn write_listener(listener: &Listener) -> String {
-    let Listener {
-        name,
-        class,
-        port,
-        tls_mode,
-    } = listener;
-    let protocol = match class {
-        Class::Tls => "TLS",
-        Class::Http => "HTTP",
-        Class::Tcp => "TCP",
-    };
-    let port = port.map_or(String::new(), |port| format!(", port: {port}"));
-    let tls = match (class, tls_mode) {
-        (Class::Tls, TlsMode::Terminate) => ", tls: {mode: Terminate}",
-        _ => "",
-    };
-    format!(
-        "{{name: {}, protocol: {protocol}{port}{tls}}}",
-        scalar(name)
-    )
-}
-
 fn copy(file: &SourceFile) -> SourceFile {
     SourceFile {
         name: file.name.clone(),
         text: file.text.clone(),
-    }
-}
-
-fn free_name(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
-    let numbered = (2..).map(|number: u32| format!("{wanted}-{number}"));
-    std::iter::once(wanted.to_owned())
-        .chain(numbered)
-        .find(|name| !taken(name))
-        .unwrap_or_default()
-}
-
-/// A text as a part of an object's name: lower-case letters, digits and inner hyphens.
-fn label(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let hyphened: String = text
-        .chars()
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() {
-                letter
-            } else {
-                '-'
-            }
-        })
-        .take(LONGEST)
-        .collect();
-    let parts: Vec<&str> = hyphened
-        .split('-')
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join("-").to_ascii_lowercase()
-}
-
-/// A string in YAML: plain where no reader could take it for anything else. JSON's strings are YAML's.
-fn scalar(text: &str) -> String {
-    let starts_well = text.starts_with(|first: char| first == '/' || first.is_ascii_alphabetic());
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
-    let word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    if starts_well && text.chars().all(plain) && !word.contains(&text.to_ascii_lowercase().as_str())
-    {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
     }
 }
