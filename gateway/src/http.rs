@@ -13,6 +13,7 @@ mod headers;
 mod held;
 mod observed;
 mod outgoing;
+mod overrides;
 mod problem;
 mod record;
 mod rewrite;

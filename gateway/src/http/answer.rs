@@ -107,8 +107,16 @@ pub(super) fn refuse(
 }
 
 /// Policy changed while the upstream was being asked.
-pub(super) fn revoked(session: &Session, mut open: Open) -> Response<ResponseBody> {
-    let reason = DenyReason::PolicyChanged;
+pub(super) fn revoked(session: &Session, open: Open) -> Response<ResponseBody> {
+    broken_off(session, open, DenyReason::PolicyChanged)
+}
+
+/// There was no room for what had to be held of the body while it was sent.
+pub(super) fn crowded(session: &Session, open: Open) -> Response<ResponseBody> {
+    broken_off(session, open, DenyReason::TooMuchHeld)
+}
+
+fn broken_off(session: &Session, mut open: Open, reason: DenyReason) -> Response<ResponseBody> {
     open.ended = true;
     open.record.reason = Some(reason);
     open.record.status = Some(reason.status());
