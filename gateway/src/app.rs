@@ -42,6 +42,8 @@ pub struct Places<'a> {
     pub secrets: Option<&'a Path>,
     /// The audit log, if one is kept.
     pub audit: Option<&'a Path>,
+    /// Is it put aside when it is full?
+    pub rotates: bool,
 }
 
 /// The running gateway.
@@ -102,10 +104,12 @@ impl App {
         debug_kernel: bool,
     ) -> Result<Self, AppError> {
         let audit = match places.audit {
-            Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {
-                path: path.display().to_string(),
-                source,
-            })?,
+            Some(path) => {
+                AuditLog::open(path, places.rotates).map_err(|source| AppError::Audit {
+                    path: path.display().to_string(),
+                    source,
+                })?
+            }
             None => AuditLog::none(),
         };
         let secrets = Arc::new(Secrets::load(Vec::new(), places.secrets)?);
@@ -184,10 +188,13 @@ impl App {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(attached.running().closed()),
             };
-            revoked += attached.replace(&running, generation);
+            revoked += attached.replace(&running, generation, &self.kernel);
             attached.refresh(&self.kernel)?;
         }
         self.secrets.settle(prepared);
+        for running in next.values() {
+            running.telemetry.reloaded(generation, revoked);
+        }
         state.gateways = next;
         state.generation = generation;
         state.bindings.send_replace(bindings);
@@ -274,6 +281,7 @@ impl App {
             self.draining.clone(),
         );
         let attached = Arc::new(attached);
+        attached.count_verdicts(&self.kernel);
         self.watched.add(id, attached.live());
         state.sandboxes.insert(id, Arc::clone(&attached));
         Ok(attached)
@@ -320,7 +328,7 @@ impl App {
     pub fn rebind(&self, attached: &Attached, gateway: &str) -> Result<(), AppError> {
         let state = self.state();
         let running = Arc::clone(of_name(&state, gateway)?);
-        attached.replace(&running, state.generation);
+        attached.replace(&running, state.generation, &self.kernel);
         attached.refresh(&self.kernel)
     }
 

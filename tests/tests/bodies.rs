@@ -78,7 +78,10 @@ fn an_upload_that_moves_is_in_time_and_an_upstream_that_then_says_nothing_is_not
         // Five seconds, with the answer before it and after it.
         for path in ["upload", "meanwhile"] {
             let url = format!("https://echo.test/{path}");
+            // Nobody would want the body once the answer has begun.
+            let expect = ["-H", "Expect:"];
             let slow = [flag, "--fail", "--limit-rate", "50K", "-T", "upload", &url];
+            let slow = [&expect[..], &slow].concat();
             let done = world.curl(&slow).succeed()?;
             let took = done.ended.elapsed;
             assert!(took > Duration::from_secs(3), "{took:?}: {done}");

@@ -177,12 +177,14 @@ fn what_is_open_and_no_longer_allowed_ends_at_once_and_the_rest_goes_on() -> Res
     let waiting = guarded.curl(&["https://echo.test/slow/19000"])?;
     let streaming = guarded.curl(&["-N", "https://echo.test/sse/400/50"])?;
     let staying = guarded.curl(&["--fail", "-N", "https://h1.test/sse/60/50"])?;
-    let copied = guarded.start(["python3", "-c", HOLD, "203.0.113.9", "8443"])?;
-    let kept = guarded.start(["python3", "-c", HOLD, "198.51.100.53", "8443"])?;
+    let mut copied = guarded.start(["python3", "-c", HOLD, "203.0.113.9", "8443"])?;
+    let mut kept = guarded.start(["python3", "-c", HOLD, "198.51.100.53", "8443"])?;
     world.mocks.echo.seen().wait_for("/slow/19000", SOON)?;
     world.mocks.echo.seen().wait_for("/sse/400/50", SOON)?;
     world.mocks.http1.seen().wait_for("/sse/60/50", SOON)?;
-    std::thread::sleep(Duration::from_millis(500));
+    for held in [&mut copied, &mut kept] {
+        held.wait_for_line(SOON, |line| line == "open")?;
+    }
 
     world.write_policy(&documents(&["h1.test"], &raw[1..]))?;
     let changed = Instant::now();
