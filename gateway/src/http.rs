@@ -12,6 +12,7 @@ mod guarded;
 mod headers;
 mod held;
 mod observed;
+mod opening;
 mod outgoing;
 mod overrides;
 mod problem;
@@ -23,4 +24,5 @@ mod spending;
 mod standing;
 mod upgrade;
 
+pub use opening::refuse_opening;
 pub use server::{Session, serve};

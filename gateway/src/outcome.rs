@@ -468,6 +468,20 @@ impl UpstreamError {
         }
     }
 
+    /// What the sandbox is told. Addresses that its resolver keeps from it are for the records alone.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Resolve { host, .. } => format!("{host} has no address that could be found"),
+            Self::Guarded { host, .. } => {
+                format!("{host} leads where it may lead only if a rule names the address itself")
+            }
+            Self::Connect { .. } => "the upstream takes no connection".to_owned(),
+            Self::Rationed { .. } | Self::Tls { .. } | Self::Http { .. } | Self::Timeout { .. } => {
+                self.to_string()
+            }
+        }
+    }
+
     /// The HTTP status that the sandbox sees.
     pub fn status(&self) -> u16 {
         match self {

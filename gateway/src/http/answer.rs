@@ -3,6 +3,7 @@
 use super::body::{Open, Passing, ResponseBody};
 use super::capture::{Capture, text};
 use super::problem::Refused;
+use super::record::cut;
 use super::scrubbed::Scrubbed;
 use super::server::Session;
 use super::{headers, problem, upgrade};
@@ -73,6 +74,7 @@ pub(super) fn refuse(
     refused: &Refused,
 ) -> Response<ResponseBody> {
     open.unspend();
+    open.refused = true;
     // Nobody has it.
     open.record.credential = None;
     open.ended = true;
@@ -89,6 +91,7 @@ pub(super) fn refuse(
     }
     let record = &mut open.record;
     record.reason = Some(refused.reason);
+    record.detail = refused.detail.clone().map(cut);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
         record.request_headers = open.view.telemetry.redactor().headers(headers);

@@ -8,7 +8,7 @@ use super::body::{Open, ResponseBody};
 use super::headers::{self, Upgrade};
 use super::overrides;
 use super::problem::{self, Refused};
-use super::record::begin;
+use super::record::{begin, cut};
 use super::rewrite::{outgoing, rewrite, watch};
 use super::server::{Route, Session};
 use super::spending::Spending;
@@ -168,8 +168,9 @@ fn unanswered(
     }
     open.ended = true;
     tracing::info!(%error, host = %open.record.host, "no answer from upstream");
-    let telemetry = Arc::clone(&open.view.telemetry);
-    telemetry.not_dialled(&open.record.who, &open.record.host, error);
+    let view = Arc::clone(&open.view);
+    view.not_dialled(&open.record.who, &open.record.host, error);
+    open.record.detail = Some(cut(error.to_string()));
     open.record.error = Some(error.as_str());
     open.record.status = Some(error.status());
     problem::failed(error, gateway, &destination)
