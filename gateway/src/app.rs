@@ -8,31 +8,32 @@ mod registry;
 mod running;
 mod strays;
 mod vital;
+mod watched;
 
 pub use attached::Attached;
 pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
+pub use watched::Stray;
 
 use crate::budget::Budgets;
-use crate::kernel::{Kernel, Pins, Protections, Refusal, RefusalReason, SandboxId};
-use crate::live::Live;
-use crate::outcome::Stage;
+use crate::kernel::{Kernel, Pins, Protections, SandboxId};
 use crate::policy::{Binding, Gateway, Policy};
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, follow};
-use crate::telemetry::{AuditLog, DenialRecord, Who};
+use crate::telemetry::AuditLog;
 use gateway_common::{Listeners, SandboxCounters, counter};
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use watched::Watched;
 
 /// Where things are.
 pub struct Places<'a> {
@@ -81,17 +82,6 @@ pub struct Reloaded {
     pub generation: u64,
     /// Connections and requests that were ended because it does not allow them.
     pub revoked: usize,
-}
-
-/// Somebody in a sandbox tried to connect from a network namespace that has no listener.
-#[derive(Clone, Copy, Debug)]
-pub struct Stray {
-    /// The sandbox.
-    pub sandbox: SandboxId,
-    /// The namespace's cookie.
-    pub netns: u64,
-    /// Who tried.
-    pub pid: u32,
 }
 
 impl App {
@@ -452,57 +442,4 @@ fn of_name<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Running>, AppErro
             .collect::<Vec<_>>()
             .join(", "),
     })
-}
-
-/// Who is behind a kernel event: the sandboxes by number.
-#[derive(Default)]
-struct Watched {
-    sandboxes: RwLock<HashMap<SandboxId, Arc<Live>>>,
-}
-
-impl Watched {
-    fn add(&self, id: SandboxId, live: &Arc<Live>) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Arc::clone(live));
-    }
-
-    fn remove(&self, id: SandboxId) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
-    }
-
-    fn record(&self, refusal: &Refusal, strays: &mpsc::Sender<Stray>) {
-        let sandboxes = self
-            .sandboxes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(live) = sandboxes.get(&refusal.origin.sandbox) else {
-            tracing::warn!(?refusal, "denied in a sandbox that is not ready");
-            return;
-        };
-        if refusal.reason == RefusalReason::NoListenerInNamespace {
-            let stray = Stray {
-                sandbox: refusal.origin.sandbox,
-                netns: refusal.origin.netns,
-                pid: refusal.origin.pid,
-            };
-            if let Err(error) = strays.try_send(stray) {
-                tracing::debug!(%error, "a namespace without listener is not looked after");
-            }
-        }
-        let view = live.view();
-        let gateway = Arc::clone(&view.gateway.name);
-        let label = Arc::clone(&live.label);
-        view.telemetry.denied(&DenialRecord {
-            who: Who::new(gateway, label, view.generation, &refusal.origin),
-            reason: refusal.reason.into(),
-            stage: Stage::Kernel,
-            host: None,
-            detail: Some(refusal.detail()),
-        });
-    }
 }

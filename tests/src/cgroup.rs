@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::process::patient;
+
 /// A cgroup v2 of its own; dropping it kills what is inside and removes it.
 pub struct Cgroup {
     path: PathBuf,
@@ -48,7 +50,7 @@ impl Drop for Cgroup {
             drop(std::fs::write(self.path.join("cgroup.kill"), "1"));
             match std::fs::remove_dir(&self.path) {
                 Ok(()) => return,
-                Err(error) if begun.elapsed() > Duration::from_secs(5) => {
+                Err(error) if begun.elapsed() > patient(Duration::from_secs(5)) => {
                     eprintln!("{} stays: {error}", self.path.display());
                     return;
                 }
