@@ -3,36 +3,39 @@
 
 mod attached;
 mod error;
+mod flows;
 mod follow;
 mod registry;
 mod running;
 mod strays;
 mod vital;
+mod watched;
 
 pub use attached::Attached;
 pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
+pub use strays::LOOK;
 
 use crate::budget::Budgets;
-use crate::kernel::{Kernel, Pins, Protections, Refusal, RefusalReason, SandboxId};
-use crate::live::Live;
-use crate::outcome::Stage;
+use crate::kernel::{Kernel, Pins, Protections, SandboxId};
 use crate::policy::{Binding, Gateway, Policy};
+use crate::sandbox::namespaces::Look;
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, follow};
-use crate::telemetry::{AuditLog, DenialRecord, Who};
+use crate::telemetry::AuditLog;
 use gateway_common::{Listeners, SandboxCounters, counter};
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use watched::Watched;
 
 /// Where things are.
 pub struct Places<'a> {
@@ -131,6 +134,7 @@ impl App {
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
         };
+        app.vital("flow records", flows::sweep(app.kernel.flow_table()?));
         app.reload(policy)?;
         Ok(app)
     }
@@ -280,14 +284,35 @@ impl App {
     }
 
     /// Opens listeners for a sandbox in a network namespace, at the ports that an earlier process had there
-    /// where it can. `flags` are those of `gateway_common::Listeners`.
+    /// where it can, for as long as it is attached. `flags` are those of `gateway_common::Listeners`.
     pub fn listen(&self, to: &Attached, netns: &NetNs, flags: u32) -> Result<(), AppError> {
-        let serve = attached::Serve {
+        to.listen(&self.kernel, netns, flags, true, &self.serve())
+    }
+
+    /// Opens listeners in the namespaces that a look has found, gives back those that nobody is in, and
+    /// tells the kernel which are the sandbox's alone. One that cannot be served is shut.
+    pub fn settle(&self, to: &Attached, look: &Look) {
+        to.settle(&self.kernel, &look.inhabited);
+        for namespace in &look.new {
+            let is_alone = look.inhabited.get(&namespace.inode);
+            let flags = attached::flags(is_alone.copied().unwrap_or_default());
+            let serve = self.serve();
+            match to.listen(&self.kernel, &namespace.netns, flags, false, &serve) {
+                Ok(()) => {
+                    tracing::info!(netns = namespace.cookie, "listeners in a network namespace")
+                }
+                // It may be gone by now; who connects from it is refused, and tells.
+                Err(error) => tracing::warn!(%error, "no listener in a network namespace"),
+            }
+        }
+    }
+
+    fn serve(&self) -> attached::Serve<'_> {
+        attached::Serve {
             tasks: &self.tasks,
             connections: &self.connections,
             stop: &self.stop,
-        };
-        to.listen(&self.kernel, netns, flags, &serve)
+        }
     }
 
     /// Lets the sandbox reach what its policy allows.
@@ -337,6 +362,17 @@ impl App {
     /// Cgroups that stay shut without this process.
     pub fn pinned(&self) -> io::Result<Vec<u64>> {
         self.pins.as_ref().map_or(Ok(Vec::new()), Pins::cgroups)
+    }
+
+    /// Is a cgroup that stays shut certainly gone? Where the kernel cannot be asked, it is not.
+    pub fn is_pinned_in_vain(&self, cgroup: u64) -> bool {
+        let gone = self.pins.as_ref().map(|pins| pins.is_gone(cgroup));
+        gone.is_some_and(|gone| {
+            gone.unwrap_or_else(|error| {
+                tracing::warn!(cgroup, %error, "pinned links not understood");
+                false
+            })
+        })
     }
 
     /// Lets go of a cgroup that is no sandbox of this process.
@@ -444,57 +480,4 @@ fn of_name<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Running>, AppErro
             .collect::<Vec<_>>()
             .join(", "),
     })
-}
-
-/// Who is behind a kernel event: the sandboxes by number.
-#[derive(Default)]
-struct Watched {
-    sandboxes: RwLock<HashMap<SandboxId, Arc<Live>>>,
-}
-
-impl Watched {
-    fn add(&self, id: SandboxId, live: &Arc<Live>) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Arc::clone(live));
-    }
-
-    fn remove(&self, id: SandboxId) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
-    }
-
-    fn record(&self, refusal: &Refusal, strays: &mpsc::Sender<Stray>) {
-        let sandboxes = self
-            .sandboxes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(live) = sandboxes.get(&refusal.origin.sandbox) else {
-            tracing::warn!(?refusal, "denied in a sandbox that is not ready");
-            return;
-        };
-        if refusal.reason == RefusalReason::NoListenerInNamespace {
-            let stray = Stray {
-                sandbox: refusal.origin.sandbox,
-                netns: refusal.origin.netns,
-                pid: refusal.origin.pid,
-            };
-            if let Err(error) = strays.try_send(stray) {
-                tracing::debug!(%error, "a namespace without listener is not looked after");
-            }
-        }
-        let view = live.view();
-        let gateway = Arc::clone(&view.gateway.name);
-        let label = Arc::clone(&live.label);
-        view.telemetry.denied(&DenialRecord {
-            who: Who::new(gateway, label, view.generation, &refusal.origin),
-            reason: refusal.reason.into(),
-            stage: Stage::Kernel,
-            host: None,
-            detail: Some(refusal.detail()),
-        });
-    }
 }

@@ -1,7 +1,7 @@
 //! `postern exec`: a sandbox, the gateway and a command, from nothing to nothing.
 
 use super::{Folders, load};
-use crate::app::{App, Attached, Follower};
+use crate::app::{App, Attached, Follower, Stray};
 use crate::policy::Gateway;
 use crate::sandbox::{
     Cgroup, Identity, Init, Janitor, NetNs, Network, Plan, TrustPlan, environment, identity,
@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 
 /// What is left open when the command has ended belongs to nobody: no long wait.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -111,14 +112,14 @@ impl Cage {
         let status = runtime.block_on(async {
             let app = App::start(loaded.policy, &folders.places(), None, debug_kernel)?;
             let app = Arc::new(app);
-            app.look_after(app.watch()?);
+            let strays = app.watch()?;
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
             }
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
-                .sandbox(&app, &janitor, folders, identity, gateway)
+                .sandbox(&app, strays, &janitor, folders, identity, gateway)
                 .await;
             let cleaned = tokio::task::spawn_blocking(move || janitor.finish()).await?;
             app.drain(DRAIN).await;
@@ -141,7 +142,8 @@ impl Cage {
 
     async fn sandbox(
         &self,
-        app: &App,
+        app: &Arc<App>,
+        strays: Receiver<Stray>,
         janitor: &Janitor,
         folders: &load::Settled,
         identity: Identity,
@@ -150,6 +152,7 @@ impl Cage {
         let runtime = Runtime::make(janitor)?;
         let cgroup = Cgroup::create_child()?;
         janitor.clean_cgroup(cgroup.path())?;
+        app.look_after(strays, cgroup.path());
         let label = cgroup
             .path()
             .file_name()
