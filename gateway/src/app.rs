@@ -16,6 +16,7 @@ pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
 pub use strays::LOOK;
+pub use watched::Stray;
 
 use crate::budget::Budgets;
 use crate::kernel::{Kernel, Pins, Protections, SandboxId};
@@ -45,6 +46,8 @@ pub struct Places<'a> {
     pub secrets: Option<&'a Path>,
     /// The audit log, if one is kept.
     pub audit: Option<&'a Path>,
+    /// Is it put aside when it is full?
+    pub rotates: bool,
 }
 
 /// The running gateway.
@@ -84,17 +87,6 @@ pub struct Reloaded {
     pub revoked: usize,
 }
 
-/// Somebody in a sandbox tried to connect from a network namespace that has no listener.
-#[derive(Clone, Copy, Debug)]
-pub struct Stray {
-    /// The sandbox.
-    pub sandbox: SandboxId,
-    /// The namespace's cookie.
-    pub netns: u64,
-    /// Who tried.
-    pub pid: u32,
-}
-
 impl App {
     /// Loads everything that a sandbox will need. Must be called in a tokio runtime. With `pins`, what is
     /// attached stays so when the process ends, and what an earlier process left is there to be adopted.
@@ -105,10 +97,12 @@ impl App {
         debug_kernel: bool,
     ) -> Result<Self, AppError> {
         let audit = match places.audit {
-            Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {
-                path: path.display().to_string(),
-                source,
-            })?,
+            Some(path) => {
+                AuditLog::open(path, places.rotates).map_err(|source| AppError::Audit {
+                    path: path.display().to_string(),
+                    source,
+                })?
+            }
             None => AuditLog::none(),
         };
         let secrets = Arc::new(Secrets::load(Vec::new(), places.secrets)?);
@@ -188,10 +182,13 @@ impl App {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(attached.running().closed()),
             };
-            revoked += attached.replace(&running, generation);
+            revoked += attached.replace(&running, generation, &self.kernel);
             attached.refresh(&self.kernel)?;
         }
         self.secrets.settle(prepared);
+        for running in next.values() {
+            running.telemetry.reloaded(generation, revoked);
+        }
         state.gateways = next;
         state.generation = generation;
         state.bindings.send_replace(bindings);
@@ -278,6 +275,7 @@ impl App {
             self.draining.clone(),
         );
         let attached = Arc::new(attached);
+        attached.count_verdicts(&self.kernel);
         self.watched.add(id, attached.live());
         state.sandboxes.insert(id, Arc::clone(&attached));
         Ok(attached)
@@ -345,7 +343,7 @@ impl App {
     pub fn rebind(&self, attached: &Attached, gateway: &str) -> Result<(), AppError> {
         let state = self.state();
         let running = Arc::clone(of_name(&state, gateway)?);
-        attached.replace(&running, state.generation);
+        attached.replace(&running, state.generation, &self.kernel);
         attached.refresh(&self.kernel)
     }
 

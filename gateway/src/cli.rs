@@ -13,6 +13,7 @@ mod detach;
 mod doctor;
 mod exec;
 mod explain;
+mod hidden;
 mod learn;
 mod load;
 mod run;

@@ -58,7 +58,11 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
             .names(destination.ip(), Instant::now()),
         _ => Vec::new(),
     };
-    match authorize(gateway, destination, &sniffed, &answered) {
+    let authorized = authorize(gateway, destination, &sniffed, &answered);
+    if authorized.is_ok() {
+        view.telemetry.metrics().connection_allowed();
+    }
+    match authorized {
         Ok(Authorized::Splice {
             class,
             permit,
@@ -178,6 +182,8 @@ async fn tell(
             terminate(view, session, &name, stream).await;
         }
         (Tell::Http { http2 }, _) => {
+            let metrics = view.telemetry.metrics();
+            metrics.connection_denied(reason, Stage::Sniff);
             let session = Session::denied(live, who, place, Scheme::Http, reason);
             serve(session, http2, stream).await;
         }

@@ -129,6 +129,7 @@ impl Listener {
             tgid: 0,
             uid: 0,
             comm: format!("client {client}").into(),
+            executable: None,
             destination: self.socket.local_addr().unwrap_or(client),
             generation: view.generation,
         }

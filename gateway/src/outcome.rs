@@ -388,6 +388,14 @@ pub enum UpstreamError {
         /// What kind of address it is.
         kind: &'static str,
     },
+    /// Policy allows the name, and the sandbox has had too many looked up.
+    #[error("{host} is not looked up: {}", reason.explanation())]
+    Rationed {
+        /// The name.
+        host: String,
+        /// Which limit.
+        reason: DenyReason,
+    },
     /// No address took the connection.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -437,6 +445,7 @@ impl UpstreamError {
         match self {
             Self::Resolve { .. } => "upstream_resolve",
             Self::Guarded { .. } => "address_guard",
+            Self::Rationed { reason, .. } => reason.as_str(),
             Self::Connect { .. } => "upstream_connect",
             Self::Tls { .. } => "upstream_tls",
             Self::Http { .. } => "upstream_http",
@@ -448,6 +457,7 @@ impl UpstreamError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Guarded { .. } => 403,
+            Self::Rationed { reason, .. } => reason.status(),
             Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
                 502
             }

@@ -3,14 +3,15 @@
 //! percent-encoded and JSON-escaped bytes and in base64 (both alphabets, anywhere in a longer text),
 //! across chunks and under gzip, deflate, brotli and zstd.
 //!
-//! Bodies stream, and never wait: when nothing more comes for now, the client has all but what may yet be a
-//! secret, and of that the first three bytes. In text the replacement may be shorter or longer than the secret, so that
+//! Bodies stream; an unfinished word waits for its end, or for a moment in which nothing comes. In text the replacement may be shorter or longer than the secret, so that
 //! `Content-Length` goes; in everything else (images, protobuf, event streams of AWS, ranges, codings
 //! that cannot be undone) each byte becomes `*`. A coded body is decoded, and reaches the client
 //! without its coding.
 //!
-//! What is not found: a secret of fewer than eight bytes, one cut into pieces, and one that went
-//! through another transformation (another encoding, encryption, a checksum, an encoding twice).
+//! What can be seen of a response never depends on less than a whole secret: see [`matcher`].
+//!
+//! What is not found: a secret of fewer than eight bytes, one cut into pieces or interrupted by a pause, and
+//! one that went through another transformation (another encoding, encryption, a checksum, an encoding twice).
 //! It refuses to know connections and policy files.
 
 mod automaton;
@@ -178,11 +179,19 @@ impl Scrubbers {
 pub fn injected(permit: &RequestPermit, secrets: &Secrets, sent: &HeaderMap) -> Vec<SecretValue> {
     let mut values = Vec::new();
     for injection in permit.injections() {
-        let mut references = injection.secret_refs();
-        if let InjectionTarget::AwsV4 { session_token, .. } = &injection.target {
-            // Sent where there is one.
-            references.push(session_token);
-        }
+        // What is only signed with is never sent: a server that tells it has it from somebody else, and to look for
+        // it would tell who guesses it that he is right.
+        let references = match &injection.target {
+            InjectionTarget::Header { .. } | InjectionTarget::QueryParam { .. } => {
+                injection.secret_refs()
+            }
+            InjectionTarget::AwsV4 {
+                access_key_id,
+                session_token,
+                ..
+            } => vec![access_key_id, session_token],
+            InjectionTarget::GcpServiceAccount { .. } => Vec::new(),
+        };
         for reference in &references {
             let value = secrets.get(reference);
             values.extend(value.map(|value| SecretValue::new(value.expose().to_vec())));
@@ -217,13 +226,15 @@ pub fn is_sought(values: &[SecretValue]) -> bool {
         .any(|value| value.expose().len() >= MIN_SECRET)
 }
 
-/// A header value as it is, without its scheme (RFC 9110 §11.4), and decoded if that is base64, as
-/// `Basic` has it: a server may tell each of them, and the secret inside may be too short alone.
+/// A header value without its scheme (RFC 9110 §11.4), and decoded if that is base64, as `Basic` has it: a server
+/// may tell each of them, and the secret inside may be too short alone. With its scheme only where it is too
+/// short without.
 fn forms(value: &[u8]) -> Vec<SecretValue> {
-    let mut forms = vec![SecretValue::new(value.to_vec())];
-    if let Some(space) = value.iter().position(|byte| *byte == b' ') {
-        let credentials = value.get(space + 1..).unwrap_or_default();
-        forms.push(SecretValue::new(credentials.to_vec()));
+    let space = value.iter().position(|byte| *byte == b' ');
+    let credentials = space.and_then(|space| value.get(space + 1..));
+    let sought = credentials.filter(|credentials| credentials.len() >= MIN_SECRET);
+    let mut forms = vec![SecretValue::new(sought.unwrap_or(value).to_vec())];
+    if let Some(credentials) = credentials {
         forms.extend(STANDARD.decode(credentials).map(SecretValue::new));
     }
     forms

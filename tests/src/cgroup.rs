@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::process::patient;
+
 /// A cgroup v2 of its own; dropping it kills what is inside and removes it.
 pub struct Cgroup {
     path: PathBuf,
@@ -15,7 +17,12 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes `NAME-<pid>` under the root of the cgroup v2 hierarchy.
     pub fn new(name: &str) -> Result<Self> {
-        let path = mount()?.join(format!("{name}-{}", std::process::id()));
+        Self::inside(&mount()?, &format!("{name}-{}", std::process::id()))
+    }
+
+    /// Makes a group of just this name in `parent`.
+    pub fn inside(parent: &Path, name: &str) -> Result<Self> {
+        let path = parent.join(name);
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path })
     }
@@ -43,7 +50,7 @@ impl Drop for Cgroup {
             drop(std::fs::write(self.path.join("cgroup.kill"), "1"));
             match std::fs::remove_dir(&self.path) {
                 Ok(()) => return,
-                Err(error) if begun.elapsed() > Duration::from_secs(5) => {
+                Err(error) if begun.elapsed() > patient(Duration::from_secs(5)) => {
                     eprintln!("{} stays: {error}", self.path.display());
                     return;
                 }

@@ -6,9 +6,10 @@
 //! Both namespaces are nameless: they end with the threads and processes in them, so that a killed
 //! test leaves nothing on the machine, and the machine's own network is never touched.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -194,13 +195,13 @@ enum Said {
 /// The host's side of the cable; `thread` stands on the other.
 fn lay_cable(thread: Pid) -> Result<()> {
     ip(&format!(
-        "link add internet type veth peer name host netns {thread}"
-    ))?;
-    ip("addr add 203.0.113.1/24 dev internet")?;
-    ip("addr add 2001:db8::1/64 dev internet nodad")?;
-    ip("link set internet up")?;
-    ip(&format!("route add default via {FOREIGN_V4}"))?;
-    ip(&format!("route add default via {FOREIGN_V6}"))
+        "link add internet type veth peer name host netns {thread}
+         addr add 203.0.113.1/24 dev internet
+         addr add 2001:db8::1/64 dev internet nodad
+         link set internet up
+         route add default via {FOREIGN_V4}
+         route add default via {FOREIGN_V6}"
+    ))
 }
 
 /// Moves this thread into the internet's namespace and sets everything up there.
@@ -210,16 +211,18 @@ fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside
     say.send(Said::Namespace(gettid()))
         .context("the host thread ended")?;
     cable.recv().context("there is no cable")?;
-    ip(&format!("addr add {FOREIGN_V4}/24 dev host"))?;
-    ip(&format!("addr add {FOREIGN_V6}/64 dev host nodad"))?;
-    ip(&format!("addr add {FOREIGN_DNS}/32 dev host"))?;
-    ip(&format!("addr add {METADATA}/32 dev host"))?;
-    ip("link set host up")?;
-    ip("route add default via 203.0.113.1")?;
-    // Every address of these answers, so that each of many attempts can have one to itself.
-    ip("route add local 198.51.100.0/24 dev lo")?;
-    ip("-6 route add local 2001:db8:1::/64 dev lo")?;
-    ip("-6 route add default via 2001:db8::1")?;
+    // Every address of the routes to `lo` answers, so that each of many attempts can have one to itself.
+    ip(&format!(
+        "addr add {FOREIGN_V4}/24 dev host
+         addr add {FOREIGN_V6}/64 dev host nodad
+         addr add {FOREIGN_DNS}/32 dev host
+         addr add {METADATA}/32 dev host
+         link set host up
+         route add default via 203.0.113.1
+         route add local 198.51.100.0/24 dev lo
+         route add local 2001:db8:1::/64 dev lo
+         route add default via 2001:db8::1"
+    ))?;
     // Dual-stack sockets: one takes both families.
     let everywhere = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let listeners = OPEN_PORTS.map(|port| TcpListener::bind(everywhere(port)));
@@ -308,8 +311,9 @@ fn parse(frame: &[u8]) -> Option<Packet> {
     })
 }
 
-fn ip(arguments: &str) -> Result<()> {
-    run("ip", arguments)
+/// One command a line, by one process: on a slow machine each takes its time.
+fn ip(commands: &str) -> Result<()> {
+    run("ip", "-batch -", commands)
 }
 
 /// Puts POSTERN_TEST_NETEM, netem's parameters (`delay 20ms loss 1%`), between the gateway and the mocks: what goes there
@@ -317,20 +321,29 @@ fn ip(arguments: &str) -> Result<()> {
 fn degrade() -> Result<()> {
     match std::env::var("POSTERN_TEST_NETEM") {
         Ok(profile) if !profile.is_empty() => {
-            run("tc", &format!("qdisc add dev lo root netem {profile}"))
+            run("tc", &format!("qdisc add dev lo root netem {profile}"), "")
         }
         _ => Ok(()),
     }
 }
 
-fn run(program: &str, arguments: &str) -> Result<()> {
-    let output = Command::new(program)
+fn run(program: &str, arguments: &str, input: &str) -> Result<()> {
+    let cannot = || format!("cannot run {program} (of iproute2)");
+    let mut child = Command::new(program)
         .args(arguments.split_whitespace())
-        .output()
-        .with_context(|| format!("cannot run {program} (of iproute2)"))?;
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(cannot)?;
+    // Dropped when it is written: that is its end.
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output().with_context(cannot)?;
     if !output.status.success() {
         bail!(
-            "{program} {arguments}: {}",
+            "{program} {arguments}: {input} {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }

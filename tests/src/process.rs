@@ -48,21 +48,25 @@ pub struct Ended {
     pub stderr: Vec<Line>,
 }
 
-/// `deadline` on a machine that is slower by POSTERN_TEST_SLOW, a whole number: an emulated one, say. What a test waits
-/// for gets longer to happen; what it must not take longer than is the test's own to say.
-pub fn patient(deadline: Duration) -> Duration {
+/// How many times slower than a developer's own machine this one is: POSTERN_TEST_SLOW, a whole number; 1 if it is not set.
+/// An emulated guest sets it.
+pub fn slowness() -> u32 {
     let factor = std::env::var("POSTERN_TEST_SLOW").ok();
-    deadline
-        * factor
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(1)
-            .max(1)
+    factor
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
+        .max(1)
 }
 
-/// How often something is repeated where [`patient`] waits longer: so much less often that it takes as long.
+/// `time` on a machine that is [slower](slowness): deadlines, and pauses that have to be longer than what a client needs
+/// to get going.
+pub fn patient(time: Duration) -> Duration {
+    time * slowness()
+}
+
+/// How often something is repeated on a machine that is [slower](slowness): so much less often that it takes as long.
 pub fn fewer(count: usize) -> usize {
-    let factor = patient(Duration::from_secs(1)).as_secs();
-    count / usize::try_from(factor).unwrap_or(1)
+    count / usize::try_from(slowness()).unwrap_or(usize::MAX)
 }
 
 impl Process {
@@ -117,10 +121,14 @@ impl Process {
     ) -> Result<Line> {
         let deadline = patient(deadline);
         let begun = Instant::now();
+        let (mut of_stdout, mut of_stderr) = (0, 0);
         loop {
             let ended = self.child.try_wait()?;
-            let mut lines = self.stdout.lines();
-            lines.extend(self.stderr.lines());
+            let mut lines = self.stdout.lines_from(of_stdout);
+            of_stdout += lines.len();
+            let complaints = self.stderr.lines_from(of_stderr);
+            of_stderr += complaints.len();
+            lines.extend(complaints);
             if let Some(line) = lines.into_iter().find(|line| wanted(&line.text)) {
                 return Ok(line);
             }
@@ -175,6 +183,11 @@ impl Process {
     /// What it has printed to stderr so far.
     pub fn stderr(&self) -> Vec<Line> {
         self.stderr.lines()
+    }
+
+    /// As [`Process::stderr`], without the first `skipped` lines, for those who have seen them.
+    pub fn stderr_from(&self, skipped: usize) -> Vec<Line> {
+        self.stderr.lines_from(skipped)
     }
 
     fn said(&self) -> String {
@@ -273,10 +286,12 @@ impl Output {
     }
 
     fn lines(&self) -> Vec<Line> {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lines_from(0)
+    }
+
+    fn lines_from(&self, skipped: usize) -> Vec<Line> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get(skipped..).unwrap_or_default().to_vec()
     }
 
     fn join(&mut self, deadline: Duration) {

@@ -88,8 +88,7 @@ pub struct World {
     pub otlp: Otlp,
     /// What must see nothing.
     pub internet: Internet,
-    /// The head of `refs/heads/main` at `git.test`.
-    pub git_head: String,
+    git: Git,
     /// The upstream authority.
     pub ca: TestCa,
     folder: TempDir,
@@ -117,13 +116,12 @@ impl World {
         };
         let ca = TestCa::new("Postern end-to-end authority")?;
         let git = Git::new()?;
-        let git_head = git.head().to_owned();
         let world = Self {
-            mocks: start(&runtime, &ca, &keys, git)?,
+            mocks: start(&runtime, &ca, &keys, git.clone())?,
             otlp: Otlp::start(runtime.handle(), (Ipv4Addr::LOCALHOST, 0).into())?,
             keys,
             internet,
-            git_head,
+            git,
             ca,
             folder: tempfile::Builder::new().prefix("e2e-").tempdir()?,
             audits: AtomicU32::new(0),
@@ -142,6 +140,11 @@ impl World {
         world.secret("injected", "value", &world.keys.injected)?;
         world.write_policy(&world.standard())?;
         Ok(world)
+    }
+
+    /// The head of `refs/heads/main` at `git.test`.
+    pub fn git_head(&self) -> Result<String> {
+        self.git.head()
     }
 
     /// The certificate of the standard gateway's authority, for clients that are not started by `exec`.
@@ -272,9 +275,10 @@ impl World {
         .flag("--state-dir", self.path("state"))
     }
 
-    /// `postern exec` of `curl`: silent but for errors, at most half a minute.
+    /// `postern exec` of `curl`: silent but for errors, at most half a minute (of a machine that is not slow).
     pub fn curl(&self, arguments: &[&str]) -> Exec {
-        let base = ["curl", "--silent", "--show-error", "--max-time", "30"];
+        let limit = patient(Duration::from_secs(30)).as_secs().to_string();
+        let base = ["curl", "--silent", "--show-error", "--max-time", &limit];
         self.exec(base.iter().chain(arguments).copied())
     }
 

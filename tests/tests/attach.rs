@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use e2e::cgroup::Cgroup;
 use e2e::postern::Daemon;
-use e2e::process::{Ended, Process};
+use e2e::process::{Ended, Process, patient};
 use e2e::{World, policy, postern};
 use nix::sys::signal::Signal;
 
@@ -49,7 +49,8 @@ impl Guarded {
     }
 
     fn curl(&self, arguments: &[&str]) -> Result<Process> {
-        let base = ["curl", "-s", "--max-time", "20", "--cacert", &self.ca];
+        let limit = patient(SOON).as_secs().to_string();
+        let base = ["curl", "-s", "--max-time", &limit, "--cacert", &self.ca];
         let all = base.iter().chain(arguments).copied();
         Process::start(self.group.command(all), b"")
     }
@@ -124,13 +125,18 @@ fn sigterm_lets_requests_finish() -> Result<()> {
 fn a_second_signal_does_not_wait() -> Result<()> {
     let world = World::new()?;
     let guarded = Guarded::new(&world)?;
-    let slow = guarded.curl(&["--fail", "https://echo.test/slow/19000"])?;
-    world.mocks.echo.seen().wait_for("/slow/19000", SOON)?;
+    // Longer than the test may take, shorter than curl's own limit.
+    let path = format!("/slow/{}", patient(Duration::from_secs(19)).as_millis());
+    let slow = guarded.curl(&["--fail", &format!("https://echo.test{path}")])?;
+    world.mocks.echo.seen().wait_for(&path, SOON)?;
     guarded.daemon.signal(Signal::SIGTERM)?;
     std::thread::sleep(Duration::from_millis(500));
     guarded.daemon.signal(Signal::SIGTERM)?;
     let done = guarded.daemon.wait(Duration::from_secs(3))?;
-    assert!(done.ended.elapsed < Duration::from_secs(15), "{done}");
+    assert!(
+        done.ended.elapsed < patient(Duration::from_secs(15)),
+        "{done}"
+    );
     let answer = slow.wait(SOON)?;
     assert_ne!(answer.code(), 0, "{answer:#?}");
     Ok(())

@@ -58,17 +58,18 @@ fn with_key(world: &World, budget: &str) -> Result<(Vec<String>, String)> {
     let key = random("metered-")?;
     world.secret("metered", "token", &key)?;
     let mut documents = documents(world, "", budget);
-    documents.push(format!(
+    documents.push(
         "apiVersion: postern.dev/v1alpha1
 kind: CredentialInjectionPolicy
-metadata: {{name: metered-key}}
+metadata: {name: metered-key}
 spec:
-  parentRefs: [{{kind: AIProviderRoute, name: metered}}]
-  secretRef: {{name: metered}}
+  parentRefs: [{kind: AIProviderRoute, name: metered}]
+  secretRef: {name: metered}
   target: Header
   headerName: x-api-key
 "
-    ));
+        .to_owned(),
+    );
     world.write_policy(&documents)?;
     Ok((documents, key))
 }
@@ -279,8 +280,7 @@ fn a_stream_that_is_cut_off_has_its_echoed_key_redacted_and_both_on_record() -> 
 fn a_stream_that_a_change_of_policy_ends_has_spent_what_was_reserved() -> Result<()> {
     let world = World::new()?;
     let (documents, key) = with_key(&world, "maxTokensPerDay: 6000")?;
-    let mut metered = Metered::default();
-    metered.pause = Duration::from_millis(20);
+    let metered = Metered::pausing(Duration::from_millis(20));
     let (mock, _) = serve(&world, metered)?;
     let stream = format!(
         "curl -sN --max-time 60 {URL} -d '{}' -o stream; echo ended $?",

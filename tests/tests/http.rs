@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use e2e::mock::echo::CHECKSUM;
 use e2e::policy::Host;
+use e2e::process::patient;
 use e2e::{World, digest, policy};
 use serde_json::Value;
 
@@ -26,6 +27,11 @@ fn trailers_pass() -> Result<()> {
         assert!(done.out().contains("body, then trailers"), "{done}");
     }
     Ok(())
+}
+
+/// How long curl waits for "100 Continue", in seconds: longer than anything else here takes.
+fn curl_waits() -> String {
+    patient(Duration::from_secs(20)).as_secs().to_string()
 }
 
 /// Each version on the sandbox's side with each on the upstream's.
@@ -114,7 +120,7 @@ fn a_client_that_waits_for_100_is_told_to_go_on() -> Result<()> {
                 "-v",
                 "--http1.1",
                 "--expect100-timeout",
-                "20",
+                &curl_waits(),
                 "-H",
                 "Expect: 100-continue",
                 "-d",
@@ -125,7 +131,7 @@ fn a_client_that_waits_for_100_is_told_to_go_on() -> Result<()> {
         assert!(done.err().contains("HTTP/1.1 100"), "{done}");
         assert_eq!(done.json()?["body"]["length"], 5, "{done}");
         assert!(
-            done.ended.elapsed < Duration::from_secs(15),
+            done.ended.elapsed < patient(Duration::from_secs(15)),
             "curl had to time out: {done}"
         );
     }
@@ -140,7 +146,7 @@ fn a_client_that_waits_for_100_is_spared_the_body_that_nobody_wants() -> Result<
             "-v",
             "--http1.1",
             "--expect100-timeout",
-            "20",
+            &curl_waits(),
             "-H",
             "Expect: 100-continue",
             "-d",
@@ -224,7 +230,7 @@ fn a_body_that_breaks_off_upstream_breaks_off_here() -> Result<()> {
             "half an answer passed for a whole one: {done}"
         );
         assert!(
-            done.ended.elapsed < Duration::from_secs(15),
+            done.ended.elapsed < patient(Duration::from_secs(15)),
             "a stall: {done}"
         );
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use e2e::postern::{self, Sandbox};
-use e2e::process::Process;
+use e2e::process::{Process, patient};
 use e2e::{World, cgroup};
 use nix::sys::signal::Signal;
 
@@ -384,7 +384,7 @@ impl Traces {
             if left.is_empty() {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > patient(Duration::from_secs(10)) {
                 bail!("left behind: {left:?}");
             }
             std::thread::sleep(Duration::from_millis(50));

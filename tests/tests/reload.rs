@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +26,15 @@ struct Guarded {
     daemon: Daemon,
     group: Cgroup,
     ca: String,
+    told: Mutex<Told>,
+}
+
+/// What was found in the daemon's log so far.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    lines: usize,
+    taken: usize,
+    refused: usize,
 }
 
 impl Drop for Guarded {
@@ -48,6 +58,7 @@ impl Guarded {
             daemon,
             group,
             ca: ca.display().to_string(),
+            told: Mutex::default(),
         })
     }
 
@@ -58,7 +69,8 @@ impl Guarded {
     }
 
     fn curl(&self, arguments: &[&str]) -> Result<Process> {
-        let base = ["curl", "-sS", "--max-time", "60", "--cacert", &self.ca];
+        let limit = patient(Duration::from_secs(60)).as_secs().to_string();
+        let base = ["curl", "-sS", "--max-time", &limit, "--cacert", &self.ca];
         self.start(base.iter().chain(arguments).copied())
     }
 
@@ -69,11 +81,16 @@ impl Guarded {
         Ok(ended.out().trim().to_owned())
     }
 
-    /// How many reloads the daemon has told of, good and bad.
+    /// How many reloads the daemon has told of, good and bad. It looks at each line of the log once: there are many, and
+    /// this is asked often.
     fn told(&self) -> (usize, usize) {
-        let lines = self.daemon.process.stderr();
-        let count = |what: &str| lines.iter().filter(|line| line.text.contains(what)).count();
-        (count("policy reloaded"), count("was not taken"))
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in self.daemon.process.stderr_from(told.lines) {
+            told.lines += 1;
+            told.taken += usize::from(line.text.contains("policy reloaded"));
+            told.refused += usize::from(line.text.contains("was not taken"));
+        }
+        (told.taken, told.refused)
     }
 
     fn wait_until(&self, what: &str, done: impl Fn((usize, usize)) -> bool) -> Result<()> {
@@ -174,15 +191,18 @@ fn what_is_open_and_no_longer_allowed_ends_at_once_and_the_rest_goes_on() -> Res
     world.write_policy(&documents(&["echo.test", "h1.test"], &raw))?;
     let guarded = Guarded::new(&world)?;
     let begun = Instant::now();
-    let waiting = guarded.curl(&["https://echo.test/slow/19000"])?;
+    let slow = format!("/slow/{}", patient(Duration::from_secs(19)).as_millis());
+    let waiting = guarded.curl(&[&format!("https://echo.test{slow}")])?;
     let streaming = guarded.curl(&["-N", "https://echo.test/sse/400/50"])?;
     let staying = guarded.curl(&["--fail", "-N", "https://h1.test/sse/60/50"])?;
-    let copied = guarded.start(["python3", "-c", HOLD, "203.0.113.9", "8443"])?;
-    let kept = guarded.start(["python3", "-c", HOLD, "198.51.100.53", "8443"])?;
-    world.mocks.echo.seen().wait_for("/slow/19000", SOON)?;
+    let mut copied = guarded.start(["python3", "-c", HOLD, "203.0.113.9", "8443"])?;
+    let mut kept = guarded.start(["python3", "-c", HOLD, "198.51.100.53", "8443"])?;
+    world.mocks.echo.seen().wait_for(&slow, SOON)?;
     world.mocks.echo.seen().wait_for("/sse/400/50", SOON)?;
     world.mocks.http1.seen().wait_for("/sse/60/50", SOON)?;
-    std::thread::sleep(Duration::from_millis(500));
+    for held in [&mut copied, &mut kept] {
+        held.wait_for_line(SOON, |line| line == "open")?;
+    }
 
     world.write_policy(&documents(&["h1.test"], &raw[1..]))?;
     let changed = Instant::now();

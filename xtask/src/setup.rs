@@ -14,6 +14,7 @@ use crate::console::Console;
 use crate::process::{self, Log};
 use crate::workspace::{Workspace, cargo_path};
 use apt::Apt;
+pub(crate) use apt::packages_of_suites;
 
 pub(crate) use ebpf::Route;
 

@@ -8,7 +8,7 @@ use crate::Failure;
 use crate::console::{Console, Style, line, seconds};
 use crate::process::{self, command_line};
 use crate::workspace::{Workspace, is_root};
-use crate::{binary, setup, tidy};
+use crate::{binary, setup, tidy, vm};
 
 /// One line of the summary.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ enum Work {
         command: &'static str,
     },
     Tidy,
+    /// These of `cargo xtask vm test`, on the oldest supported kernel.
+    Guest(&'static [&'static str]),
 }
 
 /// Every suite, in the order they run.
@@ -103,6 +105,12 @@ pub(crate) const ALL: &[Suite] = &[
         about: "the built gateway against mock upstreams in namespaces (as root)",
         needs: Needs::BinaryAndRoot,
         work: Work::Tests(&["test --no-fail-fast -p e2e -- --test-threads=1"]),
+    },
+    Suite {
+        name: "vm",
+        about: "the oldest kernel, in a guest: its verifier, its hooks, attached groups (as root, on Debian)",
+        needs: Needs::BinaryAndRoot,
+        work: Work::Guest(&["verifier", "kernel", "attach"]),
     },
 ];
 
@@ -167,6 +175,12 @@ impl Suite {
         };
         let result = match &self.work {
             Work::Tidy => tidy::run(workspace, console),
+            Work::Guest(names) => {
+                return binary.map_or_else(
+                    || Outcome::Failed("a guest needs the binary".to_owned()),
+                    |binary| in_guest(workspace, console, binary, names),
+                );
+            }
             // Every command runs, so that one run shows everything there is to repair.
             Work::Cargo(commands) | Work::Tests(commands) => commands
                 .iter()
@@ -180,11 +194,7 @@ impl Suite {
                 let mut version = workspace.cargo();
                 if process::answer(version.args([plugin, "--version"])).is_none() {
                     let why = format!("cargo-{plugin} not installed; {install}");
-                    line(format_args!(
-                        "{} {why}",
-                        console.paint(Style::Warn, "skipped:")
-                    ));
-                    return Outcome::Skipped(why);
+                    return skipped(console, why);
                 }
                 run(command)
             }
@@ -194,6 +204,22 @@ impl Suite {
             Ok(()) => Outcome::Passed(String::new()),
             Err(failure) => Outcome::Failed(failure.to_string()),
         }
+    }
+}
+
+fn skipped(console: Console, why: String) -> Outcome {
+    line(format_args!(
+        "{} {why}",
+        console.paint(Style::Warn, "skipped:")
+    ));
+    Outcome::Skipped(why)
+}
+
+fn in_guest(workspace: &Workspace, console: Console, binary: &Path, names: &[&str]) -> Outcome {
+    match vm::oldest(workspace, console, binary, names) {
+        Ok(vm::Quick::Passed(note)) => Outcome::Passed(note),
+        Ok(vm::Quick::Skipped(why)) => skipped(console, why),
+        Err(failure) => Outcome::Failed(failure.to_string()),
     }
 }
 

@@ -12,11 +12,13 @@ mod results;
 mod rootfs;
 mod shell;
 mod suites;
+mod summary;
 mod tree;
 mod vagrant;
 
+use std::env;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use crate::Failure;
 use crate::console::{Console, line};
@@ -26,7 +28,7 @@ use crate::{binary, setup};
 use apt::Debian;
 use image::KernelImage;
 use kernels::Kernel;
-use rootfs::RootFs;
+use rootfs::{Extent, RootFs};
 use tree::Built;
 
 pub(crate) use options::{Order, parse};
@@ -44,6 +46,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("strip", "binutils"),
 ];
 
+/// The suite that needs no test program: whether the kernel takes the gateway's programs, and at what cost.
+const VERIFIER_SUITE: &str = "verifier";
+
 /// What every command has at hand.
 #[derive(Debug)]
 struct Vm<'a> {
@@ -52,6 +57,96 @@ struct Vm<'a> {
     /// `target/vm`: images, results, logs.
     folder: PathBuf,
     log: Log,
+    /// Held while a command is at work: guests of two would take each other's files away, and half the processors.
+    _lock: File,
+}
+
+impl<'a> Vm<'a> {
+    fn new(workspace: &'a Workspace, console: Console) -> Result<Self, Failure> {
+        let folder = workspace.root.join("target/vm");
+        let path = folder.join("lock");
+        let lock = fs::create_dir_all(&folder)
+            .and_then(|()| File::create(&path))
+            .map_err(|error| files::fail("make", &path, &error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                line("another `cargo xtask vm` is at work in this checkout; waiting for its end");
+                lock.lock()
+                    .map_err(|error| files::fail("lock", &path, &error))?;
+            }
+            Err(TryLockError::Error(error)) => return Err(files::fail("lock", &path, &error)),
+        }
+        Ok(Self {
+            log: Log::create(folder.join("vm.log"))?,
+            workspace,
+            console,
+            folder,
+            _lock: lock,
+        })
+    }
+}
+
+/// Why no guest can be made here, if that is so: not for want of trying, but because the machine is no Debian or its
+/// archive is out of reach.
+fn obstacle(vm: &Vm<'_>) -> Option<String> {
+    let debian = match Debian::read() {
+        Ok(debian) => debian,
+        Err(failure) => return failure.to_string().lines().next().map(str::to_owned),
+    };
+    let log = "see target/vm/vm.log";
+    let mut why = None;
+    let said = vm.console.step("what guests are made of", |note| {
+        let tools =
+            apt::install_tools(&debian, &vm.folder.join("apt-tools"), &vm.log, &note, TOOLS);
+        if tools.is_err() {
+            why = Some(format!("qemu and its like cannot be installed; {log}"));
+        } else if !image::is_made(vm, kernels::DEFAULT) {
+            let folder = vm.folder.join(format!("apt-{}", debian.codename));
+            let sources = debian.sources(&[&debian.codename], false);
+            if apt::Apt::new(&folder, &vm.log, &sources, false).is_err() {
+                why = Some(format!("Debian's archive does not answer; {log}"));
+            }
+        }
+        Ok(if why.is_some() {
+            "out of reach"
+        } else {
+            "within reach"
+        }
+        .to_owned())
+    });
+    why.or_else(|| said.err().map(|failure| failure.to_string()))
+}
+
+/// How [`oldest`] ended, when nothing failed.
+#[derive(Debug)]
+pub(crate) enum Quick {
+    Passed(String),
+    /// No guest can be made here: why.
+    Skipped(String),
+}
+
+/// `suites` on the oldest supported kernel, from `postern`, a binary that is there already: what CI runs of the matrix.
+pub(crate) fn oldest(
+    workspace: &Workspace,
+    console: Console,
+    postern: &Path,
+    suites: &[&str],
+) -> Result<Quick, Failure> {
+    let vm = Vm::new(workspace, console)?;
+    if let Some(why) = obstacle(&vm) {
+        return Ok(Quick::Skipped(why));
+    }
+    let options = suites::TestOptions {
+        suites: suites.iter().map(|&name| name.to_owned()).collect(),
+        extent: Extent::Small,
+        ..suites::TestOptions::default()
+    };
+    let passed = suites::run(&vm, &options, Some(postern))?;
+    Ok(Quick::Passed(format!(
+        "{passed} tests on Linux {}",
+        kernels::DEFAULT
+    )))
 }
 
 /// Carries out one `vm` command.
@@ -76,16 +171,10 @@ pub(crate) fn run(workspace: &Workspace, console: Console, order: Order) -> Resu
         )
         .hint("run: sudo -E env \"PATH=$PATH\" cargo xtask vm …"));
     }
-    let folder = workspace.root.join("target/vm");
-    let vm = Vm {
-        log: Log::create(folder.join("vm.log"))?,
-        workspace,
-        console,
-        folder,
-    };
+    let vm = Vm::new(workspace, console)?;
     match order {
         Order::List => Ok(()),
-        Order::Test(options) => suites::run(&vm, &options),
+        Order::Test(options) => suites::run(&vm, &options, None).map(drop),
         Order::Shell {
             kernel,
             with_lsm,
@@ -107,14 +196,22 @@ struct Ground {
 }
 
 impl Ground {
-    /// Installs, builds and makes whatever is not there yet; the test programs only if asked for.
-    fn prepare(vm: &Vm<'_>, with_tests: bool) -> Result<Self, Failure> {
+    /// Installs, builds and makes whatever is not there yet; the test programs only if asked for. Without a `binary` (or
+    /// POSTERN_BIN) the release build is taken: what is shipped is what is tested.
+    fn prepare(
+        vm: &Vm<'_>,
+        with_tests: bool,
+        binary: Option<&Path>,
+        extent: Extent,
+    ) -> Result<Self, Failure> {
         setup::run(vm.workspace, vm.console, None)?;
-        let (debian, root) = base(vm)?;
-        let postern = match env::var_os("POSTERN_BIN") {
-            // A release binary from elsewhere: what is shipped is what is tested.
+        let (debian, root) = base(vm, extent)?;
+        let named = binary
+            .map(Path::to_owned)
+            .or_else(|| env::var_os("POSTERN_BIN").map(PathBuf::from));
+        let postern = match named {
             Some(path) => fs::canonicalize(&path)
-                .map_err(|error| files::fail("find POSTERN_BIN", Path::new(&path), &error))?,
+                .map_err(|error| files::fail("find POSTERN_BIN", &path, &error))?,
             None => binary::build(vm.workspace, vm.console, true)?,
         };
         let mut built = Built::default();
@@ -136,14 +233,14 @@ impl Ground {
 }
 
 /// The tools and the root file system.
-fn base(vm: &Vm<'_>) -> Result<(Debian, RootFs), Failure> {
+fn base(vm: &Vm<'_>, extent: Extent) -> Result<(Debian, RootFs), Failure> {
     let debian = Debian::read()?;
     vm.console.step("tools for guests", |note| {
         apt::install_tools(&debian, &vm.folder.join("apt-tools"), &vm.log, &note, TOOLS)
     })?;
     let mut root = None;
     vm.console.step("root file system", |note| {
-        let (made, summary) = rootfs::provide(vm, &debian, &note)?;
+        let (made, summary) = rootfs::provide(vm, &debian, extent, &note)?;
         root = Some(made);
         Ok(summary)
     })?;

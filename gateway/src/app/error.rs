@@ -2,6 +2,7 @@
 
 use crate::kernel::KernelError;
 use crate::secrets::Problem;
+use crate::telemetry::EndpointError;
 use crate::tls::{AuthorityError, LeafError};
 use crate::upstream::{IdentityError, NameError, TrustError};
 use std::io;
@@ -97,7 +98,7 @@ pub enum AppError {
         gateway: Arc<str>,
         /// Why.
         #[source]
-        source: opentelemetry_otlp::ExporterBuildError,
+        source: EndpointError,
     },
     /// No such gateway.
     #[error("the policy has no EgressGateway named {name}; it has {known}")]

@@ -1,7 +1,5 @@
-//! Who is behind a kernel event: records what was refused, and tells of namespaces without listeners. Knows
-//! sandboxes by number alone.
+//! What the kernel refuses, told of the sandbox that tried it. It refuses to know what was decided, and why.
 
-use super::Stray;
 use crate::kernel::{Refusal, RefusalReason, SandboxId};
 use crate::live::Live;
 use crate::outcome::Stage;
@@ -10,7 +8,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::mpsc;
 
-/// The sandboxes by number.
+/// Somebody in a sandbox tried to connect from a network namespace that has no listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Stray {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// The namespace's cookie.
+    pub netns: u64,
+    /// Who tried.
+    pub pid: u32,
+}
+
+/// Who is behind a kernel event: the sandboxes by number.
 #[derive(Default)]
 pub(super) struct Watched {
     sandboxes: RwLock<HashMap<SandboxId, Arc<Live>>>,

@@ -80,7 +80,9 @@ impl Learn {
             state_dir: throw_away.path().join("state"),
             audit: Some(throw_away.path().join("audit.jsonl")),
         };
-        let settled = folders.settle()?;
+        let mut settled = folders.settle()?;
+        // It is read as a whole at the end.
+        settled.rotates = false;
         let mut loaded = load::policy(&settled)?;
         let gateway = choose(self.gateway.as_deref(), loaded.policy.gateways.keys())?;
         open(&mut loaded, &gateway)?;

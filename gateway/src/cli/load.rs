@@ -17,6 +17,8 @@ pub(super) struct Settled {
     pub(super) state: PathBuf,
     pub(super) secrets: PathBuf,
     pub(super) audit: PathBuf,
+    /// Is it put aside when it is full?
+    pub(super) rotates: bool,
 }
 
 /// A policy that compiles.
@@ -32,6 +34,7 @@ impl Settled {
             state: &self.state,
             secrets: Some(&self.secrets),
             audit: Some(&self.audit),
+            rotates: self.rotates,
         }
     }
 }
@@ -82,6 +85,7 @@ impl Folders {
             state,
             secrets,
             audit,
+            rotates: true,
         })
     }
 }

@@ -28,6 +28,7 @@ impl From<AttachError> for Failure {
 
 impl Control for Daemon {
     async fn attach(&self, request: AttachRequest) -> Result<SandboxInfo, Failure> {
+        self.forget_gone().await;
         let located = {
             let sandboxes = self.sandboxes.lock().await;
             let others = sandboxes.keys().map(String::as_str);

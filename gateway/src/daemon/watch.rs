@@ -98,17 +98,22 @@ impl Daemon {
         let mut tick = tokio::time::interval(SWEEP);
         loop {
             tick.tick().await;
-            let paths: Vec<String> = {
-                let sandboxes = self.sandboxes.lock().await;
-                let gone = sandboxes
-                    .iter()
-                    .filter(|(_, known)| self.is_gone(&known.located));
-                gone.map(|(path, _)| path.clone()).collect()
-            };
-            for path in paths {
-                self.gone(&path).await;
-            }
+            self.forget_gone().await;
             self.forget_vain_pins().await;
+        }
+    }
+
+    /// A cgroup made again under the path of one that is gone is another one, and nobody's yet.
+    pub(super) async fn forget_gone(&self) {
+        let paths: Vec<String> = {
+            let sandboxes = self.sandboxes.lock().await;
+            let gone = sandboxes
+                .iter()
+                .filter(|(_, known)| self.is_gone(&known.located));
+            gone.map(|(path, _)| path.clone()).collect()
+        };
+        for path in paths {
+            self.gone(&path).await;
         }
     }
 

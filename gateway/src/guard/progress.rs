@@ -2,7 +2,7 @@
 //! moves.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,11 +25,14 @@ impl Progress {
     }
 
     /// What `task` gives; `None` once nothing has moved for `limit`, counted from here at the earliest.
-    pub async fn within<T>(&self, limit: Duration, task: impl Future<Output = T>) -> Option<T> {
-        let mut task = pin!(task);
+    pub async fn within<F: Future>(
+        &self,
+        limit: Duration,
+        mut task: Pin<&mut F>,
+    ) -> Option<F::Output> {
         let mut wait = limit;
         loop {
-            match tokio::time::timeout(wait, &mut task).await {
+            match tokio::time::timeout(wait, task.as_mut()).await {
                 Ok(done) => return Some(done),
                 Err(_elapsed) => wait = self.left(limit)?,
             }
@@ -45,6 +48,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -52,15 +56,15 @@ mod tests {
     async fn what_moves_has_all_the_time_it_needs_and_what_stops_has_the_limit() {
         let progress = Progress::default();
         let mover = progress.clone();
-        let slow = async move {
+        let slow = pin!(async move {
             for _ in 0..5 {
                 tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
                 mover.moved();
             }
-        };
+        });
         assert_eq!(progress.within(LIMIT, slow).await, Some(()));
         let begun = Instant::now();
-        let stuck = std::future::pending::<()>();
+        let stuck = pin!(std::future::pending::<()>());
         assert_eq!(progress.within(LIMIT, stuck).await, None);
         assert_eq!(begun.elapsed(), LIMIT);
     }
@@ -68,7 +72,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_never_moves_has_the_limit_too() {
         let begun = Instant::now();
-        let stuck = std::future::pending::<()>();
+        let stuck = pin!(std::future::pending::<()>());
         assert_eq!(Progress::default().within(LIMIT, stuck).await, None);
         assert_eq!(begun.elapsed(), LIMIT);
     }

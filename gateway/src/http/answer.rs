@@ -6,7 +6,6 @@ use super::problem::Refused;
 use super::scrubbed::Scrubbed;
 use super::server::Session;
 use super::{headers, problem, upgrade};
-use crate::guard::Patience;
 use crate::outcome::DenyReason;
 use crate::provider::{Operation, ResponseTap};
 use crate::scrub::Scrubber;
@@ -15,6 +14,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode, Version};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Passes an answer on: its head now, its body as it comes.
 pub(super) fn pass_on(
@@ -27,6 +27,7 @@ pub(super) fn pass_on(
 ) -> Response<ResponseBody> {
     let view = Arc::clone(&open.view);
     open.answered.store(true, Ordering::Relaxed);
+    open.record.answered = Some(Instant::now());
     open.record.reused = answer.reused;
     let mut response = answer.response;
     if let Some(scrubber) = &scrubber {
@@ -57,13 +58,7 @@ pub(super) fn pass_on(
         policy.and_then(|otlp| otlp.capture_body.as_ref()),
         &parts.headers,
     );
-    let passing = Passing {
-        body,
-        open,
-        captured,
-        cut: false,
-        patience: Patience::default(),
-    };
+    let passing = Passing::new(body, open, captured);
     let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();

@@ -60,6 +60,8 @@ pub(super) struct Open {
     pub(super) over: Option<oneshot::Sender<()>>,
     /// The upstream has answered.
     pub(super) answered: Arc<AtomicBool>,
+    /// The record has been told.
+    finished: bool,
 }
 
 impl Open {
@@ -78,6 +80,7 @@ impl Open {
             spending: None,
             over: None,
             answered: Arc::default(),
+            finished: false,
         }
     }
 
@@ -113,8 +116,13 @@ impl Open {
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
+impl Open {
+    /// Ends the record, once. A response's last byte follows its record, so that whoever has seen the whole of
+    /// it is on record, whatever becomes of the gateway.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
         if self.record.reason.is_none() {
             // An answer may have been there before the body went wrong.
             self.malformed();
@@ -137,25 +145,46 @@ impl Drop for Open {
             .map(|capture| capture.into_body(redactor));
         drop(seen);
         self.view.telemetry.request(record);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.finish();
         self.activity.end(self.number);
     }
 }
 
 /// An upstream's body on its way to the client.
 pub(super) struct Passing {
-    pub(super) body: Scrubbed,
-    pub(super) open: Open,
-    pub(super) captured: Option<Capture>,
+    body: Scrubbed,
+    open: Open,
+    captured: Option<Capture>,
     /// Cut off: its tokens are spent.
-    pub(super) cut: bool,
+    cut: bool,
     /// How long the upstream may say nothing.
-    pub(super) patience: Patience,
+    patience: Patience,
 }
 
 /// What a body has next: a frame, an error, or its end.
 type NextFrame = Option<Result<Frame<Bytes>, Error>>;
 
 impl Passing {
+    pub(super) fn new(body: Scrubbed, open: Open, captured: Option<Capture>) -> Self {
+        let mut this = Self {
+            body,
+            open,
+            captured,
+            cut: false,
+            patience: Patience::default(),
+        };
+        // The head is all there is.
+        if this.is_over() {
+            this.finish();
+        }
+        this
+    }
+
     /// Ready when the tokens that have come so far are covered, or with the last frame.
     fn poll_spending(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame>> {
         if self.cut {
@@ -200,9 +229,10 @@ impl Passing {
     }
 }
 
-impl Drop for Passing {
-    fn drop(&mut self) {
-        self.open.ended |= self.body.is_end_stream();
+impl Passing {
+    /// Nothing more comes of the body, or nobody waits for it.
+    fn finish(&mut self) {
+        self.open.ended |= self.is_over();
         self.open.record.scrubbed += self.body.count();
         let mut is_final = false;
         if let Some(tap) = self.body.usage.take() {
@@ -214,7 +244,21 @@ impl Drop for Passing {
         }
         let redactor = self.open.view.telemetry.redactor();
         let captured = self.captured.take();
-        self.open.record.response_body = captured.map(|capture| capture.into_body(redactor));
+        if let Some(captured) = captured {
+            self.open.record.response_body = Some(captured.into_body(redactor));
+        }
+        self.open.finish();
+    }
+
+    /// Has the client all that it was promised? An upstream may announce the end apart from the last byte.
+    fn is_over(&self) -> bool {
+        self.body.is_end_stream() || self.body.size_hint().exact() == Some(0)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -254,6 +298,9 @@ impl Body for ResponseBody {
                 if let Some(data) = frame.data_ref() {
                     passing.look(data);
                 }
+                if passing.is_over() {
+                    passing.finish();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -263,6 +310,7 @@ impl Body for ResponseBody {
             }
             None => {
                 passing.open.ended = true;
+                passing.finish();
                 Poll::Ready(None)
             }
         }

@@ -25,6 +25,7 @@ use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// A request that has its permits.
@@ -113,15 +114,10 @@ pub(super) async fn handle(
     }
     open.record.request_headers = view.telemetry.redactor().headers(request.headers());
     let scrubber = view.scrubbers.of(&injected);
-    let sending = view.upstream.send(
-        &granted.permit,
-        session.scheme,
-        verb,
-        request,
-        &open.progress,
-    );
+    open.record.sent = Some(Instant::now());
+    let (permit, progress) = (&granted.permit, &open.progress);
     let sent = tokio::select! {
-        sent = sending => sent,
+        sent = view.upstream.send(permit, session.scheme, verb, request, progress) => sent,
         () = open.revoked() => return Ok(revoked(&session, open)),
     };
     match sent {

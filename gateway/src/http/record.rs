@@ -1,14 +1,19 @@
 //! The record of a request as it begins: what is known from its head and its connection.
 
 use super::authority;
+use super::capture::text;
 use super::server::Session;
 use crate::live::View;
 use crate::provider::usage::Usage;
 use crate::telemetry::RequestRecord;
 use crate::upstream::Scheme;
 use http::Version;
+use http::header::HeaderName;
 use http::request::Parts;
 use std::time::{Instant, SystemTime};
+
+/// W3C Trace Context.
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// For a request whose head has just been read.
 pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRecord {
@@ -52,6 +57,10 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
         usage: Usage::default(),
         request_body: None,
         response_body: None,
-        span: None,
+        sent: None,
+        answered: None,
+        span: view
+            .telemetry
+            .begin(text(&parts.headers, &TRACEPARENT).as_deref()),
     }
 }

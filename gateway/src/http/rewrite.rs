@@ -7,6 +7,7 @@ use super::exchange::Granted;
 use super::headers;
 use super::outgoing::{Outgoing, Seen, Wanted};
 use super::problem::Refused;
+use super::record::TRACEPARENT;
 use super::server::Session;
 use crate::inject::{self, Late, Recipient};
 use crate::live::View;
@@ -61,9 +62,7 @@ pub(super) fn rewrite(
     if scrub::is_sought(&injected) {
         scrub::limit_codings(&mut parts.headers);
     }
-    let traceparent = text(&parts.headers, &TRACEPARENT);
-    record.span = view.telemetry.begin(traceparent.as_deref());
-    if traceparent.is_none()
+    if !parts.headers.contains_key(&TRACEPARENT)
         && let Some(span) = &record.span
         && let Ok(value) = HeaderValue::try_from(span.traceparent())
     {
@@ -97,9 +96,6 @@ pub(super) fn rewrite(
     parts.headers.insert(HOST, host);
     Ok((late, injected))
 }
-
-/// W3C Trace Context.
-const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
 
 /// What is looked for in the body in passing.
 pub(super) fn watch(view: &View, parts: &Parts, is_call: bool) -> Seen {

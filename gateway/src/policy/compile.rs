@@ -17,7 +17,6 @@ use std::sync::Arc;
 use super::problems::{Place, Problems, Spanned};
 use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute, RawListener};
 use super::rules::{Grant, HttpRule};
-use super::unsupported::Features;
 use super::{
     Compiled, Listener, MAX_FILE_BYTES, Policy, SecretDocument, SecretRef, SecretUse, SourceFile,
     Span, yaml,
@@ -27,25 +26,12 @@ use super::{
 /// that order. The policy is whole or it is none.
 #[must_use]
 pub fn compile(files: &[SourceFile]) -> Compiled {
-    compile_with(files, Features::ENFORCED)
-}
-
-/// As [`compile`], with the features that are to be refused.
-pub(super) fn compile_with(files: &[SourceFile], features: Features) -> Compiled {
-    compile_all(files, features, None)
+    compile_as_if(files, None)
 }
 
 /// As [`compile`], as if the gateway of this name had one more listener.
 pub(super) fn compile_as_if(files: &[SourceFile], more: Option<(&str, &Listener)>) -> Compiled {
-    compile_all(files, Features::ENFORCED, more)
-}
-
-fn compile_all(
-    files: &[SourceFile],
-    features: Features,
-    more: Option<(&str, &Listener)>,
-) -> Compiled {
-    let mut problems = Problems::new(files, features);
+    let mut problems = Problems::new(files);
     let mut documents = read(files, &mut problems);
     for document in &mut documents {
         if let (Raw::Gateway(raw), Some((name, listener))) = (document, more)

@@ -3,7 +3,7 @@
 //!
 //! Reading order, which is the order in which a policy flows:
 //! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
-//! (the documents as written, `Raw*`; what cannot be enforced is refused by `unsupported`) → `compile` (references,
+//! (the documents as written, `Raw*`) → `compile` (references,
 //! defaults, conflicts, lints → [`Policy`]) → `decision` (what a [`Gateway`] answers, by `rules` and `index`). `host`,
 //! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `provider` and `gateway` are the vocabulary;
 //! `diagnostic` is how a problem is shown, `explain` how a decision is, and `schema` is what an editor knows of the documents.
@@ -30,7 +30,6 @@ mod rules;
 pub mod schema;
 mod secret_use;
 mod template;
-mod unsupported;
 mod yaml;
 
 #[cfg(test)]

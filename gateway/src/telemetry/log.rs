@@ -13,7 +13,7 @@ pub enum Format {
 }
 
 /// A bare level is about the gateway: libraries that say much at debug are asked for by name.
-const QUIET: &str = ",aya=warn,aya_obj=warn,h2=info,hyper=info,hyper_util=info,hickory_proto=info,hickory_resolver=info,netlink_proto=warn,rustls=info,opentelemetry=warn,opentelemetry_sdk=warn";
+const QUIET: &str = ",aya=warn,aya_obj=warn,h2=info,hyper=info,hyper_util=info,hickory_proto=info,hickory_resolver=info,netlink_proto=warn,rustls=info";
 
 /// Sets up logging for the process. `level` is a filter such as `info` or `gateway=debug`.
 pub fn init(level: &str, format: Format) -> Result<(), String> {

@@ -24,6 +24,8 @@ pub struct Who {
     pub uid: u32,
     /// Command name.
     pub comm: Arc<str>,
+    /// Path of the program, if it is known.
+    pub executable: Option<Arc<str>>,
     /// Original destination.
     pub destination: SocketAddr,
     /// The policy's generation when it was decided.
@@ -41,6 +43,7 @@ impl Who {
             tgid: origin.tgid,
             uid: origin.uid,
             comm: origin.comm.as_str().into(),
+            executable: origin.executable.as_deref().map(Into::into),
             destination: origin.destination,
             generation,
         }
@@ -148,6 +151,10 @@ pub struct RequestRecord {
     pub request_body: Option<Body>,
     /// Captured response body.
     pub response_body: Option<Body>,
+    /// When it was given to the upstream's connection, if it was.
+    pub sent: Option<Instant>,
+    /// When the head of the upstream's answer had come.
+    pub answered: Option<Instant>,
     /// The span that is being made of it.
-    pub span: Option<super::otlp::Begun>,
+    pub span: Option<super::Begun>,
 }

@@ -1,7 +1,7 @@
 """Runs attempts to get out of a sandbox, several at a time and each in a process of its own, and
 tells what came of each: one JSON object a line.
 
-usage: run.py C_PROGRAM RUST_PROGRAM < attempts   (one JSON object a line: tag, words, seconds, timed)
+usage: run.py C_PROGRAM RUST_PROGRAM TOGETHER < attempts   (one JSON object a line: tag, words, seconds, timed)
 
 The first word says what is tried: a function of the modules beside this one, or, after `c:`, `rust:`
 or `sh:`, a program. A process calls itself by its attempt's tag, so that a record in which the kernel
@@ -25,7 +25,6 @@ import names
 import net
 from common import tell
 
-TOGETHER = 12
 PR_SET_NAME = 15
 MODULES = (net, names, hello, cage, attempts)
 
@@ -103,10 +102,11 @@ def end(one):
 
 def main():
     programs = {"c": sys.argv[1], "rust": sys.argv[2]}
+    together = int(sys.argv[3])
     waiting = [json.loads(line) for line in sys.stdin]
     open_ones = []
     while waiting or open_ones:
-        while waiting and len(open_ones) < TOGETHER:
+        while waiting and len(open_ones) < together:
             open_ones.append(start(waiting.pop(0), programs))
         select.select([one["pipe"] for one in open_ones], [], [], 0.05)
         now = time.monotonic()

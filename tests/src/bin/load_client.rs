@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use e2e::client::{Connection, config, roots_of_environment};
 use e2e::digest::sha256;
+use e2e::process::patient;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Uri};
 use rustls::ClientConfig;
@@ -90,7 +91,7 @@ async fn client(
     together: Arc<Barrier>,
 ) -> Done {
     let mut done = Done::default();
-    let connected = tokio::time::timeout(DEADLINE, connect(&url, config)).await;
+    let connected = tokio::time::timeout(patient(DEADLINE), connect(&url, config)).await;
     together.wait().await;
     let mut connection = match connected {
         Ok(Ok(connection)) => connection,
@@ -106,7 +107,7 @@ async fn client(
     for request in 0..requests {
         let begun = Instant::now();
         let asked = ask(&mut connection, &url, number, request);
-        match tokio::time::timeout(DEADLINE, asked).await {
+        match tokio::time::timeout(patient(DEADLINE), asked).await {
             Ok(Ok(version)) => {
                 done.version = version;
                 done.correct += 1;

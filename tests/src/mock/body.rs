@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
+
+use crate::digest::Sha256;
 
 /// The body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -82,7 +85,17 @@ pub fn generated(length: u64) -> Body {
 
 /// The byte at `offset` of a generated body: a period that no power of two divides.
 pub fn pattern(offset: u64) -> u8 {
-    u8::try_from(offset % 251).unwrap_or_default()
+    u8::try_from(offset % PERIOD).unwrap_or_default()
+}
+
+/// The SHA-256 of a generated body, in hexadecimal.
+pub fn digest(length: u64) -> String {
+    let mut digest = Sha256::new();
+    let mut body = Generated { at: 0, length };
+    while let Some(piece) = body.piece() {
+        digest.update(&piece);
+    }
+    digest.finish()
 }
 
 struct Channel(mpsc::Receiver<Result<Frame<Bytes>, io::Error>>);
@@ -99,9 +112,28 @@ impl hyper::body::Body for Channel {
     }
 }
 
+/// See [`pattern`].
+const PERIOD: u64 = 251;
+/// What a generated body gives at once.
+const PIECE: u64 = 64 * 1024;
+
+/// Enough of the pattern to cut a piece from, wherever in its period that begins: a byte at a time, a long body would take
+/// an emulated machine minutes.
+static SAMPLE: LazyLock<Bytes> = LazyLock::new(|| (0..PERIOD + PIECE).map(pattern).collect());
+
 struct Generated {
     at: u64,
     length: u64,
+}
+
+impl Generated {
+    fn piece(&mut self) -> Option<Bytes> {
+        let end = self.length.min(self.at + PIECE);
+        let start = usize::try_from(self.at % PERIOD).ok()?;
+        let length = usize::try_from(end - self.at).ok()?;
+        self.at = end;
+        (length > 0).then(|| SAMPLE.slice(start..start + length))
+    }
 }
 
 impl hyper::body::Body for Generated {
@@ -112,14 +144,7 @@ impl hyper::body::Body for Generated {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        const PIECE: u64 = 64 * 1024;
-        if self.at == self.length {
-            return Poll::Ready(None);
-        }
-        let end = self.length.min(self.at + PIECE);
-        let piece: Vec<u8> = (self.at..end).map(pattern).collect();
-        self.at = end;
-        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+        Poll::Ready(self.piece().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -128,5 +153,24 @@ impl hyper::body::Body for Generated {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.length - self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_follow_the_pattern_across_their_borders() {
+        for length in [0, 1, PERIOD, PIECE, PIECE + 1, 3 * PIECE + 7] {
+            let mut body = Generated { at: 0, length };
+            let mut whole = Vec::new();
+            while let Some(piece) = body.piece() {
+                whole.extend_from_slice(&piece);
+            }
+            let expected: Vec<u8> = (0..length).map(pattern).collect();
+            assert!(whole == expected, "{length}");
+            assert_eq!(digest(length), crate::digest::sha256(&expected));
+        }
     }
 }

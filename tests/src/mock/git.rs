@@ -3,6 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use hyper::{Response, StatusCode};
@@ -14,36 +15,49 @@ use super::{Exchange, Service};
 /// The repository's folder on the server.
 pub const REPOSITORY: &str = "repo.git";
 
-/// A server of one bare repository with one commit.
-pub struct Git {
+/// A server of one bare repository with one commit, which is made when it is first wanted: few tests want it.
+#[derive(Clone)]
+pub struct Git(Arc<Repository>);
+
+struct Repository {
     root: TempDir,
-    head: String,
+    head: Mutex<Option<String>>,
 }
 
 impl Git {
-    /// Makes the repository with the `git` command.
+    /// A server whose repository does not exist yet.
     pub fn new() -> Result<Self> {
-        let root = tempfile::tempdir()?;
-        let bare = root.path().join(REPOSITORY);
-        let path = bare.to_string_lossy().into_owned();
-        git(&["init", "--quiet", "--bare", "--initial-branch=main", &path])?;
-        let at = |rest: &[&str]| {
-            let mut arguments = vec!["--git-dir", &path];
-            arguments.extend(rest);
-            git(&arguments)
-        };
-        let tree = at(&["mktree"])?;
-        let head = at(&["commit-tree", "-m", "one commit", tree.trim()])?;
-        let head = head.trim().to_owned();
-        at(&["update-ref", "refs/heads/main", &head])?;
-        at(&["update-server-info"])?;
-        Ok(Self { root, head })
+        Ok(Self(Arc::new(Repository {
+            root: tempfile::tempdir()?,
+            head: Mutex::new(None),
+        })))
     }
 
-    /// The commit that `refs/heads/main` names.
-    pub fn head(&self) -> &str {
-        &self.head
+    /// The commit that `refs/heads/main` names. Makes the repository with the `git` command.
+    pub fn head(&self) -> Result<String> {
+        let mut head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(head) = &*head {
+            return Ok(head.clone());
+        }
+        Ok(head.insert(make(self.0.root.path())?).clone())
     }
+}
+
+/// Makes the repository in `root`.
+fn make(root: &Path) -> Result<String> {
+    let path = root.join(REPOSITORY).to_string_lossy().into_owned();
+    git(&["init", "--quiet", "--bare", "--initial-branch=main", &path])?;
+    let at = |rest: &[&str]| {
+        let mut arguments = vec!["--git-dir", &path];
+        arguments.extend(rest);
+        git(&arguments)
+    };
+    let tree = at(&["mktree"])?;
+    let head = at(&["commit-tree", "-m", "one commit", tree.trim()])?;
+    let head = head.trim().to_owned();
+    at(&["update-ref", "refs/heads/main", &head])?;
+    at(&["update-server-info"])?;
+    Ok(head)
 }
 
 impl Service for Git {
@@ -57,7 +71,11 @@ impl Service for Git {
         {
             return plain(StatusCode::BAD_REQUEST, "no whole body");
         }
-        match file(self.root.path(), &path).and_then(|path| std::fs::read(path).ok()) {
+        if let Err(error) = self.head() {
+            eprintln!("{error:#}");
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "no repository\n");
+        }
+        match file(self.0.root.path(), &path).and_then(|path| std::fs::read(path).ok()) {
             Some(data) => typed(StatusCode::OK, "text/plain", data),
             None => plain(StatusCode::NOT_FOUND, "no such file"),
         }

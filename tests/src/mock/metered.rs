@@ -22,10 +22,18 @@ const WORDS: usize = 20_000;
 pub struct Metered {
     told: Arc<AtomicU64>,
     /// Between two words of a stream.
-    pub pause: Duration,
+    pause: Duration,
 }
 
 impl Metered {
+    /// One that pauses between two words of a stream.
+    pub fn pausing(pause: Duration) -> Self {
+        Self {
+            pause,
+            ..Self::default()
+        }
+    }
+
     /// All tokens that answers in one piece have told.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Relaxed)

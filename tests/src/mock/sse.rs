@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 
 use super::body::{Body, streamed};
+use crate::process::patient;
 
 /// One event of a stream.
 pub struct Event {
@@ -42,9 +43,11 @@ impl Event {
     }
 }
 
-/// 200 with `events`, the first at once and each other `pause` after the one before it.
+/// 200 with `events`, the first at once and each other `pause` after the one before it: longer on a
+/// slow machine, where a client that is not ready yet would get several of them at once.
 pub fn stream(events: Vec<Event>, pause: Duration) -> Response<Body> {
     let (writer, body) = streamed();
+    let pause = patient(pause);
     tokio::spawn(async move {
         for (number, event) in events.iter().enumerate() {
             if number > 0 {

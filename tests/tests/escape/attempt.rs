@@ -26,6 +26,25 @@ pub(crate) enum Mode {
 pub(crate) const EVERYWHERE: &[Mode] = &[Mode::Private, Mode::Host, Mode::Nobody, Mode::Attached];
 /// Those that `postern exec` makes.
 pub(crate) const CAGED: &[Mode] = &[Mode::Private, Mode::Host, Mode::Nobody];
+
+/// Where Unix sockets without an address are closed to a sandbox: those of another network namespace by that, the host's
+/// by a scope of Landlock's.
+pub(crate) fn scoped() -> &'static [Mode] {
+    if has_scopes() {
+        CAGED
+    } else {
+        &[Mode::Private]
+    }
+}
+
+/// Whether this kernel's Landlock has scopes (Linux 6.12). By its version: asking Landlock is what is under test.
+pub(crate) fn has_scopes() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    [numbers.next(), numbers.next()].map(Option::unwrap_or_default) >= [6, 12]
+}
 /// Those that share the host's network.
 pub(crate) const SHARED: &[Mode] = &[Mode::Host, Mode::Nobody, Mode::Attached];
 

@@ -35,7 +35,7 @@ fn another_sandbox_s_listeners_and_services_are_out_of_reach() -> Result<()> {
             + &job("listen4", &["listeners", "tcp", "tcp"])
             + &job("listen6", &["listeners", "tcp", "tcp6"]);
         let second = world
-            .script("escape/run.py", &["none", "none"])?
+            .script("escape/run.py", &["none", "none", "1"])?
             .on_the_host_network()
             .input(jobs)
             .succeed()?;

@@ -36,6 +36,16 @@ const BASE: &[(Probe, &str)] = &[
     (Probe::Command("tcpdump"), "tcpdump"),
 ];
 
+/// Of [`BASE`], what compiles and calls nothing else: a guest gets what was compiled here.
+const FOR_THE_BUILD: &[&str] = &["gcc", "libc6-dev", "g++", "python3-venv"];
+
+/// The packages whose commands the suites call, wherever they run.
+pub(crate) fn packages_of_suites() -> impl Iterator<Item = &'static str> {
+    BASE.iter()
+        .map(|(_, package)| *package)
+        .filter(|package| !FOR_THE_BUILD.contains(package))
+}
+
 #[derive(Debug)]
 enum Probe {
     Command(&'static str),

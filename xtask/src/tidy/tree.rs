@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Folders of products, wherever they are.
-const SKIPPED_FOLDERS: &[&str] = &[
+/// Products, wherever they are; in a second work tree `.git` is a file.
+const SKIPPED: &[&str] = &[
     ".git",
     ".vagrant",
     "__pycache__",
@@ -85,12 +85,13 @@ impl Tree {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
+            if SKIPPED.contains(&name.as_str()) {
+                continue;
+            }
             let path = format!("{prefix}{name}");
             let kind = entry.file_type()?;
             if kind.is_dir() {
-                if !SKIPPED_FOLDERS.contains(&name.as_str()) {
-                    self.read_folder(&entry.path(), &format!("{path}/"))?;
-                }
+                self.read_folder(&entry.path(), &format!("{path}/"))?;
             } else if kind.is_file() {
                 let text = if entry.metadata()?.len() <= LARGEST {
                     String::from_utf8(fs::read(entry.path())?).unwrap_or_default()

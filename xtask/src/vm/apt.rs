@@ -135,7 +135,9 @@ impl<'a> Apt<'a> {
             log,
             is_for_here,
         };
-        log.run(apt.command("apt-get").arg("update"))?;
+        // Without this an archive out of reach is a warning, and what fails is the next step.
+        let strict = ["-o", "APT::Update::Error-Mode=any"];
+        log.run(apt.command("apt-get").args(strict).arg("update"))?;
         Ok(apt)
     }
 

@@ -10,7 +10,7 @@ use super::Vm;
 use super::files::{Key, fail, replaced, size_of};
 use super::image::KernelImage;
 use super::kernels::Kernel;
-use super::rootfs::RootFs;
+use super::rootfs::{Extent, RootFs};
 use super::{apt, base, kernel_image};
 use crate::Failure;
 use crate::process;
@@ -44,7 +44,7 @@ const GRUB_MODULES: &[&str] = &[
 
 /// Makes the box, or takes the cached one, and says where it is.
 pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<PathBuf, Failure> {
-    let (debian, root) = base(vm)?;
+    let (debian, root) = base(vm, Extent::Whole)?;
     let image = kernel_image(vm, &debian, &root, kernel)?;
     vm.console.step("tools for boxes", |note| {
         apt::install_tools(&debian, &vm.folder.join("apt-tools"), &vm.log, &note, TOOLS)

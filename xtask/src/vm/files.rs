@@ -81,10 +81,15 @@ pub(super) fn make_image(
 
 /// What a file takes on the disk, for people.
 pub(super) fn size_of(path: &Path) -> Result<String, Failure> {
+    mib_of(path).map(|mib| format!("{mib} MiB"))
+}
+
+/// What a file takes on the disk, in MiB.
+pub(super) fn mib_of(path: &Path) -> Result<u64, Failure> {
     /// `st_blocks` counts these, whatever the file system's blocks are (stat(2)).
     const BLOCK: u64 = 512;
     let found = fs::metadata(path).map_err(|error| fail("read", path, &error))?;
-    Ok(format!("{} MiB", (found.blocks() * BLOCK) >> 20))
+    Ok((found.blocks() * BLOCK) >> 20)
 }
 
 #[cfg(test)]

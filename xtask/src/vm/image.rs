@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::Vm;
 use super::apt::{Apt, Debian};
-use super::files::{Key, fail, make_image, replaced, size_of};
+use super::files::{Key, fail, make_image, mib_of, replaced, size_of};
 use super::kernels::Kernel;
 use super::rootfs::RootFs;
 use crate::Failure;
@@ -32,6 +32,16 @@ pub(super) struct KernelImage {
     pub(super) tree: PathBuf,
     /// As `uname -r` says it.
     pub(super) release: String,
+}
+
+impl KernelImage {
+    /// What a guest of it takes on the disk together with `root`.
+    pub(super) fn mib(&self, root: &RootFs) -> Result<u64, Failure> {
+        [&self.vmlinuz, &self.initrd, &self.modules, &root.disk]
+            .iter()
+            .map(|path| mib_of(path))
+            .sum()
+    }
 }
 
 /// Takes the cached files of `kernel`, or makes them.
@@ -87,6 +97,24 @@ pub(super) fn provide(
         size_of(&image.modules)?,
     );
     Ok((image, done))
+}
+
+/// Whether a guest of that kernel needs nothing from the archive any more, as far as names can tell.
+pub(super) fn is_made(vm: &Vm<'_>, kernel: &str) -> bool {
+    let has = |prefix: &str, file: &str| {
+        fs::read_dir(&vm.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| {
+                entry.file_name().to_string_lossy().starts_with(prefix)
+                    && entry.path().join(file).exists()
+            })
+    };
+    has(&format!("kernel-{kernel}-"), "initrd")
+        && ["rootfs-", "small-rootfs-"]
+            .iter()
+            .any(|prefix| has(prefix, "disk.ext4"))
 }
 
 /// Downloads the kernel's packages and unpacks them, without their scripts: the guest's user space is another release's.

@@ -127,7 +127,29 @@ fn verdict(text: &str) -> Option<Verdict> {
 }
 
 /// Tests that one run has and another has not: `(test, runs without it)`.
-pub(super) fn missing<'a>(runs: &'a [(&'a str, Results)]) -> Vec<(&'a str, Vec<&'a str>)> {
+pub(super) fn missing<'a>(runs: &[(&'a str, &'a Results)]) -> Vec<(&'a str, Vec<&'a str>)> {
+    in_some(runs, |results, test| !results.0.contains_key(test))
+}
+
+/// Tests that one run ignores and another runs: `(test, runs that ignore it)`.
+pub(super) fn ignored_in_part<'a>(runs: &[(&'a str, &'a Results)]) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut found = in_some(runs, |results, test| {
+        results.0.get(test) == Some(&Verdict::Ignored)
+    });
+    found.retain(|(test, with)| {
+        let having = runs
+            .iter()
+            .filter(|(_, results)| results.0.contains_key(*test));
+        with.len() < having.count()
+    });
+    found
+}
+
+/// Every test of any run, with the runs that `is_so` holds for.
+fn in_some<'a>(
+    runs: &[(&'a str, &'a Results)],
+    is_so: impl Fn(&Results, &str) -> bool,
+) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut everywhere: Vec<&str> = runs
         .iter()
         .flat_map(|(_, results)| results.0.keys().map(String::as_str))
@@ -137,12 +159,12 @@ pub(super) fn missing<'a>(runs: &'a [(&'a str, Results)]) -> Vec<(&'a str, Vec<&
     everywhere
         .into_iter()
         .filter_map(|test| {
-            let without: Vec<&str> = runs
+            let with: Vec<&str> = runs
                 .iter()
-                .filter(|(_, results)| !results.0.contains_key(test))
+                .filter(|(_, results)| is_so(results, test))
                 .map(|(run, _)| *run)
                 .collect();
-            (!without.is_empty()).then_some((test, without))
+            (!with.is_empty()).then_some((test, with))
         })
         .collect()
 }
@@ -189,7 +211,9 @@ mod tests {
     fn a_test_that_one_run_has_not_is_missed() {
         let mut other = results();
         other.0.remove("s::d");
-        let runs = [("host", results()), ("1.0", other)];
+        let whole = results();
+        let runs = [("host", &whole), ("1.0", &other)];
         assert_eq!(missing(&runs), [("s::d", vec!["1.0"])]);
+        assert!(ignored_in_part(&runs).is_empty(), "missed is not ignored");
     }
 }

@@ -11,58 +11,102 @@ use super::apt::Debian;
 use super::files::{Key, fail, make_image, replaced, size_of};
 use crate::Failure;
 use crate::console::Note;
+use crate::setup;
 
-/// What the suites, the prompt and the box call in a guest.
-const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iproute2,iputils-ping,kmod,procps,less,\
-    python3,nodejs,curl,git,openssl,bind9-dnsutils,tcpdump,ca-certificates,bpftool,busybox-static,\
-    openssh-server,sudo,rsync,nginx-light";
+/// What a guest needs to run, and what the prompt and the box call there. What the suites call is set-up's to say.
+const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iputils-ping,kmod,procps,less,bpftool,busybox-static,sudo,rsync";
+/// What the programs of [`super::oldest`]'s suites call, and the guest's own scripts.
+const SMALL: &str = "iproute2,kmod,procps,python3,bpftool,busybox-static,curl,ca-certificates";
 const CUSTOMIZE: &str = include_str!("guest/customize.sh");
 /// Where the guest has the Python with the SDKs.
 pub(super) const VENV: &str = "/opt/postern/venv";
 /// Room for what the suites write, beyond what is installed: the file is sparse.
 const SPARE_MIB: u64 = 1536;
 
+/// How much is in a root file system.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// What every suite, the prompt and the box call.
+    #[default]
+    Whole,
+    /// What a few suites call: here in a fraction of the time.
+    Small,
+}
+
+impl Extent {
+    /// Of its folder's name.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Whole => "rootfs-",
+            Self::Small => "small-rootfs-",
+        }
+    }
+
+    fn packages(self) -> String {
+        match self {
+            Self::Whole => PACKAGES
+                .split(',')
+                .chain(setup::packages_of_suites())
+                .collect::<Vec<_>>()
+                .join(","),
+            Self::Small => SMALL.to_owned(),
+        }
+    }
+}
+
 /// A finished root file system.
 #[derive(Debug)]
 pub(super) struct RootFs {
+    folder: PathBuf,
     /// The folder it was made from: the box takes it from there.
     pub(super) tree: PathBuf,
     /// As a raw ext4 image.
     pub(super) disk: PathBuf,
 }
 
-/// Takes the cached file system, or makes it.
+/// Takes the cached file system, or makes it. For a small one a whole one will do.
 pub(super) fn provide(
     vm: &Vm<'_>,
     debian: &Debian,
+    extent: Extent,
     note: &Note,
 ) -> Result<(RootFs, String), Failure> {
     let requirements_path = vm.workspace.root.join("tests/requirements.txt");
     let requirements = fs::read_to_string(&requirements_path)
         .map_err(|error| fail("read", &requirements_path, &error))?;
-    let key = Key::of(&[&debian.codename, PACKAGES, CUSTOMIZE, &requirements]);
-    let folder = vm.folder.join(format!("rootfs-{key}"));
-    let root = RootFs {
-        tree: folder.join("tree"),
-        disk: folder.join("disk.ext4"),
+    let root = |extent: Extent| {
+        let packages = extent.packages();
+        let key = Key::of(&[&debian.codename, &packages, CUSTOMIZE, &requirements]);
+        let folder = vm.folder.join(format!("{}{key}", extent.prefix()));
+        RootFs {
+            tree: folder.join("tree"),
+            disk: folder.join("disk.ext4"),
+            folder,
+        }
     };
-    if root.disk.exists() {
-        let size = size_of(&root.disk)?;
-        return Ok((root, format!("cached, {size}")));
+    for made in [Extent::Whole, extent] {
+        let root = root(made);
+        if root.disk.exists() {
+            let size = size_of(&root.disk)?;
+            return Ok((root, format!("cached, {size}")));
+        }
     }
-    let draft = replaced(&vm.folder, "rootfs-")?;
+    let root = root(extent);
+    let draft = replaced(&vm.folder, extent.prefix())?;
     note.say(&format!("Debian {}", debian.codename));
-    bootstrap(vm, debian, &draft)?;
-    note.say("Python clients");
-    python(vm, &draft.join("tree"), &requirements_path)?;
+    bootstrap(vm, debian, &extent.packages(), &draft)?;
+    if extent == Extent::Whole {
+        note.say("Python clients");
+        python(vm, &draft.join("tree"), &requirements_path)?;
+    }
     note.say("file system");
     make_image(vm, &draft.join("tree"), &draft.join("disk.ext4"), SPARE_MIB)?;
-    fs::rename(&draft, &folder).map_err(|error| fail("make", &folder, &error))?;
+    fs::rename(&draft, &root.folder).map_err(|error| fail("make", &root.folder, &error))?;
     let size = size_of(&root.disk)?;
     Ok((root, format!("made, {size}")))
 }
 
-fn bootstrap(vm: &Vm<'_>, debian: &Debian, draft: &Path) -> Result<(), Failure> {
+fn bootstrap(vm: &Vm<'_>, debian: &Debian, packages: &str, draft: &Path) -> Result<(), Failure> {
     let updates = format!("{}-updates", debian.codename);
     let sources = draft.join("guest.sources");
     let hook = draft.join("customize.sh");
@@ -76,7 +120,7 @@ fn bootstrap(vm: &Vm<'_>, debian: &Debian, draft: &Path) -> Result<(), Failure> 
         .map_err(|error| fail("write", &hook, &error))?;
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=minbase", "--format=directory"]);
-    command.arg(format!("--include={PACKAGES}"));
+    command.arg(format!("--include={packages}"));
     command.arg("--aptopt=Apt::Install-Recommends \"false\"");
     for folder in ["man", "doc", "locale", "info"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::files::{fail, replaced};
 use super::kernels::Kernel;
 use super::qemu::{Accelerator, Disk, Guest, lsm_argument};
+use super::rootfs::Extent;
 use super::tree::{self, Stage};
 use super::{Ground, Vm};
 use crate::Failure;
@@ -24,7 +25,7 @@ pub(super) fn run(
     with_lsm: bool,
     command: &str,
 ) -> Result<(), Failure> {
-    let ground = Ground::prepare(vm, true)?;
+    let ground = Ground::prepare(vm, true, None, Extent::Whole)?;
     let image = ground.kernel(vm, kernel)?;
     let accelerator = Accelerator::probe(vm, &image);
     let work = replaced(&vm.folder, "shell-")?;

@@ -7,19 +7,19 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::files::{fail, replaced};
-use super::kernels::{self, CANNOT, HOST, Kernel};
+use super::kernels::{self, HOST, Kernel};
 use super::qemu::{Accelerator, Disk, Guest, lsm_argument, watch};
-use super::results::{self, Results, Verdict};
+use super::results::{Results, Verdict};
+use super::rootfs::Extent;
+use super::summary::{self, Run, Times};
 use super::tree::{self, Built, Stage, Suite};
-use super::{Ground, Vm};
+use super::{Ground, VERIFIER_SUITE, Vm};
 use crate::Failure;
-use crate::console::{Style, line, seconds};
+use crate::console::{line, seconds};
 use crate::process;
 
 const SUITES: &str = include_str!("guest/suites.sh");
 const VERIFIER: &str = include_str!("guest/verifier.py");
-/// The suite that needs no test program: whether the kernel takes the gateway's programs, and at what cost.
-pub(super) const VERIFIER_SUITE: &str = "verifier";
 /// Where the kernel programs' entry points are, for the verifier suite.
 const ENTRIES: &str = "gateway-ebpf/src/main.rs";
 
@@ -45,6 +45,8 @@ pub(crate) struct TestOptions {
     pub(crate) wan: bool,
     /// Leave disks and the packed tree where they were.
     pub(crate) keep: bool,
+    /// What the guest has to have in it for these suites.
+    pub(super) extent: Extent,
 }
 
 /// Where a run takes place.
@@ -63,14 +65,19 @@ impl Place {
     }
 }
 
-/// Runs everything, prints the comparison, and fails if a test did, or if runs differ in which tests they have.
-pub(super) fn run(vm: &Vm<'_>, options: &TestOptions) -> Result<(), Failure> {
+/// Runs everything, prints the comparison, and fails if a test did, or if runs differ in which tests they have. Gives how
+/// many tests passed, over all places.
+pub(super) fn run(
+    vm: &Vm<'_>,
+    options: &TestOptions,
+    binary: Option<&Path>,
+) -> Result<usize, Failure> {
     let places = places(&options.kernels)?;
     // What the kernel makes of the programs is known without a test program: minutes earlier.
     let is_verifier_only = options.suites == [VERIFIER_SUITE];
-    let ground = Ground::prepare(vm, !is_verifier_only)?;
+    let ground = Ground::prepare(vm, !is_verifier_only, binary, options.extent)?;
     let chosen = choose(&ground.built, &options.suites)?;
-    let mut runs: Vec<(&str, Results)> = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     let mut failures = Vec::new();
     for place in places {
         let start = Instant::now();
@@ -81,28 +88,29 @@ pub(super) fn run(vm: &Vm<'_>, options: &TestOptions) -> Result<(), Failure> {
             Place::Host => on_host(&ground, &chosen, options),
             Place::Guest(kernel) => in_guest(vm, &ground, kernel, &chosen, options),
         };
+        let took = start.elapsed();
         match outcome {
-            Ok(results) => {
+            Ok(run) => {
+                let run = Run { took, ..run };
                 let folder = vm
                     .folder
-                    .join(format!("results/{}", label(place.name(), options)));
-                let table = folder.join("results.tsv");
+                    .join(format!("results/{}", label(run.name, options)));
                 fs::create_dir_all(&folder)
-                    .and_then(|()| fs::write(&table, results.table()))
-                    .map_err(|error| fail("write", &table, &error))?;
-                runs.push((place.name(), results));
+                    .and_then(|()| fs::write(folder.join("results.tsv"), run.results.table()))
+                    .and_then(|()| fs::write(folder.join("times.tsv"), run.times.table()))
+                    .map_err(|error| fail("write", &folder, &error))?;
+                runs.push(run);
             }
             Err(failure) => failures.push(format!("{}: {failure}", place.name())),
         }
-        line(format_args!(
-            "{} took {}",
-            place.name(),
-            seconds(start.elapsed())
-        ));
+        line(format_args!("{} took {}", place.name(), seconds(took)));
     }
-    summary(vm, &runs, &mut failures);
+    summary::print(vm, &runs, &mut failures);
     if failures.is_empty() {
-        Ok(())
+        Ok(runs
+            .iter()
+            .map(|run| run.results.count(Verdict::Passed))
+            .sum())
     } else {
         Err(Failure::failed(failures.join("\n")))
     }
@@ -156,10 +164,12 @@ fn on_host(
     ground: &Ground,
     chosen: &[Option<Suite>],
     options: &TestOptions,
-) -> Result<Results, Failure> {
+) -> Result<Run, Failure> {
     let mut results = Results::default();
+    let mut times = Times::start();
     for suite in chosen.iter().flatten() {
         line(format_args!("suite {}", suite.name));
+        times.open(&suite.name);
         let mut command = Command::new(&suite.program);
         command
             .arg("--test-threads=1")
@@ -172,10 +182,19 @@ fn on_host(
         }
         let mut output = String::new();
         // Which tests failed is in its output; that one did is no reason to stop here.
-        drop(process::watched(&mut command, |text| output.push_str(text)));
+        drop(process::watched(&mut command, |text| {
+            times.read(text);
+            output.push_str(text);
+        }));
         results.read(&suite.name, &output);
     }
-    Ok(results)
+    Ok(Run {
+        name: HOST,
+        results,
+        took: Duration::ZERO,
+        mib: None,
+        times,
+    })
 }
 
 fn in_guest(
@@ -184,7 +203,7 @@ fn in_guest(
     kernel: &'static Kernel,
     chosen: &[Option<Suite>],
     options: &TestOptions,
-) -> Result<Results, Failure> {
+) -> Result<Run, Failure> {
     let image = ground.kernel(vm, kernel)?;
     let accelerator = Accelerator::probe(vm, &image);
     let name = label(kernel.name, options);
@@ -241,11 +260,12 @@ fn in_guest(
     }
     fs::create_dir_all(&folder).map_err(|error| fail("make", &folder, &error))?;
     line(format_args!("booting under {}", accelerator.name()));
+    let mut times = Times::start();
     let ended = watch(
         guest.command(),
         &folder.join("console.log"),
         GUEST_LIMIT,
-        show,
+        |text| times.show(text),
     );
     // What there is of results says more than that the guest ended badly.
     let unpacked = vm.log.run(
@@ -267,17 +287,29 @@ fn in_guest(
             console.display()
         ))
     })?;
-    results
+    let results = results?;
+    has_modules(&folder, !options.without_lsm)?;
+    Ok(Run {
+        name: kernel.name,
+        results,
+        took: Duration::ZERO,
+        mib: Some(image.mib(&ground.root)?),
+        times,
+    })
 }
 
-/// The lines of the console that are progress.
-fn show(text: &str) {
-    let is_progress = ["test ", "postern-", "program ", "ok", "FAILED"]
-        .iter()
-        .any(|start| text.starts_with(start))
-        || text.contains("Kernel panic");
-    if is_progress {
-        line(format_args!("  {text}"));
+/// Fails if the guest ran with BPF among its security modules and should not have, or the other way round.
+fn has_modules(folder: &Path, with_bpf: bool) -> Result<(), Failure> {
+    let path = folder.join("lsm");
+    let list = fs::read_to_string(&path).map_err(|error| fail("read", &path, &error))?;
+    if list.trim().split(',').any(|name| name == "bpf") == with_bpf {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!(
+            "asked for a guest {} BPF LSM, and the guest's modules are {}",
+            if with_bpf { "with" } else { "without" },
+            list.trim()
+        )))
     }
 }
 
@@ -408,54 +440,6 @@ fn remarks(options: &TestOptions) -> String {
         ""
     };
     format!("({lsm}{wan})")
-}
-
-fn summary(vm: &Vm<'_>, runs: &[(&str, Results)], failures: &mut Vec<String>) {
-    line("");
-    vm.console.heading("summary");
-    for (name, results) in runs {
-        let judgement = results.judge(name, CANNOT);
-        let is_fine = judgement.problems.is_empty();
-        let word = if is_fine { "passed" } else { "failed" };
-        let style = if is_fine { Style::Good } else { Style::Bad };
-        line(format_args!(
-            "{name:<6} {}  {} ok, {} failed, {} ignored, {} beyond this kernel",
-            vm.console.paint(style, word),
-            results.count(Verdict::Passed),
-            results.count(Verdict::Failed) + results.count(Verdict::Unfinished),
-            results.count(Verdict::Ignored),
-            judgement.excused.len(),
-        ));
-        for excused in &judgement.excused {
-            line(format_args!("         {excused}"));
-        }
-        if results.count(Verdict::Passed) + results.count(Verdict::Failed) == 0 {
-            failures.push(format!("{name}: not one test was run"));
-        }
-        failures.extend(
-            judgement
-                .problems
-                .iter()
-                .map(|problem| format!("{name}: {problem}")),
-        );
-    }
-    // The verifier is asked in guests alone, and an unsupported kernel runs nothing else.
-    let mut compared: Vec<(&str, Results)> = runs.to_vec();
-    compared.retain(|(name, _)| {
-        *name == HOST || kernels::find(name).is_ok_and(|kernel| kernel.is_supported)
-    });
-    for (test, without) in results::missing(&compared) {
-        if test.starts_with(VERIFIER_SUITE) && without == [HOST] {
-            continue;
-        }
-        failures.push(format!("{test}: not run on {}", without.join(", ")));
-    }
-    if compared.len() > 1 && failures.is_empty() {
-        line(format_args!(
-            "the same set of results on {} machines",
-            compared.len()
-        ));
-    }
 }
 
 #[cfg(test)]

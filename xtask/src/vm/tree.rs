@@ -14,7 +14,17 @@ use crate::process::{self, command_line};
 /// The packages whose integration tests are end-to-end: they need root, and a kernel.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("e2e", &["--lib", "--test", "*"]),
-    ("gateway", &["--test", "sandbox"]),
+    (
+        "gateway",
+        &[
+            "--test",
+            "sandbox",
+            "--test",
+            "admin",
+            "--test",
+            "privileges",
+        ],
+    ),
 ];
 
 /// A test program.
@@ -33,6 +43,8 @@ pub(super) struct Built {
     pub(super) suites: Vec<Suite>,
     /// Programs that the suites and a person call.
     pub(super) programs: Vec<PathBuf>,
+    /// The escape suite's program in C: a guest has no compiler.
+    calls: Option<PathBuf>,
 }
 
 impl Built {
@@ -86,9 +98,23 @@ pub(super) fn build(vm: &Vm<'_>) -> Result<Built, Failure> {
         process::shown(&mut cargo)?;
         built.programs.push(folder.join("static_client"));
     }
+    built.calls = Some(compile_calls(vm)?);
     // Cargo names them as they get ready, which is never the same order.
     built.suites.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(built)
+}
+
+/// Statically, since the guest's C library may be older than this machine's.
+fn compile_calls(vm: &Vm<'_>) -> Result<PathBuf, Failure> {
+    let program = vm.folder.join("calls");
+    let source = vm.workspace.root.join("tests/scripts/escape/calls.c");
+    vm.log.run(
+        Command::new("cc")
+            .args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+            .arg(&program)
+            .arg(source),
+    )?;
+    Ok(program)
 }
 
 impl Built {
@@ -212,7 +238,7 @@ pub(super) fn common(
 ) -> Result<(), Failure> {
     stage.write("/postern/init", INIT, 0o755)?;
     stage.copy_program(vm, postern)?;
-    for program in &built.programs {
+    for program in built.programs.iter().chain(&built.calls) {
         stage.copy_program(vm, program)?;
     }
     let root = &vm.workspace.root;
@@ -230,6 +256,8 @@ pub(super) fn common(
     }
     let python = format!("{}/bin/python", rootfs::VENV);
     let postern_path = postern.display().to_string();
+    let calls = built.calls.as_ref().map(|path| path.display().to_string());
+    let calls = calls.as_deref().map(|path| ("POSTERN_E2E_CALLS", path));
     let mut environment = String::new();
     for (name, value) in [
         ("POSTERN_BIN", postern_path.as_str()),
@@ -239,6 +267,7 @@ pub(super) fn common(
     ]
     .iter()
     .chain(variables)
+    .chain(&calls)
     {
         environment.push_str(&format!("export {name}={}\n", quoted(value)));
     }

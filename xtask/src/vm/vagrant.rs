@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::files::{fail, replaced};
 use super::kernels::Kernel;
+use super::rootfs::Extent;
 use super::{Ground, Vm, apt, boxes};
 use crate::Failure;
 use crate::console::line;
@@ -28,7 +29,7 @@ const TOOLS: &[(&str, &str)] = &[
 
 /// Makes the box, brings the machine up and tells the demo's story in it.
 pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
-    let ground = Ground::prepare(vm, true)?;
+    let ground = Ground::prepare(vm, true, None, Extent::Whole)?;
     boxes::run(vm, kernel)?;
     vm.console.step("tools for Vagrant", |note| {
         apt::install_tools(

@@ -1,6 +1,6 @@
 //! What a check says of secrets, given someone who knows them.
 
-use super::{compile_all, source};
+use super::{compile, source};
 use crate::policy::{SecretIndex, SecretRef, SecretState};
 
 const POLICY: &str = "\
@@ -52,7 +52,7 @@ impl SecretIndex for Known {
 }
 
 fn told(known: &Known) -> Vec<String> {
-    let compiled = compile_all(&[source("policy.yaml", POLICY)]);
+    let compiled = compile(&[source("policy.yaml", POLICY)]);
     assert!(compiled.policy.is_some());
     let found = compiled.lint_secrets(known);
     found.iter().map(ToString::to_string).collect()
@@ -60,7 +60,7 @@ fn told(known: &Known) -> Vec<String> {
 
 #[test]
 fn every_value_that_must_be_there_is_used_somewhere() {
-    let compiled = compile_all(&[source("policy.yaml", POLICY)]);
+    let compiled = compile(&[source("policy.yaml", POLICY)]);
     let uses: Vec<String> = compiled
         .secret_uses
         .iter()

@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use super::Row;
-use crate::attempt::{Attempt, CAGED, Control, Mode, SHARED, Verdict, attempt, denied, refused};
+use crate::attempt::{
+    Attempt, CAGED, Control, Mode, SHARED, Verdict, attempt, denied, refused, scoped,
+};
 use crate::judge::held;
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -61,7 +63,7 @@ fn services() -> Row {
         one("its own address", "tcp 203.0.113.1 8080", no_rule()).control(Control::Not),
     ];
     all.extend([
-        one("a service without an address", "abstract-socket {trap}", refused(&["EPERM", "ECONNREFUSED"])).only(CAGED),
+        one("a service without an address", "abstract-socket {trap}", refused(&["EPERM", "ECONNREFUSED"])).only(scoped()),
         attempt("sockets of its services", "path-socket /run/dbus/system_bus_socket /run/docker.sock /var/run/docker.sock /run/containerd/containerd.sock /run/systemd/private /run/postern/admin.sock /run/postern.sock", refused(&["ENOENT", "ECONNREFUSED", "EACCES"])).only(CAGED).control(Control::Not),
     ]);
     Row {

@@ -13,6 +13,7 @@ import sys
 import time
 
 PATIENCE = 120
+DOCTOR = "doctor tells whether BPF LSM is active"
 
 
 def refusal(policy):
@@ -57,7 +58,7 @@ def main():
     verified, attach = verified_instructions(), attached()
     failed = 0
     left = list(programs)
-    print(f"running {len(expected)} tests")
+    print(f"running {len(expected) + 1} tests")
     for name in expected:
         # The kernel keeps fifteen bytes of a name; bpftool gives all of it where it finds type information.
         found = next((p for p in left if p["name"] == name), None)
@@ -75,12 +76,28 @@ def main():
         )
     gateway.terminate()
     gateway.wait()
+    expected = expected + [DOCTOR]
+    if tells_modules():
+        print(f"test {DOCTOR} ... ok")
+    else:
+        failed += 1
+        print(f"test {DOCTOR} ... FAILED")
     if failed:
         error.seek(0)
         lines = [line.rstrip() for line in error if " DEBUG " not in line]
         print("the gateway said:", *lines[-15:], sep="\n    ")
     print(f"test result: {'FAILED' if failed else 'ok'}. {len(expected) - failed} passed; {failed} failed; 0 ignored")
     return 1 if failed else 0
+
+
+def tells_modules():
+    """Whether `postern doctor` says of the BPF LSM what this kernel says itself."""
+    modules = open("/sys/kernel/security/lsm").read().strip().split(",")
+    command = [os.environ["POSTERN_BIN"], "doctor", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    found = [f for f in json.loads(said.stdout) if f["name"] == "BPF LSM"]
+    print(f"program doctor says {found} of {modules}")
+    return [f["verdict"] == "ok" for f in found] == ["bpf" in modules]
 
 
 def bpftool(*arguments):
