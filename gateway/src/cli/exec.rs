@@ -2,7 +2,7 @@
 
 use super::output::complain;
 use super::{Folders, hidden, load};
-use crate::app::{App, Attached, Follower};
+use crate::app::{App, Attached, Follower, Stray};
 use crate::policy::Gateway;
 use crate::sandbox::{
     Cgroup, Identity, Init, Janitor, NetNs, Network, Plan, TrustPlan, environment, identity,
@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 
 /// What is left open when the command has ended belongs to nobody: no long wait.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -114,7 +115,7 @@ impl Cage {
             }
             let app = App::start(loaded.policy, &places, None, debug_kernel)?;
             let app = Arc::new(app);
-            app.look_after(app.watch()?);
+            let strays = app.watch()?;
             // Whatever the log level: the command's first request fails of it.
             for problem in app.problems(gateway)? {
                 complain(&format!("postern: {problem}"));
@@ -125,7 +126,7 @@ impl Cage {
             }
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
-                .sandbox(&app, &janitor, folders, identity, gateway)
+                .sandbox(&app, strays, &janitor, folders, identity, gateway)
                 .await;
             let cleaned = tokio::task::spawn_blocking(move || janitor.finish()).await?;
             app.drain(DRAIN).await;
@@ -148,7 +149,8 @@ impl Cage {
 
     async fn sandbox(
         &self,
-        app: &App,
+        app: &Arc<App>,
+        strays: Receiver<Stray>,
         janitor: &Janitor,
         folders: &load::Settled,
         identity: Identity,
@@ -157,6 +159,7 @@ impl Cage {
         let runtime = Runtime::make(janitor)?;
         let cgroup = Cgroup::create_child()?;
         janitor.clean_cgroup(cgroup.path())?;
+        app.look_after(strays, cgroup.path());
         let label = cgroup
             .path()
             .file_name()

@@ -83,7 +83,8 @@ impl Run {
                     .with_context(|| format!("cannot attach {} to {gateway}", cgroup.display()))?;
             }
             let strays = app.watch()?;
-            app.vital("namespaces", Arc::clone(&daemon).strays(strays));
+            app.vital("strays", Arc::clone(&daemon).strays(strays));
+            app.vital("namespaces", Arc::clone(&daemon).namespaces());
             app.vital("bindings", daemon.bindings()?);
             app.vital("sweep", Arc::clone(&daemon).sweep());
             if let Some(digest) = loaded.digest {
