@@ -223,9 +223,17 @@ impl App {
         self.state().generation
     }
 
-    /// The gateways by name.
-    pub fn gateways(&self) -> Vec<String> {
-        self.state().gateways.keys().cloned().collect()
+    /// The gateways by name, each with what keeps part of it from working.
+    pub fn gateways(&self) -> Vec<(String, Vec<String>)> {
+        let state = self.state();
+        let all = state.gateways.iter();
+        all.map(|(name, running)| (name.clone(), running.problems()))
+            .collect()
+    }
+
+    /// What keeps part of a gateway from working.
+    pub fn problems(&self, gateway: &str) -> Result<Vec<String>, AppError> {
+        Ok(self.gateway(gateway)?.problems())
     }
 
     /// The certificate that the gateway's sandboxes must trust.

@@ -2,7 +2,7 @@
 //! here and nothing else: no parsing, no policy.
 
 use crate::authorize::{Authorized, Denied, Tell, authorize, may_be_silent};
-use crate::http::{Session, serve};
+use crate::http::{Session, refuse_opening, serve};
 use crate::lease::{Held, Subject};
 use crate::listener::{Place, Redirected};
 use crate::live::{Live, View};
@@ -46,8 +46,17 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
     let place = redirected.place;
     let (sniffed, stream) = match peek(redirected.stream, silence).await {
         Peeked::Sniffed(sniffed, stream) => (sniffed, stream),
-        Peeked::Denied { reason, detail } => {
-            return record_denial(&view, who, reason, None, detail);
+        Peeked::Denied {
+            reason,
+            detail,
+            http,
+        } => {
+            let gateway = Arc::clone(&who.gateway);
+            record_denial(&view, who, reason, None, detail.clone());
+            if let Some(stream) = http {
+                refuse_opening(stream, detail.as_deref(), &gateway, destination).await;
+            }
+            return;
         }
         Peeked::Gone => return,
     };
@@ -136,7 +145,7 @@ async fn copy(
             Err(error) => {
                 tracing::info!(%error, "no connection to upstream");
                 let host = open.record.host.as_deref().unwrap_or_default();
-                open.telemetry.not_dialled(&open.record.who, host, &error);
+                view.not_dialled(&open.record.who, host, &error);
                 Some(error.as_str().to_owned())
             }
         }
@@ -204,7 +213,7 @@ fn record_denial(
     host: Option<String>,
     detail: Option<String>,
 ) {
-    view.telemetry.denied(&DenialRecord {
+    view.denied(&DenialRecord {
         who,
         reason,
         stage: Stage::Sniff,

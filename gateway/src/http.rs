@@ -12,7 +12,9 @@ mod guarded;
 mod headers;
 mod held;
 mod observed;
+mod opening;
 mod outgoing;
+mod overrides;
 mod problem;
 mod record;
 mod rewrite;
@@ -22,4 +24,5 @@ mod spending;
 mod standing;
 mod upgrade;
 
+pub use opening::refuse_opening;
 pub use server::{Session, serve};

@@ -9,6 +9,7 @@ mod aws;
 mod google;
 mod query;
 
+pub use aws::copy::{Named, named};
 pub use google::{TokenError, Tokens};
 pub use query::query;
 
@@ -19,6 +20,8 @@ use crate::upstream::RequestBody;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest body that is held back to be hashed for a signature, bytes. Services that take more (S3)
 /// sign without it.
@@ -82,6 +85,42 @@ pub struct Recipient<'a> {
     pub host: &'a str,
     /// Over TLS.
     pub tls: bool,
+}
+
+/// Where bodies are held that cannot go on at once.
+#[derive(Clone, Debug)]
+pub struct Room {
+    memory: Arc<Semaphore>,
+    missing: Arc<AtomicBool>,
+}
+
+impl Room {
+    /// For one request. `memory` are the bytes that are free for all bodies of its sandbox.
+    #[must_use]
+    pub fn new(memory: Arc<Semaphore>) -> Self {
+        Self {
+            memory,
+            missing: Arc::default(),
+        }
+    }
+
+    /// Was there none for the request's body? Then the body broke off.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.missing.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let count = u32::try_from(bytes).ok();
+        let taken = count.and_then(|count| {
+            let memory = Arc::clone(&self.memory);
+            memory.try_acquire_many_owned(count).ok()
+        });
+        if taken.is_none() {
+            self.missing.store(true, Ordering::Relaxed);
+        }
+        taken
+    }
 }
 
 /// What remains to be done when the head is otherwise as it will be sent.
@@ -159,10 +198,11 @@ impl Late {
         self,
         tokens: &Tokens,
         secrets: &Secrets,
+        room: &Room,
         mut request: Request<RequestBody>,
     ) -> Result<Request<RequestBody>, InjectError> {
         match self.0 {
-            Kind::Aws(plan) => plan.finish(request),
+            Kind::Aws(plan) => plan.finish(request, room),
             Kind::Google { key, scopes } => {
                 let token = tokens.get(secrets, &key, &scopes).await?;
                 let bearer = [b"Bearer ", token.expose()].concat();
@@ -212,7 +252,8 @@ pub fn remove_fields(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
+/// Are the two one field to some server? See [`remove_fields`].
+pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
     let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let folded = |name: &'_ HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
     one == other || (one.as_str().len() == other.as_str().len() && folded(one) == folded(other))

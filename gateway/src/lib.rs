@@ -16,6 +16,7 @@ pub mod seccomp;
 pub mod guard;
 pub mod outcome;
 pub mod provider;
+pub mod rate;
 pub mod sniff;
 pub mod telemetry;
 

@@ -137,7 +137,7 @@ impl Listener {
 }
 
 fn deny(view: &View, who: Who, reason: DenyReason) {
-    view.telemetry.denied(&DenialRecord {
+    view.denied(&DenialRecord {
         who,
         reason,
         stage: Stage::Sniff,

@@ -59,6 +59,10 @@ pub enum DenyReason {
     TooManyConnections,
     /// The sandbox has as many requests under way as it may.
     TooManyRequests,
+    /// The gateway holds as much of the sandbox's bodies as it may.
+    TooMuchHeld,
+    /// A header field names another method, path or object than the one that was judged.
+    OverrideHeader,
     /// The audit log cannot be written: nothing goes on that would leave no trace.
     AuditUnavailable,
     /// The client did not say enough, in time, to know what it speaks.
@@ -181,6 +185,17 @@ impl DenyReason {
                 "too_many_requests",
                 429,
                 "the sandbox has as many requests under way as limits.maxConnectionsPerSandbox",
+            ),
+            Self::TooMuchHeld => (
+                "too_much_held",
+                429,
+                "the gateway has to hold this body for a while, and holds 64 MiB of the sandbox's bodies already; \
+                 send fewer at once",
+            ),
+            Self::OverrideHeader => (
+                "override_header",
+                403,
+                "a header field names another method, path or object than the request line",
             ),
             Self::AuditUnavailable => (
                 "audit_unavailable",
@@ -338,6 +353,7 @@ impl DenyReason {
             Refusal::Trace => (Stage::Http, Self::TraceRefused),
             Refusal::SecretMissing(_) => (Stage::Http, Self::SecretMissing),
             Refusal::GuardedAnswer(_) => (Stage::Dial, Self::AddressGuard),
+            Refusal::Withheld(_) => (Stage::Dns, Self::AddressGuard),
         })
     }
 }
@@ -450,6 +466,20 @@ impl UpstreamError {
             Self::Tls { .. } => "upstream_tls",
             Self::Http { .. } => "upstream_http",
             Self::Timeout { .. } => "upstream_timeout",
+        }
+    }
+
+    /// What the sandbox is told. Addresses that its resolver keeps from it are for the records alone.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Resolve { host, .. } => format!("{host} has no address that could be found"),
+            Self::Guarded { host, .. } => {
+                format!("{host} leads where it may lead only if a rule names the address itself")
+            }
+            Self::Connect { .. } => "the upstream takes no connection".to_owned(),
+            Self::Rationed { .. } | Self::Tls { .. } | Self::Http { .. } | Self::Timeout { .. } => {
+                self.to_string()
+            }
         }
     }
 

@@ -6,6 +6,7 @@ mod audit;
 pub mod log;
 mod metrics;
 mod otlp;
+mod ration;
 mod record;
 pub mod redact;
 #[cfg(test)]
@@ -18,10 +19,10 @@ pub use metrics::{LeafUse, Metrics, PoolUse, ReadCounters};
 pub use otlp::{
     EndpointError, Exporter, ExporterSettings, OtlpTransport, Protocol, TransportError,
 };
+pub use ration::{Ration, Untold};
 pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
 pub use trace::Begun;
 
-use crate::outcome::{DenyReason, Stage, UpstreamError};
 use redact::Redactor;
 use std::sync::Arc;
 
@@ -100,6 +101,11 @@ impl Telemetry {
         }
     }
 
+    /// Ends a request that was refused, where there were too many to record each.
+    pub fn request_unrecorded(&self, record: &RequestRecord) {
+        self.metrics.request(record);
+    }
+
     /// Ends a connection that was spliced.
     pub fn connection(&self, record: &ConnectionRecord) {
         tracing::info!(
@@ -143,23 +149,6 @@ impl Telemetry {
         if let Some(exporter) = &self.exporter {
             exporter.not_recorded(count);
         }
-    }
-
-    /// Records the denial if `error` is one: the name led to an address where no name may lead, or was one
-    /// too many.
-    pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
-        let reason = match error {
-            UpstreamError::Guarded { .. } => DenyReason::AddressGuard,
-            UpstreamError::Rationed { reason, .. } => *reason,
-            _ => return,
-        };
-        self.denied(&DenialRecord {
-            who: who.clone(),
-            reason,
-            stage: Stage::Dial,
-            host: Some(host.to_owned()),
-            detail: Some(error.to_string()),
-        });
     }
 
     /// A policy is in force: the first, or a new one, for which `revoked` connections and requests were

@@ -402,6 +402,7 @@ fn view(
         requests,
         bodies: bodies.unwrap_or_else(|| Arc::new(Semaphore::new(BODY_BYTES))),
         meter,
+        ration: before.map_or_else(Arc::default, |before| Arc::clone(&before.ration)),
     }
 }
 

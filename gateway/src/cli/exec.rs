@@ -1,5 +1,6 @@
 //! `postern exec`: a sandbox, the gateway and a command, from nothing to nothing.
 
+use super::output::complain;
 use super::{Folders, hidden, load};
 use crate::app::{App, Attached, Follower, Stray};
 use crate::policy::Gateway;
@@ -84,6 +85,7 @@ enum Netns {
 
 impl Exec {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
+        require_root()?;
         let folders = self.folders.settle()?;
         let loaded = load::policy(&folders)?;
         let names = loaded.policy.gateways.keys();
@@ -101,11 +103,6 @@ impl Cage {
         gateway: &str,
         debug_kernel: bool,
     ) -> Result<ExitCode> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!(
-                "a sandbox needs root to be made; run it with sudo (the command itself runs as you)"
-            );
-        }
         let identity = identity::resolve(self.user.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -119,6 +116,10 @@ impl Cage {
             let app = App::start(loaded.policy, &places, None, debug_kernel)?;
             let app = Arc::new(app);
             let strays = app.watch()?;
+            // Whatever the log level: the command's first request fails of it.
+            for problem in app.problems(gateway)? {
+                complain(&format!("postern: {problem}"));
+            }
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
@@ -308,12 +309,21 @@ impl Cage {
     }
 }
 
+/// For `exec` and `learn`.
+pub(super) fn require_root() -> Result<()> {
+    load::require_root("a sandbox (whose command runs as you all the same)")
+}
+
 /// The gateway asked for, or else the only one.
 pub(super) fn choose<'a>(
     wanted: Option<&str>,
     mut known: impl Iterator<Item = &'a String>,
 ) -> Result<String> {
     if let Some(name) = wanted {
+        let known: Vec<&String> = known.collect();
+        if !known.iter().any(|known| *known == name) {
+            bail!("{}", load::no_gateway(name, known.into_iter()));
+        }
         return Ok(name.to_owned());
     }
     let first = known.next().cloned().unwrap_or_default();

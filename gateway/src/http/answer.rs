@@ -3,6 +3,7 @@
 use super::body::{Open, Passing, ResponseBody};
 use super::capture::{Capture, text};
 use super::problem::Refused;
+use super::record::cut;
 use super::scrubbed::Scrubbed;
 use super::server::Session;
 use super::{headers, problem, upgrade};
@@ -73,6 +74,7 @@ pub(super) fn refuse(
     refused: &Refused,
 ) -> Response<ResponseBody> {
     open.unspend();
+    open.refused = true;
     // Nobody has it.
     open.record.credential = None;
     open.ended = true;
@@ -89,6 +91,7 @@ pub(super) fn refuse(
     }
     let record = &mut open.record;
     record.reason = Some(refused.reason);
+    record.detail = refused.detail.clone().map(cut);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
         record.request_headers = open.view.telemetry.redactor().headers(headers);
@@ -102,8 +105,16 @@ pub(super) fn refuse(
 }
 
 /// Policy changed while the upstream was being asked.
-pub(super) fn revoked(session: &Session, mut open: Open) -> Response<ResponseBody> {
-    let reason = DenyReason::PolicyChanged;
+pub(super) fn revoked(session: &Session, open: Open) -> Response<ResponseBody> {
+    broken_off(session, open, DenyReason::PolicyChanged)
+}
+
+/// There was no room for what had to be held of the body while it was sent.
+pub(super) fn crowded(session: &Session, open: Open) -> Response<ResponseBody> {
+    broken_off(session, open, DenyReason::TooMuchHeld)
+}
+
+fn broken_off(session: &Session, mut open: Open, reason: DenyReason) -> Response<ResponseBody> {
     open.ended = true;
     open.record.reason = Some(reason);
     open.record.status = Some(reason.status());

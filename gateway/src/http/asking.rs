@@ -3,6 +3,7 @@
 
 use super::capture::text;
 use super::held::{Bounds, Held};
+use super::overrides;
 use super::problem::Refused;
 use super::spending::Spending;
 use crate::budget::{Bound, Exceeded, Refusal};
@@ -218,7 +219,7 @@ impl From<Refusal> for Refused {
 /// Methods that ask for no work; a header by which some servers take another method for the real one makes it unclear.
 fn is_harmless(parts: &Parts) -> bool {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
-    reads.contains(&parts.method) && !parts.headers.contains_key("x-http-method-override")
+    reads.contains(&parts.method) && overrides::found(&parts.headers).is_none()
 }
 
 /// Lets the upstream use the content codings that its answer can be counted in, and no other.

@@ -47,6 +47,8 @@ pub(super) struct Open {
     number: u64,
     /// It ended as it should.
     pub(super) ended: bool,
+    /// Nothing of it went anywhere.
+    pub(super) refused: bool,
     pub(super) view: Arc<View>,
     /// Revoked when policy no longer allows the request.
     pub(super) held: Option<Held>,
@@ -72,6 +74,7 @@ impl Open {
             request: Arc::default(),
             progress: Progress::default(),
             ended: false,
+            refused: false,
             view,
             held: None,
             activity: Arc::clone(&session.activity),
@@ -144,7 +147,11 @@ impl Open {
             .take()
             .map(|capture| capture.into_body(redactor));
         drop(seen);
-        self.view.telemetry.request(record);
+        if self.refused {
+            self.view.refused(record);
+        } else {
+            self.view.telemetry.request(record);
+        }
     }
 }
 

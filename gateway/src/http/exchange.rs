@@ -1,18 +1,19 @@
 //! One request, in the order of the pipeline: authority → authorisation → injection → upstream →
 //! record. Each refusal is recorded and explained to the client.
 
-use super::answer::{pass_on, refuse, revoked};
+use super::answer::{crowded, pass_on, refuse, revoked};
 use super::asking::Asking;
 use super::authority::{self, Authority, Name};
 use super::body::{Open, ResponseBody};
 use super::headers::{self, Upgrade};
+use super::overrides;
 use super::problem::{self, Refused};
-use super::record::begin;
+use super::record::{begin, cut};
 use super::rewrite::{outgoing, rewrite, watch};
 use super::server::{Route, Session};
 use super::spending::Spending;
 use super::standing::{check_authority, permit_by};
-use crate::inject::Late;
+use crate::inject::{Late, Room};
 use crate::lease::Subject;
 use crate::live::View;
 use crate::outcome::{DenyReason, UpstreamError, hyper_error::Error};
@@ -82,7 +83,7 @@ pub(super) async fn handle(
     let call = granted
         .request_permit
         .provider()
-        .and_then(|provider| Some((provider, operation(provider, &open.record.path)?)));
+        .and_then(|provider| Some((provider, operation(provider, parts.uri.path())?)));
     if let Some((provider, operation)) = &call {
         open.record.provider = Some(provider.as_str());
         open.record.operation = Some(operation.name);
@@ -97,10 +98,11 @@ pub(super) async fn handle(
     let (over, ended) = oneshot::channel();
     open.over = Some(over);
     let mut request = outgoing(&granted, parts, body, &open, ended);
+    let room = Room::new(Arc::clone(&view.bodies));
     if let Some(late) = late {
         let head = request.headers().clone();
         let finished = tokio::select! {
-            finished = late.finish(&view.tokens, &view.secrets, request) => finished,
+            finished = late.finish(&view.tokens, &view.secrets, &room, request) => finished,
             () = open.revoked() => {
                 open.unspend();
                 return Ok(revoked(&session, open));
@@ -121,6 +123,7 @@ pub(super) async fn handle(
         () = open.revoked() => return Ok(revoked(&session, open)),
     };
     match sent {
+        Err(_) if room.is_missing() => Ok(crowded(&session, open)),
         Err(error) => Ok(unanswered(&session, open, &granted, &error)),
         Ok(answer) => {
             let operation = call.map(|(_, operation)| operation);
@@ -165,8 +168,9 @@ fn unanswered(
     }
     open.ended = true;
     tracing::info!(%error, host = %open.record.host, "no answer from upstream");
-    let telemetry = Arc::clone(&open.view.telemetry);
-    telemetry.not_dialled(&open.record.who, &open.record.host, error);
+    let view = Arc::clone(&open.view);
+    view.not_dialled(&open.record.who, &open.record.host, error);
+    open.record.detail = Some(cut(error.to_string()));
     open.record.error = Some(error.as_str());
     open.record.status = Some(error.status());
     problem::failed(error, gateway, &destination)
@@ -251,6 +255,7 @@ async fn authorize(
             Method::TRACE => DenyReason::TraceRefused,
             _ => denial.into(),
         })?;
+    overrides::check(session, view, &facts, &request_permit, &parts.headers)?;
     Ok(Granted {
         authority,
         read: passed_on,

@@ -77,7 +77,23 @@ pub(super) fn raw(violation: Violation, gateway: &str, destination: &str) -> Byt
     let reason = DenyReason::MalformedRequest;
     let detail = violation.to_string();
     let status = violation.status();
-    let document = denial(reason, status, gateway, destination, Some(&detail));
+    raw_denial(reason, status, gateway, destination, Some(&detail))
+}
+
+/// The same for an opening that shows before its end that it is no request.
+pub(super) fn raw_opening(detail: Option<&str>, gateway: &str, destination: &str) -> Bytes {
+    let reason = DenyReason::Malformed;
+    raw_denial(reason, reason.status(), gateway, destination, detail)
+}
+
+fn raw_denial(
+    reason: DenyReason,
+    status: u16,
+    gateway: &str,
+    destination: &str,
+    detail: Option<&str>,
+) -> Bytes {
+    let document = denial(reason, status, gateway, destination, detail);
     let phrase = StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())
@@ -123,7 +139,7 @@ pub(super) fn failed(
         "title": "the upstream did not answer",
         "status": error.status(),
         "reason": error.as_str(),
-        "detail": error.to_string(),
+        "detail": error.told(),
         "gateway": gateway,
         "destination": destination,
     });
@@ -192,6 +208,38 @@ fn respond(status: u16, document: &serde_json::Value) -> Response<ResponseBody> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn addresses_that_are_kept_from_a_sandbox_are_not_in_its_answers() {
+        let guarded = UpstreamError::Guarded {
+            host: "a.test".to_owned(),
+            address: [10, 1, 2, 3].into(),
+            kind: "private",
+        };
+        let refused = UpstreamError::Connect {
+            address: ([10, 1, 2, 3], 443).into(),
+            source: std::io::Error::from_raw_os_error(111),
+        };
+        let resolve = UpstreamError::Resolve {
+            host: "a.test".to_owned(),
+            cause: "asked 10.1.2.3".to_owned(),
+        };
+        for error in [guarded, refused, resolve] {
+            assert!(error.to_string().contains("10.1.2.3"), "{error}");
+            let response = failed(&error, "g", "a.test:443");
+            let ResponseBody::Whole(Some(told)) = response.into_body() else {
+                panic!("no document");
+            };
+            let told = String::from_utf8(told.to_vec()).unwrap();
+            assert!(told.contains(error.as_str()), "{told}");
+            for kept in ["10.1.2.3", "111", "refused", "private"] {
+                assert!(!told.contains(kept), "{told}");
+            }
+        }
+    }
+
     #[test]
     fn midnights_have_dates() {
         for (days, date) in [

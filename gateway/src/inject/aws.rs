@@ -5,9 +5,10 @@
 //! sandbox's clock does not matter and the gateway's does.
 
 mod chunks;
+pub(super) mod copy;
 mod endpoint;
 
-use super::{InjectError, Recipient};
+use super::{InjectError, Recipient, Room};
 use crate::policy::{Injection, InjectionTarget, MissingSecret, SecretRef};
 use crate::secrets::Secrets;
 use crate::upstream::RequestBody;
@@ -156,12 +157,17 @@ impl Plan {
     pub(super) fn finish(
         mut self,
         request: Request<RequestBody>,
+        room: &Room,
     ) -> Result<Request<RequestBody>, InjectError> {
         self.time = SystemTime::now();
-        self.sign(request)
+        self.sign(request, room)
     }
 
-    fn sign(self, request: Request<RequestBody>) -> Result<Request<RequestBody>, InjectError> {
+    fn sign(
+        self,
+        request: Request<RequestBody>,
+        room: &Room,
+    ) -> Result<Request<RequestBody>, InjectError> {
         let (mut parts, body) = request.into_parts();
         let body = match &self.payload {
             Payload::Said(word) => {
@@ -179,7 +185,7 @@ impl Plan {
                 let word = SignableBody::Precomputed(word.to_owned());
                 let seed = self.set(&mut parts, word, true)?;
                 let signer = self.signer(&parts.headers, seed)?;
-                Chunked::new(body, signer, *trailer).boxed_unsync()
+                Chunked::new(body, signer, *trailer, room.clone()).boxed_unsync()
             }
         };
         Ok(Request::from_parts(parts, body))

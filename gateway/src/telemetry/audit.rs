@@ -154,6 +154,7 @@ impl AuditLog {
         line.insert("bytes_down".into(), record.bytes_down.into());
         line.insert("scrubbed".into(), record.scrubbed.into());
         line.insert("error".into(), json!(record.error));
+        line.insert("detail".into(), json!(record.detail));
         let taken = record.clock.elapsed().as_secs_f64();
         line.insert("duration_ms".into(), json!(taken * 1e3));
         if let Some(span) = &record.span {

@@ -1,7 +1,7 @@
 //! The records, as plain data.
 
 use crate::kernel::Origin;
-use crate::outcome::{DenyReason, Stage};
+use crate::outcome::{DenyReason, Stage, UpstreamError};
 use crate::provider::usage::Usage;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,6 +65,25 @@ pub struct DenialRecord {
     pub detail: Option<String>,
 }
 
+impl DenialRecord {
+    /// If `error` is a denial: the name led to an address where no name may lead, or was one too many.
+    #[must_use]
+    pub fn of_dial(who: &Who, host: &str, error: &UpstreamError) -> Option<Self> {
+        let reason = match error {
+            UpstreamError::Guarded { .. } => DenyReason::AddressGuard,
+            UpstreamError::Rationed { reason, .. } => *reason,
+            _ => return None,
+        };
+        Some(Self {
+            who: who.clone(),
+            reason,
+            stage: Stage::Dial,
+            host: Some(host.to_owned()),
+            detail: Some(error.to_string()),
+        })
+    }
+}
+
 /// A connection that was spliced, when it has ended.
 #[derive(Debug)]
 pub struct ConnectionRecord {
@@ -123,6 +142,8 @@ pub struct RequestRecord {
     pub reason: Option<DenyReason>,
     /// What failed, if something did.
     pub error: Option<&'static str>,
+    /// More of either for people, never a secret. The sandbox is not told all of it.
+    pub detail: Option<String>,
     /// The policies whose credential was injected.
     pub credential: Option<Arc<str>>,
     /// `gen_ai.provider.name`.

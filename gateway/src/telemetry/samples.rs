@@ -37,6 +37,7 @@ pub(super) fn request() -> RequestRecord {
         rule: Some("anthropic".into()),
         reason: None,
         error: None,
+        detail: None,
         credential: Some("anthropic-key".into()),
         provider: Some("anthropic"),
         operation: Some("chat"),

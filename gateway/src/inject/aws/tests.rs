@@ -45,7 +45,7 @@ fn request(method: &str, target: &str, body: &str) -> Request<RequestBody> {
 fn signed(mut plan: Plan, request: Request<RequestBody>) -> HeaderMap {
     // Those that are hashed have no body.
     plan.cover(std::iter::empty());
-    plan.sign(request).unwrap().headers().clone()
+    plan.sign(request, &room()).unwrap().headers().clone()
 }
 
 fn authorization(headers: &HeaderMap) -> &str {
@@ -162,11 +162,11 @@ fn a_body_is_signed_alike_in_whatever_pieces_it_came_and_never_unread() {
         let mut plan = plan("service", None, hashed(false));
         assert!(plan.covers_body());
         plan.cover(body.chunks(size));
-        let signed = plan.sign(request).unwrap();
+        let signed = plan.sign(request, &room()).unwrap();
         let said = authorization(signed.headers());
         assert!(said.ends_with(signature), "{said}");
     }
-    let unread = plan("service", None, hashed(true)).sign(request("POST", "/", ""));
+    let unread = plan("service", None, hashed(true)).sign(request("POST", "/", ""), &room());
     assert!(matches!(unread, Err(InjectError::Unsignable(_))));
     let said = plan("s3", None, Payload::Said(UNSIGNED.to_owned()));
     assert!(!said.covers_body());
@@ -253,4 +253,10 @@ fn keys_that_are_missing_or_cannot_be_keys_sign_nothing() {
         read(&with(&[(&id, "two\nlines"), (&key, KEY)])),
         Err(InjectError::Unusable { .. })
     ));
+}
+
+fn room() -> Room {
+    Room::new(std::sync::Arc::new(tokio::sync::Semaphore::new(
+        1024 * 1024,
+    )))
 }
