@@ -74,7 +74,7 @@ pub struct Look {
 /// If the cgroup cannot be read, or the namespaces not entered. One that is gone has none.
 pub fn find(cgroup: &Path, known: &HashSet<u64>) -> io::Result<Look> {
     let (found, inhabited) = look(cgroup, known, &mut None)?;
-    let new = found.into_iter().map(|(_, netns)| Namespace::of(netns));
+    let new = found.into_iter().map(Namespace::of);
     Ok(Look {
         new: new.collect::<io::Result<_>>()?,
         inhabited,
@@ -248,7 +248,7 @@ fn live() -> io::Result<()> {
         })?;
         let numbers: Vec<_> = found
             .iter()
-            .map(|(_, netns)| netns.as_fd().as_raw_fd())
+            .map(|netns| netns.as_fd().as_raw_fd())
             .collect();
         let rights = [ControlMessage::ScmRights(&numbers)];
         let rights = if numbers.is_empty() { &[] } else { &rights[..] };
@@ -268,7 +268,7 @@ fn look(
     cgroup: &Path,
     known: &HashSet<u64>,
     census: &mut Option<Census>,
-) -> io::Result<(Vec<(u64, NetNs)>, BTreeMap<u64, bool>)> {
+) -> io::Result<(Vec<NetNs>, BTreeMap<u64, bool>)> {
     let own = census::namespace("/proc/self/ns/net")?;
     let (found, inhabited) = handles(cgroup, known)?;
     if census
@@ -292,9 +292,9 @@ fn look(
 }
 
 /// New namespaces, and the numbers of these and of the known ones that a task is in.
-fn handles(cgroup: &Path, known: &HashSet<u64>) -> io::Result<(Vec<(u64, NetNs)>, HashSet<u64>)> {
+fn handles(cgroup: &Path, known: &HashSet<u64>) -> io::Result<(Vec<NetNs>, HashSet<u64>)> {
     let mut inhabited = HashSet::new();
-    let mut found: Vec<(u64, NetNs)> = Vec::new();
+    let mut found = Vec::new();
     let mut left = MOST_TASKS;
     let mut folders = vec![(cgroup.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -320,7 +320,7 @@ fn handles(cgroup: &Path, known: &HashSet<u64>) -> io::Result<(Vec<(u64, NetNs)>
             };
             let inode = netns.inode()?;
             if !known.contains(&inode) && inhabited.insert(inode) {
-                found.push((inode, netns));
+                found.push(netns);
             }
         }
         if depth < cgroup::DEEPEST {
