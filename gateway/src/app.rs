@@ -3,6 +3,7 @@
 
 mod attached;
 mod error;
+mod flows;
 mod follow;
 mod registry;
 mod running;
@@ -14,11 +15,13 @@ pub use attached::Attached;
 pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
+pub use strays::LOOK;
 pub use watched::Stray;
 
 use crate::budget::Budgets;
 use crate::kernel::{Kernel, Pins, Protections, SandboxId};
 use crate::policy::{Binding, Gateway, Policy};
+use crate::sandbox::namespaces::Look;
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, follow};
 use crate::telemetry::AuditLog;
@@ -125,6 +128,7 @@ impl App {
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
         };
+        app.vital("flow records", flows::sweep(app.kernel.flow_table()?));
         app.reload(policy)?;
         Ok(app)
     }
@@ -219,9 +223,17 @@ impl App {
         self.state().generation
     }
 
-    /// The gateways by name.
-    pub fn gateways(&self) -> Vec<String> {
-        self.state().gateways.keys().cloned().collect()
+    /// The gateways by name, each with what keeps part of it from working.
+    pub fn gateways(&self) -> Vec<(String, Vec<String>)> {
+        let state = self.state();
+        let all = state.gateways.iter();
+        all.map(|(name, running)| (name.clone(), running.problems()))
+            .collect()
+    }
+
+    /// What keeps part of a gateway from working.
+    pub fn problems(&self, gateway: &str) -> Result<Vec<String>, AppError> {
+        Ok(self.gateway(gateway)?.problems())
     }
 
     /// The certificate that the gateway's sandboxes must trust.
@@ -278,14 +290,35 @@ impl App {
     }
 
     /// Opens listeners for a sandbox in a network namespace, at the ports that an earlier process had there
-    /// where it can. `flags` are those of `gateway_common::Listeners`.
+    /// where it can, for as long as it is attached. `flags` are those of `gateway_common::Listeners`.
     pub fn listen(&self, to: &Attached, netns: &NetNs, flags: u32) -> Result<(), AppError> {
-        let serve = attached::Serve {
+        to.listen(&self.kernel, netns, flags, true, &self.serve())
+    }
+
+    /// Opens listeners in the namespaces that a look has found, gives back those that nobody is in, and
+    /// tells the kernel which are the sandbox's alone. One that cannot be served is shut.
+    pub fn settle(&self, to: &Attached, look: &Look) {
+        to.settle(&self.kernel, &look.inhabited);
+        for namespace in &look.new {
+            let is_alone = look.inhabited.get(&namespace.inode);
+            let flags = attached::flags(is_alone.copied().unwrap_or_default());
+            let serve = self.serve();
+            match to.listen(&self.kernel, &namespace.netns, flags, false, &serve) {
+                Ok(()) => {
+                    tracing::info!(netns = namespace.cookie, "listeners in a network namespace")
+                }
+                // It may be gone by now; who connects from it is refused, and tells.
+                Err(error) => tracing::warn!(%error, "no listener in a network namespace"),
+            }
+        }
+    }
+
+    fn serve(&self) -> attached::Serve<'_> {
+        attached::Serve {
             tasks: &self.tasks,
             connections: &self.connections,
             stop: &self.stop,
-        };
-        to.listen(&self.kernel, netns, flags, &serve)
+        }
     }
 
     /// Lets the sandbox reach what its policy allows.
@@ -335,6 +368,17 @@ impl App {
     /// Cgroups that stay shut without this process.
     pub fn pinned(&self) -> io::Result<Vec<u64>> {
         self.pins.as_ref().map_or(Ok(Vec::new()), Pins::cgroups)
+    }
+
+    /// Is a cgroup that stays shut certainly gone? Where the kernel cannot be asked, it is not.
+    pub fn is_pinned_in_vain(&self, cgroup: u64) -> bool {
+        let gone = self.pins.as_ref().map(|pins| pins.is_gone(cgroup));
+        gone.is_some_and(|gone| {
+            gone.unwrap_or_else(|error| {
+                tracing::warn!(cgroup, %error, "pinned links not understood");
+                false
+            })
+        })
     }
 
     /// Lets go of a cgroup that is no sandbox of this process.

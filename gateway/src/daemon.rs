@@ -10,7 +10,6 @@ use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::locate::{Hierarchy, LocateError, Located, Target};
 use crate::sandbox::namespaces::Finder;
 use crate::sandbox::netns::NetNs;
-use gateway_common::Listeners;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::AsFd;
@@ -70,8 +69,6 @@ struct Known {
     attached: Arc<Attached>,
     located: Located,
     origin: String,
-    /// Inode numbers of the network namespaces that have listeners.
-    namespaces: HashSet<u64>,
 }
 
 /// How a sandbox came to be attached.
@@ -124,7 +121,7 @@ impl Daemon {
                         }
                     }
                 }
-                _ => self.forget(entry.cgroup)?,
+                found => self.leave(&entry, found.err())?,
             }
         }
         let known: HashSet<u64> = self
@@ -140,6 +137,22 @@ impl Daemon {
             );
         }
         Ok(adopted)
+    }
+
+    /// What is not found where it was may live on: another mount of the hierarchy may come first by now, and
+    /// a look can fail. It is let go of only where the kernel says that it is gone.
+    fn leave(&self, entry: &Entry, why: Option<LocateError>) -> io::Result<()> {
+        if self.app.is_pinned_in_vain(entry.cgroup) {
+            return self.forget(entry.cgroup);
+        }
+        let another = || "another cgroup is there now".to_owned();
+        tracing::error!(
+            cgroup = entry.cgroup,
+            path = %entry.path.display(),
+            why = why.map_or_else(another, |error| error.to_string()),
+            "not adopted: it stays shut until `postern attach` is given the folder where it is now, or `postern detach --all` lets go of it"
+        );
+        Ok(())
     }
 
     /// Attaches a cgroup that [`Hierarchy::admit`] lets through, and opens it. Where it is attached already
@@ -178,49 +191,37 @@ impl Daemon {
         let attached = self
             .app
             .attach(cgroup.as_fd(), located.id, label, gateway)?;
-        let mut known = Known {
+        let known = Known {
             attached: Arc::clone(&attached),
             located: located.clone(),
             origin: origin.text,
-            namespaces: HashSet::new(),
         };
         self.paths().insert(located.path.clone());
-        let opened = self.open(&mut known).await;
+        let opened = self.open(&known).await;
         sandboxes.insert(located.path, known);
         opened?;
         tracing::info!(cgroup = %located.directory.display(), gateway, "attached");
         Ok(attached)
     }
 
-    async fn open(&self, known: &mut Known) -> Result<(), AttachError> {
+    async fn open(&self, known: &Known) -> Result<(), AttachError> {
         let host = NetNs::current().map_err(namespaces)?;
         self.app.listen(&known.attached, &host, 0)?;
-        known.namespaces.insert(host.inode().map_err(namespaces)?);
-        self.listen_everywhere(known).await?;
+        self.look(known).await?;
         self.app.forget_former_listeners(&known.attached);
         Ok(self.app.activate(&known.attached)?)
     }
 
-    /// Opens listeners in the namespaces of the sandbox's tasks that have none yet.
-    async fn listen_everywhere(&self, known: &mut Known) -> Result<(), AttachError> {
-        let found = self
-            .settings
-            .finder
-            .find(&known.located.directory, &known.namespaces)
+    /// Looks which namespaces the sandbox's tasks are in and who else is: listeners are opened in those that
+    /// have none, and given back in those that nobody is in.
+    async fn look(&self, known: &Known) -> Result<(), AttachError> {
+        let attached = &known.attached;
+        let finder = &self.settings.finder;
+        let look = finder
+            .find(&known.located.directory, &attached.namespace_inodes())
             .await
             .map_err(namespaces)?;
-        for namespace in found {
-            let listening = self
-                .app
-                .listen(&known.attached, &namespace.netns, Listeners::PRIVATE);
-            match listening {
-                Ok(()) => {
-                    known.namespaces.insert(namespace.inode);
-                }
-                // It may be gone by now; who connects from it is refused, and tells.
-                Err(error) => tracing::warn!(%error, "no listener in a network namespace"),
-            }
-        }
+        self.app.settle(attached, &look);
         Ok(())
     }
 

@@ -16,8 +16,6 @@ use tokio_util::task::TaskTracker;
 
 /// Out of descriptors or memory: trying again at once would only burn the CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A record that nobody came for: its handshake fell out of the queue. Longer than SYN retries take.
-const STALE_RECORD: Duration = Duration::from_secs(180);
 
 /// A connection whose origin is known.
 pub struct Redirected {
@@ -66,16 +64,8 @@ pub struct Listener {
 impl Listener {
     /// Accepts for as long as it is let.
     pub async fn run(mut self) {
-        let mut sweep = tokio::time::interval(STALE_RECORD);
         loop {
-            let accepted = tokio::select! {
-                _ = sweep.tick() => {
-                    self.sweep();
-                    continue;
-                }
-                accepted = self.socket.accept() => accepted,
-            };
-            match accepted {
+            match self.socket.accept().await {
                 Ok((stream, client)) => self.accept(stream, client),
                 Err(error) if is_about_one_connection(&error) => {
                     tracing::debug!(%error, "accept");
@@ -142,19 +132,6 @@ impl Listener {
             executable: None,
             destination: self.socket.local_addr().unwrap_or(client),
             generation: view.generation,
-        }
-    }
-
-    fn sweep(&mut self) {
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-            .map(Duration::from)
-            .unwrap_or_default();
-        let nanoseconds = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        let removed = self
-            .flows
-            .sweep(nanoseconds(now), nanoseconds(STALE_RECORD));
-        if removed > 0 {
-            tracing::debug!(removed, "flow records that nobody came for");
         }
     }
 }

@@ -353,6 +353,7 @@ impl DenyReason {
             Refusal::Trace => (Stage::Http, Self::TraceRefused),
             Refusal::SecretMissing(_) => (Stage::Http, Self::SecretMissing),
             Refusal::GuardedAnswer(_) => (Stage::Dial, Self::AddressGuard),
+            Refusal::Withheld(_) => (Stage::Dns, Self::AddressGuard),
         })
     }
 }

@@ -99,12 +99,11 @@ fn post(world: &World, body: &str) -> Result<(String, String)> {
 fn two_hundred_at_once_never_exceed_ten_thousand_tokens() -> Result<()> {
     let (world, mock, metered) = world("", "maxTokensPerDay: 10000")?;
     let body = ask(Some(90), false);
-    let mut arguments = vec!["--parallel", "--parallel-max", "200"];
-    arguments.extend(["-o", "/dev/null", "-w", "%{http_code}\n", "-d", &body]);
-    // A glob is two hundred requests, over one HTTP/2 connection.
-    let url = format!("{URL}?n=[1-200]");
-    arguments.push(&url);
-    let done = world.curl(&arguments).succeed()?;
+    let arguments = [HOST, "/v1/chat/completions", "200", &body];
+    let done = world
+        .script("crowd.py", &arguments)?
+        .deadline(Duration::from_secs(120))
+        .succeed()?;
     let out = done.out();
     let count = |status: &str| out.lines().filter(|line| *line == status).count();
     let (served, refused) = (count("200"), count("429"));

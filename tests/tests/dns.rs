@@ -9,6 +9,7 @@ use e2e::World;
 use e2e::mock::dns::{A, NameServer};
 use e2e::policy::{self, Destinations, GATEWAY};
 use e2e::postern::Done;
+use e2e::process::slowness;
 use serde_json::Value;
 
 /// Where the gateway asks. Sandboxes that ask there themselves must not get there.
@@ -188,10 +189,11 @@ fn ten_thousand_names_are_answered_and_hardly_any_leaves() -> Result<()> {
     );
     assert!(upstream.asked().is_empty(), "{:?}", upstream.asked());
     let reasons = reasons(&done);
-    assert!(
-        reasons.contains(&"name_not_allowed") && reasons.contains(&"dns_rate_limited"),
-        "{reasons:?}"
-    );
+    assert!(reasons.contains(&"name_not_allowed"), "{reasons:?}");
+    let is_limited = reasons.contains(&"dns_rate_limited");
+    assert_eq!(count("5") > 0, is_limited, "{codes} {reasons:?}");
+    // A thousand a second are let through, and a slow machine asks no more.
+    assert!(is_limited || slowness() > 1, "{codes} {reasons:?}");
     // The log says of every question that it was refused, and is no ten thousand lines.
     assert!(done.audit.len() < 2000, "{} lines", done.audit.len());
     let uncounted = done.records("denials_not_recorded");

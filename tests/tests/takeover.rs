@@ -5,6 +5,7 @@
     reason = "a measurement is shown with the test that made it"
 )]
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -116,5 +117,41 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
     let free = ["bash", "-c", "exec 3<>/dev/tcp/203.0.113.9/8443"];
     let free = Process::start(group.command(free), b"")?.wait(SOON)?;
     assert_eq!(free.code(), 0, "{free:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_sandbox_that_is_not_found_again_stays_shut_until_its_group_is_gone() -> Result<()> {
+    let world = World::new()?;
+    let group = Cgroup::new("e2e-not-found")?;
+    let attach = format!("{}={}", group.path().display(), policy::GATEWAY);
+    let daemon = world.daemon(&["--log-level", "warn", "--attach", &attach])?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait(SOON)?;
+    // As if the hierarchy were seen at another mount by now.
+    let id = std::fs::metadata(group.path())?.ino();
+    let entry = format!("/run/postern/attached/{id}.json");
+    let name = group.path().display().to_string();
+    let elsewhere = std::fs::read_to_string(&entry)?.replace(&name, "/sys/fs/cgroup/e2e-elsewhere");
+    std::fs::write(&entry, elsewhere)?;
+    let daemon = world.daemon(&["--log-level", "warn"])?;
+    let open = ["bash", "-c", "exec 3<>/dev/tcp/203.0.113.9/8443"];
+    let refused = Process::start(group.command(open), b"")?.wait(SOON)?;
+    assert_ne!(refused.code(), 0, "{refused:#?}");
+    world.internet.saw_nothing()?;
+    let pins = format!("/sys/fs/bpf/postern/{id}");
+    assert!(std::fs::exists(&pins)?);
+    drop(group);
+    let begun = Instant::now();
+    while std::fs::exists(&pins)? || std::fs::exists(&entry)? {
+        if begun.elapsed() > patient(SOON) {
+            bail!("what a group that is gone left behind stays");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    daemon.signal(Signal::SIGTERM)?;
+    let ended = daemon.wait(SOON)?;
+    let said = ended.err();
+    assert!(said.contains("not adopted: it stays shut"), "{said}");
     Ok(())
 }

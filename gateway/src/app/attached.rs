@@ -1,5 +1,6 @@
 //! One attached sandbox: its kernel side, its view of the policy, its listeners.
 
+use super::Stray;
 use super::error::AppError;
 use super::running::Running;
 use super::vital;
@@ -13,7 +14,7 @@ use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
 use crate::upstream::{Ration, Upstream};
 use gateway_common::Listeners;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,8 +41,23 @@ struct Inner {
     attachment: Option<Attachment>,
     running: Arc<Running>,
     active: bool,
-    namespaces: BTreeSet<u64>,
+    /// By cookie.
+    namespaces: BTreeMap<u64, Place>,
 }
+
+/// Where it has listeners.
+struct Place {
+    inode: u64,
+    listeners: Listeners,
+    /// Given for good, by whoever attached it; the others are there for as long as a task is in them.
+    is_lasting: bool,
+    /// Ends what serves it.
+    gone: CancellationToken,
+}
+
+/// Network namespaces of one sandbox that have listeners at once: four sockets each, which are the gateway's
+/// own descriptors and keep the namespace alive. Containers within a sandbox have one each.
+const MOST_NAMESPACES: usize = 32;
 
 /// What runs the tasks of a sandbox.
 pub(super) struct Serve<'a> {
@@ -77,7 +93,7 @@ impl Attached {
                 attachment: Some(attachment),
                 running,
                 active: false,
-                namespaces: BTreeSet::new(),
+                namespaces: BTreeMap::new(),
             }),
             gone: CancellationToken::new(),
         }
@@ -115,7 +131,24 @@ impl Attached {
 
     /// Cookies of the network namespaces in which it has listeners.
     pub fn namespaces(&self) -> BTreeSet<u64> {
-        self.inner().namespaces.clone()
+        self.inner().namespaces.keys().copied().collect()
+    }
+
+    /// The inode numbers of those namespaces, for who looks for others.
+    pub fn namespace_inodes(&self) -> HashSet<u64> {
+        let inner = self.inner();
+        inner.namespaces.values().map(|place| place.inode).collect()
+    }
+
+    /// Is it one of its own, from a namespace that has no listeners yet?
+    pub fn is_strange(&self, stray: &Stray) -> bool {
+        stray.sandbox == self.id && !self.inner().namespaces.contains_key(&stray.netns)
+    }
+
+    /// Is there any that may change hands, or be left by everybody?
+    pub fn has_passing_namespaces(&self) -> bool {
+        let inner = self.inner();
+        inner.namespaces.values().any(|place| !place.is_lasting)
     }
 
     /// Does something with the kernel side, whose links keep it shut.
@@ -204,12 +237,17 @@ impl Attached {
         kernel: &Kernel,
         netns: &NetNs,
         flags: u32,
+        is_lasting: bool,
         serve: &Serve<'_>,
     ) -> Result<(), AppError> {
         let cookie = netns.cookie().map_err(AppError::Listen)?;
+        let inode = netns.inode().map_err(AppError::Listen)?;
         let mut inner = self.inner();
-        if inner.namespaces.contains(&cookie) || self.gone.is_cancelled() {
+        if inner.namespaces.contains_key(&cookie) || self.gone.is_cancelled() {
             return Ok(());
+        }
+        if inner.namespaces.len() >= MOST_NAMESPACES {
+            return Err(AppError::TooManyNamespaces(MOST_NAMESPACES));
         }
         // Sockets that are connected to the resolver of an earlier process find this one at its port.
         let former = kernel.listeners_of(self.id);
@@ -232,12 +270,55 @@ impl Attached {
             dns6: v6.as_ref().map_or(0, |sockets| sockets.dns_port),
             flags,
         };
+        let gone = self.gone.child_token();
         for sockets in [Some(v4), v6].into_iter().flatten() {
-            self.serve(sockets, cookie, kernel.flow_table()?, serve);
+            self.serve(sockets, cookie, kernel.flow_table()?, &gone, serve);
         }
-        kernel.add_listener(self.id, cookie, listeners)?;
-        inner.namespaces.insert(cookie);
+        if let Err(error) = kernel.add_listener(self.id, cookie, listeners) {
+            gone.cancel();
+            return Err(error.into());
+        }
+        let place = Place {
+            inode,
+            listeners,
+            is_lasting,
+            gone,
+        };
+        inner.namespaces.insert(cookie, place);
         Ok(())
+    }
+
+    /// Gives back the listeners of namespaces that no task of the sandbox is in any more, and says of the
+    /// others, but for those given for good, whether they are the sandbox's alone: `inhabited` has both, by
+    /// inode number.
+    pub(super) fn settle(&self, kernel: &Kernel, inhabited: &BTreeMap<u64, bool>) {
+        let mut inner = self.inner();
+        inner.namespaces.retain(|cookie, place| {
+            if place.is_lasting {
+                return true;
+            }
+            let Some(is_alone) = inhabited.get(&place.inode) else {
+                kernel.remove_listener(self.id, *cookie);
+                place.gone.cancel();
+                return false;
+            };
+            let listeners = Listeners {
+                flags: flags(*is_alone),
+                ..place.listeners
+            };
+            if listeners != place.listeners {
+                match kernel.add_listener(self.id, *cookie, listeners) {
+                    Ok(()) => place.listeners = listeners,
+                    Err(error) => {
+                        tracing::error!(%error, "a network namespace is shut: it is not known whose it is");
+                        kernel.remove_listener(self.id, *cookie);
+                        place.gone.cancel();
+                        return false;
+                    }
+                }
+            }
+            true
+        });
     }
 
     /// Takes back listeners of an earlier process in namespaces that are no more.
@@ -250,9 +331,16 @@ impl Attached {
         }
     }
 
-    fn serve(&self, sockets: Sockets, netns: u64, flows: FlowTable, serve: &Serve<'_>) {
+    fn serve(
+        &self,
+        sockets: Sockets,
+        netns: u64,
+        flows: FlowTable,
+        gone: &CancellationToken,
+        serve: &Serve<'_>,
+    ) {
         let who = nobody(&self.live);
-        let ends = || [serve.stop.clone(), self.gone.clone()];
+        let ends = || [serve.stop.clone(), gone.clone()];
         let responder = Arc::clone(&self.live.responder);
         let dns = responder.serve_udp(sockets.dns, who);
         vital::spawn(serve.tasks, "resolver", ends(), dns);
@@ -316,6 +404,11 @@ fn view(
         meter,
         ration: before.map_or_else(Arc::default, |before| Arc::clone(&before.ration)),
     }
+}
+
+/// What the kernel is told of a namespace: loopback is the sandbox's own business where nobody else is.
+pub(super) fn flags(is_alone: bool) -> u32 {
+    if is_alone { Listeners::PRIVATE } else { 0 }
 }
 
 struct Sockets {

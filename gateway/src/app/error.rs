@@ -14,6 +14,11 @@ pub enum AppError {
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// A sandbox that makes network namespaces without end.
+    #[error(
+        "the sandbox has listeners in {0} network namespaces, which is the most; end the processes in some of them"
+    )]
+    TooManyNamespaces(usize),
     /// The secrets folder.
     #[error(transparent)]
     Secrets(#[from] Problem),

@@ -71,6 +71,34 @@ fn sensitive(gateway: &Gateway, tokens: &Tokens, secrets: &Snapshot) -> Vec<Secr
 }
 
 impl Running {
+    /// What keeps part of it from working, and what to do: one sentence each, with paths in them.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let secrets = self.secrets.snapshot();
+        let folder = self.secrets.folder();
+        let of = |reference: &SecretRef| {
+            if secrets.get(reference).is_some() {
+                return None;
+            }
+            let SecretRef { name, key } = reference;
+            Some(match (secrets.problem(reference), folder) {
+                (Some(problem), _) => format!(
+                    "secret {reference} cannot be used, and requests that need it get 503: {problem}"
+                ),
+                (None, Some(folder)) => format!(
+                    "secret {reference} is missing, and requests that need it get 503: `sudo postern secret set {name} --from-stdin {key} --secrets {}`",
+                    folder.display()
+                ),
+                (None, None) => {
+                    format!("secret {reference} is missing, and requests that need it get 503")
+                }
+            })
+        };
+        let mut needed: Vec<&SecretRef> = self.gateway.secret_refs().collect();
+        needed.sort_unstable();
+        needed.dedup();
+        needed.into_iter().filter_map(of).collect()
+    }
+
     /// The same gateway, which the policy no longer has: it allows nothing.
     pub(super) fn closed(&self) -> Self {
         Self {

@@ -1,51 +1,55 @@
-//! Network namespaces that appear after the attach: the first connection from one is refused by the
-//! kernel, and told here; it gets listeners, and the next connection finds them.
+//! Network namespaces that appear after the attach, in the sandbox of a gateway that looks into processes
+//! itself: the first connection from one is refused by the kernel, and told here; it gets listeners, and
+//! the next connection finds them. Those that everybody has left give theirs back.
 
 use super::{App, Stray};
-use crate::sandbox::netns::NetNs;
-use gateway_common::Listeners;
-use nix::unistd::Pid;
-use std::io;
+use crate::sandbox::namespaces;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// How often it is looked who is in namespaces that have listeners.
+pub const LOOK: Duration = Duration::from_secs(5);
+
 impl App {
-    /// Looks after strays until the app is gone.
-    pub fn look_after(self: &Arc<Self>, mut strays: mpsc::Receiver<Stray>) {
+    /// Looks after the namespaces of the sandbox with this cgroup, until the app is gone.
+    pub fn look_after(self: &Arc<Self>, mut strays: mpsc::Receiver<Stray>, cgroup: &Path) {
         let app = Arc::downgrade(self);
+        let cgroup = cgroup.to_owned();
         tokio::spawn(async move {
-            while let Some(stray) = strays.recv().await {
+            let mut tick = tokio::time::interval(LOOK);
+            loop {
+                let stray = tokio::select! {
+                    stray = strays.recv() => match stray {
+                        Some(stray) => Some(stray),
+                        None => return,
+                    },
+                    _ = tick.tick() => None,
+                };
                 let Some(app) = app.upgrade() else { return };
-                let outcome = tokio::task::spawn_blocking(move || app.admit(stray)).await;
+                let cgroup = cgroup.clone();
+                let outcome = tokio::task::spawn_blocking(move || app.look(stray, cgroup)).await;
                 match outcome {
                     Ok(Ok(())) => {}
-                    // Most often the process has ended by now.
-                    Ok(Err(error)) => tracing::info!(%error, pid = stray.pid, "no listener"),
-                    Err(error) => tracing::error!(%error, "no listener"),
+                    Ok(Err(error)) => tracing::warn!(%error, "network namespaces not looked at"),
+                    Err(error) => tracing::error!(%error, "network namespaces not looked at"),
                 }
             }
         });
     }
 
-    fn admit(&self, stray: Stray) -> anyhow::Result<()> {
-        let sandboxes = self.sandboxes();
-        let Some(attached) = sandboxes.iter().find(|one| one.id() == stray.sandbox) else {
-            return Ok(());
-        };
-        let pid = i32::try_from(stray.pid).map_err(io::Error::other)?;
-        let netns = NetNs::of_pid(Pid::from_raw(pid))?;
-        if netns.cookie()? != stray.netns {
-            // Another process by now, or one that moved on: its next connection tells.
-            return Ok(());
+    fn look(&self, stray: Option<Stray>, cgroup: PathBuf) -> std::io::Result<()> {
+        for attached in self.sandboxes() {
+            let is_wanted = match stray {
+                Some(stray) => attached.is_strange(&stray),
+                None => attached.has_passing_namespaces(),
+            };
+            if is_wanted {
+                let look = namespaces::find(&cgroup, &attached.namespace_inodes())?;
+                self.settle(&attached, &look);
+            }
         }
-        let host = NetNs::current()?.cookie()?;
-        let flags = if stray.netns == host {
-            0
-        } else {
-            Listeners::PRIVATE
-        };
-        self.listen(attached, &netns, flags)?;
-        tracing::info!(netns = stray.netns, "listeners in a new network namespace");
         Ok(())
     }
 }

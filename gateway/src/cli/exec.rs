@@ -1,7 +1,8 @@
 //! `postern exec`: a sandbox, the gateway and a command, from nothing to nothing.
 
+use super::output::complain;
 use super::{Folders, hidden, load};
-use crate::app::{App, Attached, Follower};
+use crate::app::{App, Attached, Follower, Stray};
 use crate::policy::Gateway;
 use crate::sandbox::{
     Cgroup, Identity, Init, Janitor, NetNs, Network, Plan, TrustPlan, environment, identity,
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 
 /// What is left open when the command has ended belongs to nobody: no long wait.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -83,6 +85,7 @@ enum Netns {
 
 impl Exec {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
+        require_root()?;
         let folders = self.folders.settle()?;
         let loaded = load::policy(&folders)?;
         let names = loaded.policy.gateways.keys();
@@ -100,11 +103,6 @@ impl Cage {
         gateway: &str,
         debug_kernel: bool,
     ) -> Result<ExitCode> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!(
-                "a sandbox needs root to be made; run it with sudo (the command itself runs as you)"
-            );
-        }
         let identity = identity::resolve(self.user.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -117,14 +115,18 @@ impl Cage {
             }
             let app = App::start(loaded.policy, &places, None, debug_kernel)?;
             let app = Arc::new(app);
-            app.look_after(app.watch()?);
+            let strays = app.watch()?;
+            // Whatever the log level: the command's first request fails of it.
+            for problem in app.problems(gateway)? {
+                complain(&format!("postern: {problem}"));
+            }
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
             }
             let janitor = Janitor::spawn().context("cannot start the janitor")?;
             let outcome = self
-                .sandbox(&app, &janitor, folders, identity, gateway)
+                .sandbox(&app, strays, &janitor, folders, identity, gateway)
                 .await;
             let cleaned = tokio::task::spawn_blocking(move || janitor.finish()).await?;
             app.drain(DRAIN).await;
@@ -147,7 +149,8 @@ impl Cage {
 
     async fn sandbox(
         &self,
-        app: &App,
+        app: &Arc<App>,
+        strays: Receiver<Stray>,
         janitor: &Janitor,
         folders: &load::Settled,
         identity: Identity,
@@ -156,6 +159,7 @@ impl Cage {
         let runtime = Runtime::make(janitor)?;
         let cgroup = Cgroup::create_child()?;
         janitor.clean_cgroup(cgroup.path())?;
+        app.look_after(strays, cgroup.path());
         let label = cgroup
             .path()
             .file_name()
@@ -305,12 +309,21 @@ impl Cage {
     }
 }
 
+/// For `exec` and `learn`.
+pub(super) fn require_root() -> Result<()> {
+    load::require_root("a sandbox (whose command runs as you all the same)")
+}
+
 /// The gateway asked for, or else the only one.
 pub(super) fn choose<'a>(
     wanted: Option<&str>,
     mut known: impl Iterator<Item = &'a String>,
 ) -> Result<String> {
     if let Some(name) = wanted {
+        let known: Vec<&String> = known.collect();
+        if !known.iter().any(|known| *known == name) {
+            bail!("{}", load::no_gateway(name, known.into_iter()));
+        }
         return Ok(name.to_owned());
     }
     let first = known.next().cloned().unwrap_or_default();

@@ -2,11 +2,10 @@
 //! the policy's bindings change. Each loop is vital: if it ends, so does the daemon.
 
 use super::{Daemon, Known, Origin};
-use crate::app::Stray;
+use crate::app::{LOOK, Stray};
 use crate::sandbox::bindings::{Bound, Event, Watch};
 use crate::sandbox::locate::Located;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -65,12 +64,31 @@ impl Daemon {
     /// Listens where somebody of a sandbox tried to connect without a listener.
     pub async fn strays(self: Arc<Self>, mut strays: mpsc::Receiver<Stray>) {
         while let Some(stray) = strays.recv().await {
-            let mut sandboxes = self.sandboxes.lock().await;
-            let of = |known: &&mut Known| known.attached.id() == stray.sandbox;
-            if let Some(known) = sandboxes.values_mut().find(of)
-                && let Err(error) = self.listen_everywhere(known).await
+            let sandboxes = self.sandboxes.lock().await;
+            let of = |known: &&Known| known.attached.is_strange(&stray);
+            if let Some(known) = sandboxes.values().find(of)
+                && let Err(error) = self.look(known).await
             {
                 tracing::warn!(%error, "a network namespace without listener stays so");
+            }
+        }
+    }
+
+    /// Looks again and again who is in the namespaces that sandboxes may have for themselves, or nobody.
+    pub async fn namespaces(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(LOOK);
+        loop {
+            tick.tick().await;
+            let paths: Vec<String> = self.sandboxes.lock().await.keys().cloned().collect();
+            for path in paths {
+                // One after the other, so that nobody who attaches waits for all of them.
+                let sandboxes = self.sandboxes.lock().await;
+                if let Some(known) = sandboxes.get(&path)
+                    && known.attached.has_passing_namespaces()
+                    && let Err(error) = self.look(known).await
+                {
+                    tracing::warn!(path, %error, "network namespaces not looked at");
+                }
             }
         }
     }
@@ -81,6 +99,7 @@ impl Daemon {
         loop {
             tick.tick().await;
             self.forget_gone().await;
+            self.forget_vain_pins().await;
         }
     }
 
@@ -88,15 +107,38 @@ impl Daemon {
     pub(super) async fn forget_gone(&self) {
         let paths: Vec<String> = {
             let sandboxes = self.sandboxes.lock().await;
-            let gone = sandboxes.iter().filter(|(_, known)| {
-                let found = known.located.directory.metadata();
-                !found.is_ok_and(|found| found.ino() == known.located.id)
-            });
+            let gone = sandboxes
+                .iter()
+                .filter(|(_, known)| self.is_gone(&known.located));
             gone.map(|(path, _)| path.clone()).collect()
         };
         for path in paths {
             self.gone(&path).await;
         }
+    }
+
+    /// Lets go of pins that no sandbox of this daemon has, once their cgroups are gone.
+    async fn forget_vain_pins(&self) {
+        // Nothing is being attached as long as this is held.
+        let sandboxes = self.sandboxes.lock().await;
+        let pinned = self.app.pinned().unwrap_or_default();
+        let known = |cgroup| {
+            sandboxes
+                .values()
+                .any(|one| one.attached.cgroup() == cgroup)
+        };
+        for cgroup in pinned.into_iter().filter(|cgroup| !known(*cgroup)) {
+            if self.app.is_pinned_in_vain(cgroup)
+                && let Err(error) = self.forget(cgroup)
+            {
+                tracing::warn!(cgroup, %error, "a cgroup that is gone left something behind");
+            }
+        }
+    }
+
+    fn is_gone(&self, located: &Located) -> bool {
+        let hierarchy = &self.settings.hierarchy;
+        hierarchy.is_gone(&located.directory, located.id)
     }
 
     async fn gone(&self, path: &str) {

@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// Where bpffs is by convention (bpf-helpers(7)).
 const BPFFS: &str = "/sys/fs/bpf";
@@ -188,18 +189,36 @@ impl Pins {
         Ok(remove_folder(&self.draft(cgroup))? || kept)
     }
 
+    /// Do these pins keep nothing shut: does each link, of whatever layout, say that its cgroup is gone?
+    ///
+    /// # Errors
+    /// If one cannot be asked: then nobody knows.
+    pub fn is_gone(&self, cgroup: u64) -> io::Result<bool> {
+        for top in [self.folder(cgroup), self.draft(cgroup)] {
+            for layout in names(&top)? {
+                let folder = top.join(layout);
+                for name in names(&folder)? {
+                    let link = sys::bpf::open_pin(&folder.join(name))?;
+                    if cgroup_link(link.as_fd())?.cgroup != 0 {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the pins of cgroups that no longer exist. Returns how many.
     pub(super) fn prune(&self) -> Result<usize, KernelError> {
         let mut removed = 0;
         for cgroup in self.cgroups()? {
-            let Some(links) = self.links(cgroup)? else {
-                continue;
-            };
-            let is_gone =
-                |link: &OwnedFd| cgroup_link(link.as_fd()).is_ok_and(|link| link.cgroup == 0);
-            if !links.is_empty() && links.values().all(is_gone) {
-                self.remove(cgroup)?;
-                removed += 1;
+            match self.is_gone(cgroup) {
+                Ok(true) => {
+                    self.remove(cgroup)?;
+                    removed += 1;
+                }
+                Ok(false) => {}
+                Err(error) => warn!(cgroup, %error, "pinned links not understood; they stay"),
             }
         }
         Ok(removed)

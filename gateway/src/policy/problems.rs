@@ -204,7 +204,7 @@ pub(super) fn nearest<'k>(
 }
 
 /// Help for an unknown word: the nearest known one, and all of them.
-pub(super) fn suggest(found: &str, what: &str, known: &[&str]) -> String {
+pub(crate) fn suggest(found: &str, what: &str, known: &[&str]) -> String {
     let list = if known.is_empty() {
         format!("there are no {what}")
     } else {

@@ -218,6 +218,17 @@ impl Hierarchy {
         }
     }
 
+    /// Is the cgroup that had this folder certainly gone: is there none, or another one, where the hierarchy
+    /// is mounted still? An error of any other kind proves nothing.
+    pub fn is_gone(&self, directory: &Path, id: u64) -> bool {
+        match directory.metadata() {
+            Ok(found) => found.ino() != id && is_cgroup2(directory).unwrap_or(false),
+            Err(error) => {
+                error.kind() == io::ErrorKind::NotFound && is_cgroup2(self.mount()).unwrap_or(false)
+            }
+        }
+    }
+
     /// May this cgroup become a sandbox beside those (paths below the mount) that are attached?
     ///
     /// # Errors
@@ -349,10 +360,11 @@ impl Hierarchy {
     }
 
     fn open(&self, directory: PathBuf, target: &Target) -> Result<Located, LocateError> {
-        let is_cgroup =
-            statfs(&directory).is_ok_and(|status| status.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        let metadata = match directory.metadata() {
-            Ok(metadata) if metadata.is_dir() && is_cgroup => metadata,
+        let metadata = match directory.metadata().and_then(|found| {
+            let is_cgroup = found.is_dir() && is_cgroup2(&directory)?;
+            Ok((found, is_cgroup))
+        }) {
+            Ok((metadata, true)) => metadata,
             Ok(_) => return Err(self.not_found(target)),
             Err(error) if cgroup::gone(&error) => return Err(self.not_found(target)),
             Err(source) => return Err(io_error(directory, source)),
@@ -396,6 +408,10 @@ impl Display for Target {
             Self::Container(id) => write!(out, "container {id}"),
         }
     }
+}
+
+fn is_cgroup2(path: &Path) -> io::Result<bool> {
+    Ok(statfs(path)?.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// Is `inner` the cgroup `outer` or below it? Both are paths below the mount.

@@ -4,7 +4,9 @@
 //! A confined gateway (see [`crate::privileges`]) may not look into other processes, so it starts a
 //! [`Finder`] beforehand: a process that can do this and nothing else, and that no peer ever talks to.
 
-use std::collections::HashSet;
+mod census;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +22,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use self::census::Census;
 use super::netns::NetNs;
 use super::{cgroup, helper};
 use crate::privileges::{self, Confinement};
@@ -48,26 +51,44 @@ pub struct Namespace {
     pub inode: u64,
 }
 
-/// The namespaces of all tasks in a cgroup and below it whose inode numbers are not known yet, at most
-/// [`AT_ONCE`]. Costs a `readlink` a task, and something more only for what is new. Tasks rather than
-/// processes: every thread may have a namespace of its own.
+/// What a look has found.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Namespaces that were not known.
+    pub new: Vec<Namespace>,
+    /// Of these and of the known ones those that a task of the sandbox is in, by inode number. True where
+    /// nobody else is: no task of the machine that is outside of the sandbox's cgroup. Never true of the
+    /// namespace that the looking process is in itself, nor where it does not see every task.
+    pub inhabited: BTreeMap<u64, bool>,
+}
+
+/// The namespaces of all tasks in a cgroup and below it: of those whose inode numbers are not known yet at
+/// most [`AT_ONCE`]. Costs a `readlink` a task of the cgroup, and one a task of the machine where there is a
+/// namespace that the sandbox may have for itself. Tasks rather than processes: every thread may have a
+/// namespace of its own.
 ///
 /// A namespace that no task is in (held by a descriptor or a mount alone) is not found; sockets in it are
 /// refused for want of a listener.
 ///
 /// # Errors
 /// If the cgroup cannot be read, or the namespaces not entered. One that is gone has none.
-pub fn find(cgroup: &Path, known: &HashSet<u64>) -> io::Result<Vec<Namespace>> {
-    handles(cgroup, known)?
-        .into_iter()
-        .map(|(inode, netns)| {
-            Ok(Namespace {
-                cookie: netns.cookie()?,
-                netns,
-                inode,
-            })
+pub fn find(cgroup: &Path, known: &HashSet<u64>) -> io::Result<Look> {
+    let (found, inhabited) = look(cgroup, known, &mut None)?;
+    let new = found.into_iter().map(|(_, netns)| Namespace::of(netns));
+    Ok(Look {
+        new: new.collect::<io::Result<_>>()?,
+        inhabited,
+    })
+}
+
+impl Namespace {
+    fn of(netns: NetNs) -> io::Result<Self> {
+        Ok(Self {
+            cookie: netns.cookie()?,
+            inode: netns.inode()?,
+            netns,
         })
-        .collect()
+    }
 }
 
 /// [`find`] by a process of its own, for a gateway that is confined itself. Dropping it ends the process.
@@ -100,23 +121,19 @@ impl Finder {
     ///
     /// # Errors
     /// As there; `BrokenPipe` if the finder has died: namespaces that appear from then on stay shut.
-    pub async fn find(&self, cgroup: &Path, known: &HashSet<u64>) -> io::Result<Vec<Namespace>> {
+    pub async fn find(&self, cgroup: &Path, known: &HashSet<u64>) -> io::Result<Look> {
         let socket = Arc::clone(&self.0);
         let (cgroup, known) = (cgroup.to_owned(), known.clone());
         let look = move || {
             let mut socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
-            socket
-                .ask(&cgroup, &known)?
+            let (handles, inhabited) = socket.ask(&cgroup, &known)?;
+            let new = handles
                 .into_iter()
-                .map(|fd| {
-                    let netns = NetNs::from_handle(fd);
-                    Ok(Namespace {
-                        cookie: netns.cookie()?,
-                        inode: netns.inode()?,
-                        netns,
-                    })
-                })
-                .collect()
+                .map(|fd| Namespace::of(NetNs::from_handle(fd)));
+            Ok(Look {
+                new: new.collect::<io::Result<_>>()?,
+                inhabited,
+            })
         };
         tokio::task::spawn_blocking(look).await?
     }
@@ -146,6 +163,8 @@ struct Answer {
     number: u64,
     /// What went wrong, if something did.
     error: Option<String>,
+    /// See [`Look`].
+    inhabited: BTreeMap<u64, bool>,
 }
 
 #[derive(Debug)]
@@ -156,7 +175,11 @@ struct Socket {
 }
 
 impl Socket {
-    fn ask(&mut self, cgroup: &Path, known: &HashSet<u64>) -> io::Result<Vec<OwnedFd>> {
+    fn ask(
+        &mut self,
+        cgroup: &Path,
+        known: &HashSet<u64>,
+    ) -> io::Result<(Vec<OwnedFd>, BTreeMap<u64, bool>)> {
         self.asked += 1;
         let question = serde_json::to_vec(&Question {
             number: self.asked,
@@ -178,7 +201,7 @@ impl Socket {
             // An answer to a question that was given up is let go of, handles and all.
             if answer.number == self.asked {
                 return match answer.error {
-                    None => Ok(handles),
+                    None => Ok((handles, answer.inhabited)),
                     Some(error) => Err(io::Error::other(error)),
                 };
             }
@@ -203,6 +226,7 @@ fn live() -> io::Result<()> {
         helper::tell(SUBCOMMAND, &io::Error::other(what));
     }
     let mut buffer = vec![0; LONGEST];
+    let mut census = None;
     loop {
         let length = match sys::receive_with_fds(socket.as_fd(), &mut buffer, 0) {
             Ok((0, _)) => return Ok(()),
@@ -212,13 +236,15 @@ fn live() -> io::Result<()> {
             Err(error) => return Err(error),
         };
         let question: Question = serde_json::from_slice(&buffer[..length])?;
-        let (found, error) = match handles(&question.cgroup, &question.known) {
+        let looked = look(&question.cgroup, &question.known, &mut census);
+        let ((found, inhabited), error) = match looked {
             Ok(found) => (found, None),
-            Err(error) => (Vec::new(), Some(error.to_string())),
+            Err(error) => (Default::default(), Some(error.to_string())),
         };
         let answer = serde_json::to_vec(&Answer {
             number: question.number,
             error,
+            inhabited,
         })?;
         let numbers: Vec<_> = found
             .iter()
@@ -237,29 +263,63 @@ fn live() -> io::Result<()> {
     }
 }
 
-fn handles(cgroup: &Path, known: &HashSet<u64>) -> io::Result<Vec<(u64, NetNs)>> {
-    let mut seen = known.clone();
-    let mut found = Vec::new();
+/// As [`Look`] has it. A census is taken where one is wanted and the one at hand is too old, and kept there.
+fn look(
+    cgroup: &Path,
+    known: &HashSet<u64>,
+    census: &mut Option<Census>,
+) -> io::Result<(Vec<(u64, NetNs)>, BTreeMap<u64, bool>)> {
+    let own = census::namespace("/proc/self/ns/net")?;
+    let (found, inhabited) = handles(cgroup, known)?;
+    if census
+        .as_ref()
+        .is_some_and(|old| !found.is_empty() || !old.is_fresh())
+    {
+        *census = None;
+    }
+    let mut judged = BTreeMap::new();
+    for inode in inhabited {
+        let is_alone = inode != own && {
+            let counted = match census.take() {
+                Some(counted) => counted,
+                None => Census::take()?,
+            };
+            census.insert(counted).is_alone(inode, cgroup)
+        };
+        judged.insert(inode, is_alone);
+    }
+    Ok((found, judged))
+}
+
+/// New namespaces, and the numbers of these and of the known ones that a task is in.
+fn handles(cgroup: &Path, known: &HashSet<u64>) -> io::Result<(Vec<(u64, NetNs)>, HashSet<u64>)> {
+    let mut inhabited = HashSet::new();
+    let mut found: Vec<(u64, NetNs)> = Vec::new();
     let mut left = MOST_TASKS;
     let mut folders = vec![(cgroup.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         for task in tasks(&folder)? {
             left = left.saturating_sub(1);
-            if left == 0 || found.len() == AT_ONCE {
-                return Ok(found);
+            if left == 0 {
+                // Who has not been seen may be in any of them.
+                inhabited.extend(known);
+                return Ok((found, inhabited));
             }
             // It may have ended by now, and its number may be another's; what is opened is what counts.
             let Some(inode) = inode_of(task) else {
                 continue;
             };
-            if seen.contains(&inode) {
+            if known.contains(&inode) {
+                inhabited.insert(inode);
+            }
+            if known.contains(&inode) || inhabited.contains(&inode) || found.len() == AT_ONCE {
                 continue;
             }
             let Ok(netns) = NetNs::of_pid(task) else {
                 continue;
             };
             let inode = netns.inode()?;
-            if seen.insert(inode) {
+            if !known.contains(&inode) && inhabited.insert(inode) {
                 found.push((inode, netns));
             }
         }
@@ -268,7 +328,7 @@ fn handles(cgroup: &Path, known: &HashSet<u64>) -> io::Result<Vec<(u64, NetNs)>>
             folders.extend(children.into_iter().map(|child| (child, depth + 1)));
         }
     }
-    Ok(found)
+    Ok((found, inhabited))
 }
 
 /// The threads in a cgroup itself. Numbers of tasks outside this process's view are shown as 0.
@@ -286,9 +346,7 @@ fn tasks(folder: &Path) -> io::Result<Vec<Pid>> {
 }
 
 fn inode_of(task: Pid) -> Option<u64> {
-    let link = fs::read_link(format!("/proc/{task}/ns/net")).ok()?;
-    let number = link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
-    number.parse().ok()
+    census::namespace(&format!("/proc/{task}/ns/net")).ok()
 }
 
 #[cfg(test)]
@@ -300,7 +358,7 @@ mod tests {
     /// What is in the cgroup now, once there is something; `exec` into a namespace takes a moment.
     fn wait_for(directory: &Path, known: &HashSet<u64>, count: usize) -> Vec<Namespace> {
         for _ in 0..200 {
-            let found = find(directory, known).unwrap();
+            let found = find(directory, known).unwrap().new;
             if found.len() >= count {
                 return found;
             }
@@ -328,9 +386,12 @@ mod tests {
         assert_ne!(found[0].inode, own);
         assert_eq!(found[0].cookie, found[0].netns.cookie().unwrap());
         let known = HashSet::from([own, found[0].inode]);
-        assert!(find(&outer, &known).unwrap().is_empty());
+        let again = find(&outer, &known).unwrap();
+        assert!(again.new.is_empty());
+        let alone = BTreeMap::from([(own, false), (found[0].inode, true)]);
+        assert_eq!(again.inhabited, alone);
         let with_host = find(&outer, &HashSet::new()).unwrap();
-        assert_eq!(with_host.len(), 2);
+        assert_eq!(with_host.new.len(), 2);
         for child in &mut all {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -355,8 +416,45 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_a_sandboxs_own_until_somebody_else_is_in_it() {
+        let Some(tree) = Tree::new("shared") else {
+            return;
+        };
+        let inner = tree.make("s");
+        tree.make("s/below");
+        tree.make("other");
+        let own = NetNs::current().unwrap().inode().unwrap();
+        let mut first = tree.process("s", &["unshare", "-n", "sleep", "60"], "sleep");
+        let namespace = wait_for(&inner, &HashSet::from([own]), 1)[0].inode;
+        let known = HashSet::from([namespace]);
+        let judged = || {
+            find(&inner, &known)
+                .unwrap()
+                .inhabited
+                .get(&namespace)
+                .copied()
+        };
+        assert_eq!(judged(), Some(true));
+        let path = format!("--net=/proc/{}/ns/net", first.id());
+        let enter = ["nsenter", path.as_str(), "sleep", "60"];
+        let mut below = tree.process("s/below", &enter, "sleep");
+        assert_eq!(judged(), Some(true));
+        let mut other = tree.process("other", &enter, "sleep");
+        assert_eq!(judged(), Some(false));
+        for child in [&mut first, &mut below] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // Somebody is in it still, but nobody of the sandbox.
+        assert_eq!(judged(), None);
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
     fn a_cgroup_that_is_gone_has_no_namespaces() {
         let gone = Path::new("/sys/fs/cgroup/no-such-cgroup");
-        assert!(find(gone, &HashSet::new()).unwrap().is_empty());
+        let look = find(gone, &HashSet::from([1])).unwrap();
+        assert!(look.new.is_empty() && look.inhabited.is_empty());
     }
 }

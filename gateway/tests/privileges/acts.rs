@@ -250,18 +250,21 @@ fn listens(place: &Place, finder: &Finder) -> Outcome {
     let own = done("own", NetNs::current())?;
     let known = HashSet::from([done("inode", own.inode())?]);
     let found = runtime().block_on(finder.find(&place.cgroup("b"), &known));
-    let found = done("find", found)?;
+    let look = done("find", found)?;
+    let found = &look.new;
     check("one namespace", found.len() == 1)?;
+    let alone = look.inhabited.get(&found[0].inode);
+    check("seen to be its own", alone == Some(&true))?;
     check("another", found[0].cookie != done("cookie", own.cookie())?)?;
     let loopback = "127.0.0.1:0".parse().unwrap();
     done("tcp", found[0].netns.bind_tcp(loopback))?;
     done("udp", found[0].netns.bind_udp(loopback))?;
     let known = known.into_iter().chain([found[0].inode]).collect();
     let again = runtime().block_on(finder.find(&place.cgroup("b"), &known));
-    check("known", done("again", again)?.is_empty())?;
+    check("known", done("again", again)?.new.is_empty())?;
     let gone =
         runtime().block_on(finder.find(Path::new("/sys/fs/cgroup/no-such"), &HashSet::new()));
-    check("gone", done("gone", gone)?.is_empty())
+    check("gone", done("gone", gone)?.new.is_empty())
 }
 
 fn connects(_: &Place, _: &Finder) -> Outcome {

@@ -1,8 +1,11 @@
 //! Ways out that must not be.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crate::Test;
 use crate::fixture::{SECRET, Sandbox, folder, folder_in};
@@ -29,6 +32,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a directory as standard input is refused",
         directory_as_input,
+    ),
+    (
+        "a network socket is no standard stream",
+        network_socket_as_input,
     ),
 ];
 
@@ -423,4 +430,36 @@ fn directory_as_input() {
     assert!(output.stdout.is_empty());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("is a directory"), "{said}");
+}
+
+fn network_socket_as_input() {
+    // As systemd's Accept=yes, inetd and socat give it: a socket of the host, which connect() would turn anywhere.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let udp = UdpSocket::bind("[::1]:0").unwrap();
+    let work = folder();
+    for socket in [OwnedFd::from(tcp), OwnedFd::from(udp)] {
+        for number in 0..3 {
+            let mut command = Sandbox::in_folder(work.path()).command(&["touch", "RAN"]);
+            let own = || Stdio::from(socket.try_clone().unwrap());
+            match number {
+                0 => command.stdin(own()).stderr(Stdio::piped()),
+                1 => command.stdout(own()).stderr(Stdio::piped()),
+                _ => command.stderr(own()),
+            };
+            let output = command.spawn().unwrap().wait_with_output().unwrap();
+            assert!(!work.path().join("RAN").exists());
+            // What it says goes to the socket itself otherwise, if that takes it.
+            if number < 2 {
+                assert_eq!(output.status.code(), Some(125));
+                let said = String::from_utf8(output.stderr).unwrap();
+                let wanted = format!("descriptor {number} is a network socket");
+                assert!(said.contains(&wanted), "{said}");
+            }
+        }
+    }
+    let (own, _other) = UnixStream::pair().unwrap();
+    let mut command = Sandbox::in_folder(work.path()).command(&["true"]);
+    let local = command.stdin(OwnedFd::from(own)).output().unwrap();
+    assert!(local.status.success(), "{local:?}");
 }

@@ -250,13 +250,13 @@ fn read_upstream_tls(
             tls.host_aliases.extend(read_alias(decoder, &item));
         }
     }
-    if let Some(certificate) = fields.optional("clientCertSecretRef") {
-        if let Some(name) = read_secret_name(decoder, &certificate) {
-            tls.client_cert = Some(name.value.into());
-            let place = name.place;
-            let needed = tls.client_cert_refs().into_iter().flatten();
-            secrets.extend(needed.map(|value| Spanned { value, place }));
-        }
+    if let Some(certificate) = fields.optional("clientCertSecretRef")
+        && let Some(name) = read_secret_name(decoder, &certificate)
+    {
+        tls.client_cert = Some(name.value.into());
+        let place = name.place;
+        let needed = tls.client_cert_refs().into_iter().flatten();
+        secrets.extend(needed.map(|value| Spanned { value, place }));
     }
     fields.finish(decoder);
     Some(tls)

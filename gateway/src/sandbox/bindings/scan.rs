@@ -95,8 +95,7 @@ impl Scan {
         let mut events = Vec::new();
         let all: Vec<Bound> = self.bound.values().cloned().collect();
         for bound in all {
-            let exists = bound.directory.metadata();
-            if !exists.is_ok_and(|metadata| metadata.ino() == bound.id) {
+            if self.hierarchy.is_gone(&bound.directory, bound.id) {
                 self.bound.remove(&bound.path);
                 events.push(Event::Gone(bound));
                 continue;

@@ -3,19 +3,21 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 
 use super::{Context, Refusal};
 
 /// Devices in the sandbox that a stream may be; `console` is the caller's terminal.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "console"];
 
-/// Refuses a directory, which would lead into the host's mounts (`openat(0, "..")`), and a closed stream,
-/// whose number the next thing opened would get.
+/// Refuses a directory, which would lead into the host's mounts (`openat(0, "..")`), a closed stream,
+/// whose number the next thing opened would get, and a socket of the network: the kernel's hooks look at the
+/// cgroup in which a socket was made, so that one of the host's would take its new owner anywhere.
 pub(super) fn check() -> Result<(), Refusal> {
     for (number, stream) in streams() {
         let Ok(status) = status(stream) else {
@@ -28,8 +30,20 @@ pub(super) fn check() -> Result<(), Refusal> {
                 "descriptor {number} is a directory, which would lead out of the sandbox"
             )));
         }
+        if status.file_type().is_socket() && !is_local_socket(stream) {
+            return Err(Refusal(format!(
+                "descriptor {number} is a network socket, which the sandbox could connect to anything past \
+                 the gateway: put pipes between, as in `cat | postern exec … | cat`"
+            )));
+        }
     }
     Ok(())
+}
+
+/// A socket between processes of this machine (unix(7)). One that cannot be asked is not taken for one.
+fn is_local_socket(stream: BorrowedFd<'_>) -> bool {
+    let address = getsockname::<SockaddrStorage>(stream.as_raw_fd());
+    address.is_ok_and(|address| address.family() == Some(AddressFamily::Unix))
 }
 
 /// Opens devices again through the read-only mounts in the sandbox's `/dev`: through the host's, root could

@@ -180,3 +180,28 @@ fn a_cgroup_inside_or_above_an_attached_one_is_refused_by_name() {
     assert!(refuse(&outer, &outer).unwrap_err().contains("already"));
     refuse(&beside, &outer).unwrap();
 }
+
+#[test]
+fn only_a_folder_that_is_missing_or_another_cgroup_is_gone() {
+    let Some(tree) = Tree::new("gone") else {
+        return;
+    };
+    let hierarchy = Hierarchy::find().unwrap();
+    let directory = tree.make("g");
+    let id = directory.metadata().unwrap().ino();
+    assert!(!hierarchy.is_gone(&directory, id));
+    assert!(hierarchy.is_gone(&directory, id + 1));
+    // An error that says nothing of the folder.
+    assert!(!hierarchy.is_gone(&directory.join("cgroup.procs/x"), id));
+    // Another file system.
+    assert!(!hierarchy.is_gone(Path::new("/proc"), id));
+    tree.remove("g");
+    assert!(hierarchy.is_gone(&directory, id));
+    let unmounted = Hierarchy {
+        mount: Mount {
+            point: "/proc".into(),
+            ..hierarchy.mount
+        },
+    };
+    assert!(!unmounted.is_gone(&directory, id));
+}
