@@ -59,6 +59,8 @@ pub const LAYOUT: u32 = 1;
 pub mod capacity {
     /// (namespace, sandbox) pairs with listeners.
     pub const LISTENERS: usize = 16384;
+    /// Ports of resolvers: two of each pair.
+    pub const RESOLVERS: usize = 2 * LISTENERS;
     /// Address prefixes, over all rule sets.
     pub const RULES: usize = 262_144;
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
@@ -67,6 +69,8 @@ pub mod capacity {
     pub const FLOWS: usize = 131_072;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
+    /// Programs of connections that the gateway has not looked at yet; the oldest give way.
+    pub const EXECUTABLES: usize = 8192;
     /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.
     pub const EVENT_BYTES: usize = 1_048_576;
 }
@@ -95,6 +99,19 @@ pub struct ListenerKey {
     pub netns: u64,
     /// [`Settings::sandbox`].
     pub sandbox: u32,
+    /// Always zero: keeps the key free of padding.
+    pub reserved: u32,
+}
+
+/// Names a port on which the gateway answers DNS in a network namespace, for whichever sandbox. UDP carries no
+/// record of who sent it, so nobody may reach one but by a redirect to their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ResolverKey {
+    /// Network namespace cookie.
+    pub netns: u64,
+    /// Host order, on 127.0.0.1 or [::1].
+    pub port: u32,
     /// Always zero: keeps the key free of padding.
     pub reserved: u32,
 }
@@ -240,6 +257,75 @@ impl Flow {
     };
 }
 
+/// The path of the program that opened a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Executable {
+    /// File name first, then the folders towards the root, each with a zero byte at its end.
+    pub names: [u8; 2 * Self::ROOM],
+    /// Bytes of `names` that count.
+    pub length: u32,
+    /// One if the last folder lies in the root; zero if the path was too long or leads elsewhere.
+    pub is_whole: u32,
+}
+
+impl Executable {
+    /// Bytes after which no further name is begun; none may be longer (`NAME_MAX` is 255). A power of two.
+    pub const ROOM: usize = 256;
+    /// Nothing known yet.
+    pub const NOTHING: Self = Self {
+        names: [0; 2 * Self::ROOM],
+        length: 0,
+        is_whole: 0,
+    };
+}
+
+/// Where the running kernel has the fields that lead from a task to the path of its program: offsets in
+/// bytes, which differ from kernel to kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskFields {
+    /// One if the others are known.
+    pub known: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `file.f_path.mnt`
+    pub file_mnt: u32,
+    /// `file.f_path.dentry`
+    pub file_dentry: u32,
+    /// `dentry.d_parent`
+    pub dentry_parent: u32,
+    /// `dentry.d_name.name`
+    pub dentry_name: u32,
+    /// `vfsmount.mnt_root`
+    pub vfsmount_root: u32,
+    /// `mount.mnt`
+    pub mount_mnt: u32,
+    /// `mount.mnt_parent`
+    pub mount_parent: u32,
+    /// `mount.mnt_mountpoint`
+    pub mount_point: u32,
+}
+
+impl TaskFields {
+    /// On this kernel nothing is known of programs.
+    pub const UNKNOWN: Self = Self {
+        known: 0,
+        task_mm: 0,
+        mm_exe_file: 0,
+        file_mnt: 0,
+        file_dentry: 0,
+        dentry_parent: 0,
+        dentry_name: 0,
+        vfsmount_root: 0,
+        mount_mnt: 0,
+        mount_parent: 0,
+        mount_point: 0,
+    };
+}
+
 /// Why a kernel program refused. The numbers are part of the ring buffer's format.
 pub mod refusal {
     /// The sandbox has no settings yet, or no longer.
@@ -341,8 +427,8 @@ mod userspace {
         reason = "aya::Pod is the promise that a type is plain data"
     )]
     use super::{
-        Allowance, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, SandboxCounters,
-        Settings,
+        Allowance, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+        RuleKey, SandboxCounters, Settings, TaskFields,
     };
 
     // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
@@ -352,6 +438,8 @@ mod userspace {
     unsafe impl aya::Pod for ListenerKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Listeners {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ResolverKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RuleKey {}
     // SAFETY: as above.
@@ -364,6 +452,10 @@ mod userspace {
     unsafe impl aya::Pod for Allowance {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SandboxCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Executable {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TaskFields {}
 }
 
 /// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.

@@ -1,7 +1,7 @@
 //! Reads and writes the kernel's socket-address context. Knows byte orders and nothing of rules.
 
 use aya_ebpf::{
-    bindings::bpf_sock_addr,
+    bindings::{BPF_TCP_ESTABLISHED, bpf_sock_addr},
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
         bpf_get_current_uid_gid,
@@ -124,6 +124,22 @@ pub fn socket_type(ctx: &SockAddrContext) -> u32 {
 pub fn family(ctx: &SockAddrContext) -> u32 {
     // SAFETY: as above.
     unsafe { read_volatile(addr_of!((*raw(ctx)).family)) }
+}
+
+/// Is the socket connected to just this listener of the gateway? Only a redirect can have done that: who
+/// asks connect() for a listener is refused.
+#[inline(always)]
+pub fn is_connected_to(ctx: &SockAddrContext, to: &Destination) -> bool {
+    // SAFETY: the kernel passes a valid context, whose socket is never null here; the verifier checks
+    // each access.
+    let (state, port) = unsafe {
+        let sk = (*raw(ctx)).__bindgen_anon_1.sk;
+        (
+            read_volatile(addr_of!((*sk).state)),
+            u16::from_be(read_volatile(addr_of!((*sk).dst_port))),
+        )
+    };
+    state == BPF_TCP_ESTABLISHED && port == to.port && to.address == listener(to.spelling)
 }
 
 /// Loopback, and the unspecified address, which connect() takes for loopback.

@@ -8,6 +8,7 @@
 
 mod context;
 mod egress;
+mod executable;
 mod flow;
 mod maps;
 mod sockets;
@@ -115,7 +116,11 @@ type Write = fn(&SockAddrContext, &Address, u16);
 /// connect() and sendto(): decide, then refuse, let pass as it is, or redirect.
 #[inline(always)]
 fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: bool) -> i32 {
-    match verdict::outgoing(ctx, &to) {
+    if !is_sendto {
+        // Before anybody is told of the connection.
+        executable::file(ctx);
+    }
+    match verdict::outgoing(ctx, &to, is_sendto) {
         Action::Refuse => REFUSE,
         Action::Pass(flow) => match flow::remember(ctx, flow, is_sendto) {
             Ok(()) => ALLOW,

@@ -2,14 +2,18 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED},
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf, SkStorage},
+    btf_maps::{
+        HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf,
+        SkStorage,
+    },
     helpers::{bpf_get_local_storage, bpf_perf_event_output},
     macros::btf_map,
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Flow, FlowKey, ListenerKey, Listeners, PortSet, RuleKey, SandboxCounters,
-    Settings, capacity, counter, refusal,
+    Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+    RuleKey,
+    SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -21,6 +25,11 @@ pub static SETTINGS: CgroupSettings = CgroupSettings::new();
 /// (namespace, sandbox) → the gateway's ports there.
 #[btf_map]
 pub static LISTENERS: HashMap<ListenerKey, Listeners, { capacity::LISTENERS }> = HashMap::new();
+
+/// (namespace, port) → the sandbox whose resolver is there.
+#[btf_map]
+pub static RESOLVERS: HashMap<ResolverKey, u32, { capacity::RESOLVERS }, NO_PREALLOC> =
+    HashMap::new();
 
 /// (rule set, protocol, address prefix) → index of a port set.
 #[btf_map]
@@ -37,6 +46,10 @@ pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
 /// Redirected connections that the gateway has not accepted yet.
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }, NO_PREALLOC> = HashMap::new();
+
+/// Socket cookie → the program that opened the socket. Not pinned: what nobody took is not missed.
+#[btf_map]
+pub static EXECUTABLES: LruHashMap<u64, Executable, { capacity::EXECUTABLES }> = LruHashMap::new();
 
 /// Refusals, for the audit record.
 #[btf_map]

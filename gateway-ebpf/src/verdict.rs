@@ -4,7 +4,9 @@
 
 use crate::{
     context::{self, Destination, Spelling},
-    maps::{LISTENERS, PORT_SETS, RULES, SETTINGS, count, count_for, emit, gateway_is_there},
+    maps::{
+        LISTENERS, PORT_SETS, RESOLVERS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
+    },
 };
 use aya_ebpf::{
     EbpfContext,
@@ -18,8 +20,8 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use gateway_common::{
-    Address, Event, Flow, ListenerKey, Listeners, PortBits, RuleKey, Settings, address_from_octets,
-    counter,
+    Address, Event, Flow, ListenerKey, Listeners, PortBits, ResolverKey, RuleKey, Settings,
+    address_from_octets, counter,
     protocol::{TCP, UDP},
     refusal,
 };
@@ -43,8 +45,9 @@ pub enum Action {
     Redirect(Flow, u16),
 }
 
+/// `is_sendto`: an address that goes with a datagram, not one to connect to.
 #[inline(always)]
-pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
+pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Action {
     let settings = SETTINGS.current();
     // SAFETY: the helper takes this program type's context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
@@ -71,6 +74,15 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination) -> Action {
     let dns = if v6 { listeners.dns6 } else { listeners.dns4 };
     let local = context::is_loopback(&to.address);
     if local && is_own_port(&listeners, stream, to.port) {
+        // connect() sent it there: the kernel hands the address of a connected IPv6 socket that talks
+        // IPv4 to this hook with each datagram (udpv6_sendmsg), as no other socket's.
+        return if is_sendto && context::is_connected_to(ctx, to) {
+            Action::Pass(Flow { via: 0, ..flow })
+        } else {
+            refuse(refusal::LISTENER)
+        };
+    }
+    if local && datagram && is_a_resolver(netns, to.port) {
         return refuse(refusal::LISTENER);
     }
     // Every DNS query, whatever server it asks, is the gateway's to answer.
@@ -120,10 +132,13 @@ pub fn datagram(
     }
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
     let local = context::is_loopback(to);
-    if local && listeners.flags & Listeners::PRIVATE != 0 {
-        return Ok(());
-    }
     if !(local && is_own_port(&listeners, false, port)) {
+        if local && is_a_resolver(netns, port) {
+            return Err(refusal::LISTENER);
+        }
+        if local && listeners.flags & Listeners::PRIVATE != 0 {
+            return Ok(());
+        }
         // Port 53 is redirected whatever rules say: a packet that still goes there was not.
         if port == DNS_PORT {
             return Err(refusal::PROTOCOL);
@@ -216,7 +231,19 @@ fn has(bits: &PortBits, port: u16) -> bool {
     bits[usize::from(port >> 6)] >> (port & 63) & 1 == 1
 }
 
-/// Is this one of the gateway's ports?
+/// Does the gateway answer DNS there, for whichever sandbox? Its sockets cannot tell who asks.
+#[inline(always)]
+fn is_a_resolver(netns: u64, port: u16) -> bool {
+    let key = ResolverKey {
+        netns,
+        port: u32::from(port),
+        reserved: 0,
+    };
+    // SAFETY: nothing is read of the value.
+    unsafe { RESOLVERS.get(key) }.is_some()
+}
+
+/// Is this one of the gateway's ports for this sandbox?
 #[inline(always)]
 pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
     port != 0

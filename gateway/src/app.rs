@@ -8,30 +8,32 @@ mod registry;
 mod running;
 mod strays;
 mod vital;
+mod watched;
 
 pub use attached::Attached;
 pub use error::AppError;
 pub use follow::{Failure, Follower, Reloads};
 pub use registry::{Entry, Registry};
+pub use watched::Stray;
 
-use crate::kernel::{Kernel, Pins, Protections, Refusal, RefusalReason, SandboxId};
-use crate::live::Live;
-use crate::outcome::Stage;
+use crate::budget::Budgets;
+use crate::kernel::{Kernel, Pins, Protections, SandboxId};
 use crate::policy::{Binding, Gateway, Policy};
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, follow};
-use crate::telemetry::{AuditLog, DenialRecord, Who};
+use crate::telemetry::AuditLog;
 use gateway_common::{Listeners, SandboxCounters, counter};
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use watched::Watched;
 
 /// Where things are.
 pub struct Places<'a> {
@@ -41,6 +43,8 @@ pub struct Places<'a> {
     pub secrets: Option<&'a Path>,
     /// The audit log, if one is kept.
     pub audit: Option<&'a Path>,
+    /// Is it put aside when it is full?
+    pub rotates: bool,
 }
 
 /// The running gateway.
@@ -49,6 +53,7 @@ pub struct App {
     /// What outlives the process; `None` for a gateway whose sandbox ends with it.
     pins: Option<Pins>,
     audit: Arc<AuditLog>,
+    budgets: Arc<Budgets>,
     state_folder: PathBuf,
     // Held while a policy is put in force or a sandbox attached, never on a connection's path.
     state: Mutex<State>,
@@ -79,17 +84,6 @@ pub struct Reloaded {
     pub revoked: usize,
 }
 
-/// Somebody in a sandbox tried to connect from a network namespace that has no listener.
-#[derive(Clone, Copy, Debug)]
-pub struct Stray {
-    /// The sandbox.
-    pub sandbox: SandboxId,
-    /// The namespace's cookie.
-    pub netns: u64,
-    /// Who tried.
-    pub pid: u32,
-}
-
 impl App {
     /// Loads everything that a sandbox will need. Must be called in a tokio runtime. With `pins`, what is
     /// attached stays so when the process ends, and what an earlier process left is there to be adopted.
@@ -100,10 +94,12 @@ impl App {
         debug_kernel: bool,
     ) -> Result<Self, AppError> {
         let audit = match places.audit {
-            Some(path) => AuditLog::open(path).map_err(|source| AppError::Audit {
-                path: path.display().to_string(),
-                source,
-            })?,
+            Some(path) => {
+                AuditLog::open(path, places.rotates).map_err(|source| AppError::Audit {
+                    path: path.display().to_string(),
+                    source,
+                })?
+            }
             None => AuditLog::none(),
         };
         let secrets = Arc::new(Secrets::load(Vec::new(), places.secrets)?);
@@ -112,6 +108,7 @@ impl App {
             kernel: Arc::new(kernel),
             pins,
             audit: Arc::new(audit),
+            budgets: Arc::new(Budgets::new(places.state).map_err(AppError::Budgets)?),
             state_folder: places.state.to_owned(),
             state: Mutex::new(State {
                 generation: 0,
@@ -181,10 +178,13 @@ impl App {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(attached.running().closed()),
             };
-            revoked += attached.replace(&running, generation);
+            revoked += attached.replace(&running, generation, &self.kernel);
             attached.refresh(&self.kernel)?;
         }
         self.secrets.settle(prepared);
+        for running in next.values() {
+            running.telemetry.reloaded(generation, revoked);
+        }
         state.gateways = next;
         state.generation = generation;
         state.bindings.send_replace(bindings);
@@ -219,9 +219,17 @@ impl App {
         self.state().generation
     }
 
-    /// The gateways by name.
-    pub fn gateways(&self) -> Vec<String> {
-        self.state().gateways.keys().cloned().collect()
+    /// The gateways by name, each with what keeps part of it from working.
+    pub fn gateways(&self) -> Vec<(String, Vec<String>)> {
+        let state = self.state();
+        let all = state.gateways.iter();
+        all.map(|(name, running)| (name.clone(), running.problems()))
+            .collect()
+    }
+
+    /// What keeps part of a gateway from working.
+    pub fn problems(&self, gateway: &str) -> Result<Vec<String>, AppError> {
+        Ok(self.gateway(gateway)?.problems())
     }
 
     /// The certificate that the gateway's sandboxes must trust.
@@ -263,6 +271,7 @@ impl App {
         };
         let id = attachment.sandbox;
         let attached = Attached::new(
+            &self.budgets,
             attachment,
             label.into(),
             running,
@@ -270,6 +279,7 @@ impl App {
             self.draining.clone(),
         );
         let attached = Arc::new(attached);
+        attached.count_verdicts(&self.kernel);
         self.watched.add(id, attached.live());
         state.sandboxes.insert(id, Arc::clone(&attached));
         Ok(attached)
@@ -297,6 +307,7 @@ impl App {
     pub fn deactivate(&self, attached: &Attached) {
         let mut state = self.state();
         attached.deactivate(&self.kernel);
+        attached.live().view().meter.forget();
         state.sandboxes.remove(&attached.id());
         self.watched.remove(attached.id());
     }
@@ -315,7 +326,7 @@ impl App {
     pub fn rebind(&self, attached: &Attached, gateway: &str) -> Result<(), AppError> {
         let state = self.state();
         let running = Arc::clone(of_name(&state, gateway)?);
-        attached.replace(&running, state.generation);
+        attached.replace(&running, state.generation, &self.kernel);
         attached.refresh(&self.kernel)
     }
 
@@ -403,6 +414,10 @@ impl App {
             let open = self.connections.len();
             tracing::warn!(open, "connections still open at the end of the drain");
         }
+        let budgets = Arc::clone(&self.budgets);
+        if let Err(error) = tokio::task::spawn_blocking(move || budgets.flush()).await {
+            tracing::warn!(%error, "token budgets not settled");
+        }
         let running: Vec<_> = self.state().gateways.values().cloned().collect();
         for running in running {
             if let Err(error) = tokio::task::spawn_blocking(move || running.telemetry.flush()).await
@@ -435,57 +450,4 @@ fn of_name<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Running>, AppErro
             .collect::<Vec<_>>()
             .join(", "),
     })
-}
-
-/// Who is behind a kernel event: the sandboxes by number.
-#[derive(Default)]
-struct Watched {
-    sandboxes: RwLock<HashMap<SandboxId, Arc<Live>>>,
-}
-
-impl Watched {
-    fn add(&self, id: SandboxId, live: &Arc<Live>) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Arc::clone(live));
-    }
-
-    fn remove(&self, id: SandboxId) {
-        self.sandboxes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
-    }
-
-    fn record(&self, refusal: &Refusal, strays: &mpsc::Sender<Stray>) {
-        let sandboxes = self
-            .sandboxes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(live) = sandboxes.get(&refusal.origin.sandbox) else {
-            tracing::warn!(?refusal, "denied in a sandbox that is not ready");
-            return;
-        };
-        if refusal.reason == RefusalReason::NoListenerInNamespace {
-            let stray = Stray {
-                sandbox: refusal.origin.sandbox,
-                netns: refusal.origin.netns,
-                pid: refusal.origin.pid,
-            };
-            if let Err(error) = strays.try_send(stray) {
-                tracing::debug!(%error, "a namespace without listener is not looked after");
-            }
-        }
-        let view = live.view();
-        let gateway = Arc::clone(&view.gateway.name);
-        let label = Arc::clone(&live.label);
-        view.telemetry.denied(&DenialRecord {
-            who: Who::new(gateway, label, view.generation, &refusal.origin),
-            reason: refusal.reason.into(),
-            stage: Stage::Kernel,
-            host: None,
-            detail: Some(refusal.detail()),
-        });
-    }
 }

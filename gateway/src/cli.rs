@@ -13,8 +13,10 @@ mod detach;
 mod doctor;
 mod exec;
 mod explain;
+mod hidden;
 mod learn;
 mod load;
+mod output;
 mod run;
 mod schema;
 mod secret;
@@ -32,6 +34,9 @@ const STATE_DIR: &str = "/var/lib/postern";
 /// A failure of the gateway's own, as `docker run` and `env` have it; 126 and 127 are the command's.
 const FAILED: u8 = 125;
 
+/// Wrong usage, as clap has it.
+const USAGE: u8 = 2;
+
 /// The only way out of an AI-agent sandbox: decides by policy, injects the credentials that the
 /// sandbox never holds, and records what was done.
 #[derive(Parser)]
@@ -45,7 +50,7 @@ Examples:
   sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
   sudo postern attach --container 4f66ad9b1c2e --gateway anthropic
   sudo postern tail --denied
-  postern ca export --gateway anthropic > postern-ca.pem")]
+  sudo postern ca export --gateway anthropic > postern-ca.pem")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -113,19 +118,13 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // For `exec` and `learn` everything below 125 may be the command's own status.
-            let status = if !error.use_stderr() {
-                0
-            } else if std::env::args_os()
-                .nth(1)
-                .is_some_and(|first| first == "exec" || first == "learn")
-            {
-                FAILED
+            let status = if error.use_stderr() {
+                usage_status()
             } else {
-                2
+                0
             };
             if let Err(error) = error.print() {
-                eprintln!("postern: {error}");
+                output::complain(&format!("postern: {error}"));
             }
             return ExitCode::from(status);
         }
@@ -136,19 +135,20 @@ pub fn main() -> ExitCode {
     };
     let level = cli.log_level.as_deref().unwrap_or(default);
     if let Err(message) = log::init(level, cli.log_format) {
-        return fail(&message);
+        output::complain(&format!("postern: {message}"));
+        return ExitCode::from(usage_status());
     }
     let debug_kernel = level.contains("debug") || level.contains("trace");
     let outcome = match cli.command {
         Command::Exec(exec) => exec.run(debug_kernel),
         Command::Learn(learn) => learn.run(debug_kernel),
         Command::Run(run) => run.run(debug_kernel),
-        Command::Check(check) => return check.run(),
-        Command::Explain(explain) => return explain.run(),
-        Command::Schema(schema) => return schema.run(),
+        Command::Check(check) => check.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Schema(schema) => schema.run(),
         Command::Ca(ca) => ca.run(),
         Command::Secret(secret) => secret.run(),
-        Command::Attach(attach) => return attach.run(),
+        Command::Attach(attach) => attach.run(),
         Command::Detach(detach) => detach.run(),
         Command::Status(status) => status.run(),
         Command::Tail(tail) => tail.run(),
@@ -156,11 +156,28 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(status) => status,
-        Err(error) => fail(&format!("{error:#}")),
+        Err(error) => {
+            let status = match error.downcast_ref::<Usage>() {
+                Some(_) => usage_status(),
+                None => FAILED,
+            };
+            output::complain(&format!("postern: {}", output::causes(&error)));
+            ExitCode::from(status)
+        }
     }
 }
 
-fn fail(message: &str) -> ExitCode {
-    eprintln!("postern: {message}");
-    ExitCode::from(FAILED)
+/// For `exec` and `learn` everything below 125 may be the command's own status.
+fn usage_status() -> u8 {
+    let first = std::env::args_os().nth(1);
+    if first.is_some_and(|first| first == "exec" || first == "learn") {
+        FAILED
+    } else {
+        USAGE
+    }
 }
+
+/// What was asked for cannot be meant, which clap could not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);

@@ -2,7 +2,7 @@
 //! here and nothing else: no parsing, no policy.
 
 use crate::authorize::{Authorized, Denied, Tell, authorize, may_be_silent};
-use crate::http::{Session, serve};
+use crate::http::{Session, refuse_opening, serve};
 use crate::lease::{Held, Subject};
 use crate::listener::{Place, Redirected};
 use crate::live::{Live, View};
@@ -46,8 +46,17 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
     let place = redirected.place;
     let (sniffed, stream) = match peek(redirected.stream, silence).await {
         Peeked::Sniffed(sniffed, stream) => (sniffed, stream),
-        Peeked::Denied { reason, detail } => {
-            return record_denial(&view, who, reason, None, detail);
+        Peeked::Denied {
+            reason,
+            detail,
+            http,
+        } => {
+            let gateway = Arc::clone(&who.gateway);
+            record_denial(&view, who, reason, None, detail.clone());
+            if let Some(stream) = http {
+                refuse_opening(stream, detail.as_deref(), &gateway, destination).await;
+            }
+            return;
         }
         Peeked::Gone => return,
     };
@@ -58,7 +67,11 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
             .names(destination.ip(), Instant::now()),
         _ => Vec::new(),
     };
-    match authorize(gateway, destination, &sniffed, &answered) {
+    let authorized = authorize(gateway, destination, &sniffed, &answered);
+    if authorized.is_ok() {
+        view.telemetry.metrics().connection_allowed();
+    }
+    match authorized {
         Ok(Authorized::Splice {
             class,
             permit,
@@ -132,7 +145,7 @@ async fn copy(
             Err(error) => {
                 tracing::info!(%error, "no connection to upstream");
                 let host = open.record.host.as_deref().unwrap_or_default();
-                open.telemetry.not_dialled(&open.record.who, host, &error);
+                view.not_dialled(&open.record.who, host, &error);
                 Some(error.as_str().to_owned())
             }
         }
@@ -178,6 +191,8 @@ async fn tell(
             terminate(view, session, &name, stream).await;
         }
         (Tell::Http { http2 }, _) => {
+            let metrics = view.telemetry.metrics();
+            metrics.connection_denied(reason, Stage::Sniff);
             let session = Session::denied(live, who, place, Scheme::Http, reason);
             serve(session, http2, stream).await;
         }
@@ -198,7 +213,7 @@ fn record_denial(
     host: Option<String>,
     detail: Option<String>,
 ) {
-    view.telemetry.denied(&DenialRecord {
+    view.denied(&DenialRecord {
         who,
         reason,
         stage: Stage::Sniff,

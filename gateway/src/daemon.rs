@@ -151,6 +151,7 @@ impl Daemon {
         label: &str,
         origin: Origin,
     ) -> Result<Arc<Attached>, AttachError> {
+        self.forget_gone().await;
         let mut sandboxes = self.sandboxes.lock().await;
         let entry = Entry {
             cgroup: located.id,

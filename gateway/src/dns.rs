@@ -11,9 +11,9 @@ pub use pins::Pins;
 pub use question::{MAX_ANSWERS, MAX_DATAGRAM, Question, Read, Transport, read};
 
 use crate::outcome::DenyReason;
-use crate::policy::{Gateway, Host};
+use crate::policy::{Gateway, Host, Naming};
 use crate::telemetry::{Telemetry, Who};
-use crate::upstream::{NameError, Resolver};
+use crate::upstream::{NameError, Ration, Resolver};
 use arc_swap::ArcSwap;
 use denials::Denials;
 use hickory_proto::op::ResponseCode;
@@ -249,6 +249,20 @@ impl Responder {
             self.pins.note(host, *address, found.life, now);
         }
         question.answer(&found.addresses, found.life.min(MAX_LIFE), over)
+    }
+}
+
+/// What is dialled for the sandbox is paid from what it may ask itself: a server name that leads to a look-up
+/// is as good a messenger as a question.
+impl Ration for Responder {
+    fn spend(&self, host: &Host) -> Result<(), DenyReason> {
+        let by = self.by.load();
+        if by.gateway.alias(host).is_some() {
+            return Ok(());
+        }
+        // By a permit of another generation, which did allow it.
+        let naming = by.gateway.naming(host).unwrap_or(Naming::Any);
+        self.limits.name(host, &naming, Instant::now())
     }
 }
 

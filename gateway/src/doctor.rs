@@ -288,6 +288,8 @@ fn jit() -> Finding {
 /// An added layer where it is active; nothing depends on it.
 fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
     const NAME: &str = "BPF LSM";
+    const OTHERWISE: &str =
+        "nothing depends on it; `exec` keeps foreign socket families out by seccomp";
     let absent = match loaded {
         Ok(kernel) => match kernel.protections() {
             protections if protections.lsm => {
@@ -309,7 +311,13 @@ fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
         name: NAME,
         verdict: Verdict::Less,
         found: absent,
-        remedy: "nothing depends on it; `exec` keeps foreign socket families out by seccomp, for attached cgroups boot with \"bpf\" in lsm=",
+        // Where it cannot be read, or "bpf" is in it and the program is not taken, another boot line is a guess.
+        remedy: match kernel::active_modules() {
+            Ok(modules) if !modules.split(',').any(|name| name == "bpf") => {
+                "nothing depends on it; `exec` keeps foreign socket families out by seccomp, for attached cgroups boot with \"bpf\" in lsm="
+            }
+            _ => OTHERWISE,
+        },
     }
 }
 

@@ -2,17 +2,27 @@
 //! canonical authority, authorisation, injection, the upstream, the record. Dials nothing itself.
 
 mod activity;
+mod answer;
+mod asking;
 mod authority;
 mod body;
+mod capture;
 mod exchange;
 mod guarded;
 mod headers;
+mod held;
 mod observed;
+mod opening;
+mod outgoing;
+mod overrides;
 mod problem;
 mod record;
+mod rewrite;
 mod scrubbed;
 mod server;
+mod spending;
 mod standing;
 mod upgrade;
 
+pub use opening::refuse_opening;
 pub use server::{Session, serve};

@@ -9,6 +9,7 @@ mod aws;
 mod google;
 mod query;
 
+pub use aws::copy::{Named, named};
 pub use google::{TokenError, Tokens};
 pub use query::query;
 
@@ -19,7 +20,8 @@ use crate::upstream::RequestBody;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest body that is held back to be hashed for a signature, bytes. Services that take more (S3)
 /// sign without it.
@@ -60,18 +62,6 @@ pub enum InjectError {
     /// The request is of a form that cannot be signed for the sandbox.
     #[error("the gateway cannot sign this request: {0}")]
     Unsignable(&'static str),
-    /// The body is longer than [`MAX_SIGNED_BODY`].
-    #[error(
-        "a body that has to be signed may have {} MiB at most",
-        MAX_SIGNED_BODY / 1024 / 1024
-    )]
-    TooLarge,
-    /// The body that has to be signed did not come in time.
-    #[error("the body, which has to be signed, did not come within {} s", .0.as_secs())]
-    TooSlow(Duration),
-    /// The body that has to be signed broke off.
-    #[error("the body, which has to be signed, broke off")]
-    BrokenOff,
 }
 
 impl InjectError {
@@ -83,9 +73,7 @@ impl InjectError {
             Self::Unusable { .. } | Self::Token(_) | Self::Unlocated { .. } => {
                 DenyReason::CredentialUnavailable
             }
-            Self::Unsignable(_) | Self::BrokenOff => DenyReason::RequestFormNotAllowed,
-            Self::TooLarge => DenyReason::BodyTooLarge,
-            Self::TooSlow(_) => DenyReason::SniffTimeout,
+            Self::Unsignable(_) => DenyReason::RequestFormNotAllowed,
         }
     }
 }
@@ -97,6 +85,42 @@ pub struct Recipient<'a> {
     pub host: &'a str,
     /// Over TLS.
     pub tls: bool,
+}
+
+/// Where bodies are held that cannot go on at once.
+#[derive(Clone, Debug)]
+pub struct Room {
+    memory: Arc<Semaphore>,
+    missing: Arc<AtomicBool>,
+}
+
+impl Room {
+    /// For one request. `memory` are the bytes that are free for all bodies of its sandbox.
+    #[must_use]
+    pub fn new(memory: Arc<Semaphore>) -> Self {
+        Self {
+            memory,
+            missing: Arc::default(),
+        }
+    }
+
+    /// Was there none for the request's body? Then the body broke off.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.missing.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let count = u32::try_from(bytes).ok();
+        let taken = count.and_then(|count| {
+            let memory = Arc::clone(&self.memory);
+            memory.try_acquire_many_owned(count).ok()
+        });
+        if taken.is_none() {
+            self.missing.store(true, Ordering::Relaxed);
+        }
+        taken
+    }
 }
 
 /// What remains to be done when the head is otherwise as it will be sent.
@@ -156,17 +180,29 @@ fn remaining(
 }
 
 impl Late {
-    /// Signs the request, or gets the token that it needs. A body that has to be held back for that is
-    /// given `limit`. On an error nothing may be sent.
+    /// Must the body be known ([`Late::cover`]) before the request can be finished?
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        matches!(&self.0, Kind::Aws(plan) if plan.covers_body())
+    }
+
+    /// Takes the whole body, in pieces, into what is signed. What is sent must be the same bytes.
+    pub fn cover<'a>(&mut self, body: impl Iterator<Item = &'a [u8]>) {
+        if let Kind::Aws(plan) = &mut self.0 {
+            plan.cover(body);
+        }
+    }
+
+    /// Signs the request, or gets the token that it needs. On an error nothing may be sent.
     pub async fn finish(
         self,
         tokens: &Tokens,
         secrets: &Secrets,
-        limit: Duration,
+        room: &Room,
         mut request: Request<RequestBody>,
     ) -> Result<Request<RequestBody>, InjectError> {
         match self.0 {
-            Kind::Aws(plan) => plan.sign(limit, request).await,
+            Kind::Aws(plan) => plan.finish(request, room),
             Kind::Google { key, scopes } => {
                 let token = tokens.get(secrets, &key, &scopes).await?;
                 let bearer = [b"Bearer ", token.expose()].concat();
@@ -216,7 +252,8 @@ pub fn remove_fields(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
+/// Are the two one field to some server? See [`remove_fields`].
+pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
     let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let folded = |name: &'_ HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
     one == other || (one.as_str().len() == other.as_str().len() && folded(one) == folded(other))

@@ -11,6 +11,7 @@ mod numbers;
 mod pins;
 mod programs;
 mod tables;
+mod types;
 
 pub use attach::{Attachment, SandboxId};
 pub use error::KernelError;

@@ -45,6 +45,8 @@ pub enum Subject {
         path: String,
         /// The header fields that policy looked at. A generation that looks at others finds none, and ends it.
         headers: http::HeaderMap,
+        /// The model that it asks for, if policy had to know.
+        model: Option<Box<str>>,
     },
 }
 
@@ -69,6 +71,7 @@ impl Subject {
                 method,
                 path,
                 headers,
+                model,
             } => {
                 let (class, mode) = if *tls {
                     (Class::Tls, TlsMode::Terminate)
@@ -81,7 +84,7 @@ impl Subject {
                     method: method.as_str(),
                     path,
                     headers,
-                    model: None,
+                    model: model.as_deref(),
                     tls: *tls,
                 };
                 permit(gateway, class, mode, *address, host)

@@ -16,12 +16,14 @@ pub mod seccomp;
 pub mod guard;
 pub mod outcome;
 pub mod provider;
+pub mod rate;
 pub mod sniff;
 pub mod telemetry;
 
 pub mod upstream;
 
 pub mod authorize;
+pub mod budget;
 pub mod dns;
 pub mod http;
 pub mod inject;

@@ -139,6 +139,7 @@ impl Listener {
             tgid: 0,
             uid: 0,
             comm: format!("client {client}").into(),
+            executable: None,
             destination: self.socket.local_addr().unwrap_or(client),
             generation: view.generation,
         }
@@ -159,7 +160,7 @@ impl Listener {
 }
 
 fn deny(view: &View, who: Who, reason: DenyReason) {
-    view.telemetry.denied(&DenialRecord {
+    view.denied(&DenialRecord {
         who,
         reason,
         stage: Stage::Sniff,

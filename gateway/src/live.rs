@@ -2,13 +2,15 @@
 //! whole. Who begins something takes the view that is in force; who is under way keeps the one it has
 //! until its lease is revoked.
 
+use crate::budget::Meter;
 use crate::dns::Responder;
 use crate::inject::Tokens;
 use crate::lease::{Held, Leases, Subject};
+use crate::outcome::UpstreamError;
 use crate::policy::Gateway;
 use crate::scrub::Scrubbers;
 use crate::secrets::Secrets;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{DenialRecord, Ration, RequestRecord, Telemetry, Who};
 use crate::tls::Leaves;
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
@@ -39,6 +41,40 @@ pub struct View {
     /// Free places for requests under way: they cost memory and upstream connections, and one
     /// connection can carry hundreds.
     pub requests: Arc<Semaphore>,
+    /// Free memory for bodies that must be read before they are sent on, bytes.
+    pub bodies: Arc<Semaphore>,
+    /// What it spends of token budgets.
+    pub meter: Meter,
+    /// Which of its refusals are recorded each.
+    pub ration: Arc<Ration>,
+}
+
+impl View {
+    /// Records a refusal, or counts it where there are too many.
+    pub fn denied(&self, record: &DenialRecord) {
+        if self.ration.take(&self.telemetry) {
+            self.telemetry.denied(record);
+        } else {
+            let metrics = self.telemetry.metrics();
+            metrics.connection_denied(record.reason, record.stage);
+        }
+    }
+
+    /// Records the denial if `error` is one.
+    pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
+        if let Some(record) = DenialRecord::of_dial(who, host, error) {
+            self.denied(&record);
+        }
+    }
+
+    /// Ends a request that was refused, as [`View::denied`] does.
+    pub fn refused(&self, record: &RequestRecord) {
+        if self.ration.take(&self.telemetry) {
+            self.telemetry.request(record);
+        } else {
+            self.telemetry.request_unrecorded(record);
+        }
+    }
 }
 
 /// A sandbox that is attached.

@@ -59,6 +59,10 @@ pub enum DenyReason {
     TooManyConnections,
     /// The sandbox has as many requests under way as it may.
     TooManyRequests,
+    /// The gateway holds as much of the sandbox's bodies as it may.
+    TooMuchHeld,
+    /// A header field names another method, path or object than the one that was judged.
+    OverrideHeader,
     /// The audit log cannot be written: nothing goes on that would leave no trace.
     AuditUnavailable,
     /// The client did not say enough, in time, to know what it speaks.
@@ -97,6 +101,16 @@ pub enum DenyReason {
     DnsNameTooLong,
     /// The sandbox asks too much, too often or too many different names under a wildcard.
     DnsRateLimited,
+    /// A token budget has not that much left.
+    BudgetExceeded,
+    /// The request asks for more output than its rule grants, or sets no bound where it must.
+    OutputLimit,
+    /// What has been spent of a token budget is not known.
+    BudgetUnavailable,
+    /// A token budget applies, and what the request spends cannot be counted.
+    NotMetered,
+    /// The body must be read before it is sent on, and does not say one clear thing.
+    BodyUnclear,
 }
 
 impl DenyReason {
@@ -171,6 +185,17 @@ impl DenyReason {
                 "too_many_requests",
                 429,
                 "the sandbox has as many requests under way as limits.maxConnectionsPerSandbox",
+            ),
+            Self::TooMuchHeld => (
+                "too_much_held",
+                429,
+                "the gateway has to hold this body for a while, and holds 64 MiB of the sandbox's bodies already; \
+                 send fewer at once",
+            ),
+            Self::OverrideHeader => (
+                "override_header",
+                403,
+                "a header field names another method, path or object than the request line",
             ),
             Self::AuditUnavailable => (
                 "audit_unavailable",
@@ -267,6 +292,31 @@ impl DenyReason {
                 429,
                 "the sandbox asks the name service more than it may",
             ),
+            Self::BudgetExceeded => (
+                "budget_exceeded",
+                429,
+                "the token budget of the rule that allows this request has not that much left",
+            ),
+            Self::OutputLimit => (
+                "output_limit",
+                400,
+                "the request may answer with more tokens than its rule grants; ask for fewer",
+            ),
+            Self::BudgetUnavailable => (
+                "budget_unavailable",
+                503,
+                "the gateway does not know what is left of the token budget; nothing was sent",
+            ),
+            Self::NotMetered => (
+                "not_metered",
+                403,
+                "a token budget applies, and the gateway cannot count what this request would spend",
+            ),
+            Self::BodyUnclear => (
+                "body_unclear",
+                400,
+                "the gateway has to read this body, which must be one JSON document that names its model once",
+            ),
         }
     }
 }
@@ -303,6 +353,7 @@ impl DenyReason {
             Refusal::Trace => (Stage::Http, Self::TraceRefused),
             Refusal::SecretMissing(_) => (Stage::Http, Self::SecretMissing),
             Refusal::GuardedAnswer(_) => (Stage::Dial, Self::AddressGuard),
+            Refusal::Withheld(_) => (Stage::Dns, Self::AddressGuard),
         })
     }
 }
@@ -327,6 +378,11 @@ impl From<RefusalReason> for DenyReason {
 #[error("the egress policy no longer allows this request")]
 pub struct Revoked;
 
+/// What ends a body that has spent its tokens, where its format has no words for it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the token budget of this request is spent")]
+pub struct Overrun;
+
 /// Why a permitted request or connection got no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -347,6 +403,14 @@ pub enum UpstreamError {
         address: std::net::IpAddr,
         /// What kind of address it is.
         kind: &'static str,
+    },
+    /// Policy allows the name, and the sandbox has had too many looked up.
+    #[error("{host} is not looked up: {}", reason.explanation())]
+    Rationed {
+        /// The name.
+        host: String,
+        /// Which limit.
+        reason: DenyReason,
     },
     /// No address took the connection.
     #[error("cannot connect to {address}: {source}")]
@@ -375,7 +439,7 @@ pub enum UpstreamError {
         #[source]
         source: hyper_error::Error,
     },
-    /// No answer within `requestTimeout`.
+    /// No answer, and no progress of the request's body, within `requestTimeout`.
     #[error("{host} did not answer within {seconds} s")]
     Timeout {
         /// The host.
@@ -397,6 +461,7 @@ impl UpstreamError {
         match self {
             Self::Resolve { .. } => "upstream_resolve",
             Self::Guarded { .. } => "address_guard",
+            Self::Rationed { reason, .. } => reason.as_str(),
             Self::Connect { .. } => "upstream_connect",
             Self::Tls { .. } => "upstream_tls",
             Self::Http { .. } => "upstream_http",
@@ -404,10 +469,25 @@ impl UpstreamError {
         }
     }
 
+    /// What the sandbox is told. Addresses that its resolver keeps from it are for the records alone.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Resolve { host, .. } => format!("{host} has no address that could be found"),
+            Self::Guarded { host, .. } => {
+                format!("{host} leads where it may lead only if a rule names the address itself")
+            }
+            Self::Connect { .. } => "the upstream takes no connection".to_owned(),
+            Self::Rationed { .. } | Self::Tls { .. } | Self::Http { .. } | Self::Timeout { .. } => {
+                self.to_string()
+            }
+        }
+    }
+
     /// The HTTP status that the sandbox sees.
     pub fn status(&self) -> u16 {
         match self {
             Self::Guarded { .. } => 403,
+            Self::Rationed { reason, .. } => reason.status(),
             Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
                 502
             }

@@ -27,6 +27,8 @@ pub enum Peeked<S> {
         reason: DenyReason,
         /// What exactly, for people.
         detail: Option<String>,
+        /// The connection, where what came is HTTP/1, so that it can be told.
+        http: Option<S>,
     },
     /// The client left before saying anything.
     Gone,
@@ -50,6 +52,7 @@ pub async fn peek<S: AsyncRead + Unpin>(mut stream: S, opaque_allowed: bool) -> 
                 return Peeked::Denied {
                     reason: DenyReason::SniffTimeout,
                     detail: Some(format!("{} bytes in {DEADLINE:?}", buffer.len())),
+                    http: None,
                 };
             }
             Ok(Ok(0)) if buffer.is_empty() => return Peeked::Gone,
@@ -57,6 +60,7 @@ pub async fn peek<S: AsyncRead + Unpin>(mut stream: S, opaque_allowed: bool) -> 
                 return Peeked::Denied {
                     reason: DenyReason::Malformed,
                     detail: Some("the opening is cut off".to_owned()),
+                    http: None,
                 };
             }
             Ok(Ok(_)) => {}
@@ -70,12 +74,14 @@ pub async fn peek<S: AsyncRead + Unpin>(mut stream: S, opaque_allowed: bool) -> 
                 return Peeked::Denied {
                     reason: DenyReason::Malformed,
                     detail: Some(error.to_string()),
+                    http: error.is_about_http().then_some(stream),
                 };
             }
             Progress::NeedMore if buffer.len() >= MAX_SNIFF => {
                 return Peeked::Denied {
                     reason: DenyReason::Malformed,
                     detail: Some(format!("not understood within {MAX_SNIFF} bytes")),
+                    http: None,
                 };
             }
             Progress::NeedMore => {}
@@ -119,6 +125,22 @@ mod tests {
             peek(server, true).await,
             Peeked::Sniffed(Sniffed::Opaque, _)
         ));
+    }
+
+    #[tokio::test]
+    async fn only_what_is_http_can_be_told_so() {
+        for (opening, told) in [
+            (&b"GET / HTTP/1.1\n"[..], true),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", true),
+            (b"\x16\x03\x01\x00\x00", false),
+        ] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            client.write_all(opening).await.unwrap();
+            let Peeked::Denied { http, .. } = peek(server, false).await else {
+                panic!("not denied: {opening:?}");
+            };
+            assert_eq!(http.is_some(), told, "{opening:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,14 +3,15 @@
 //! percent-encoded and JSON-escaped bytes and in base64 (both alphabets, anywhere in a longer text),
 //! across chunks and under gzip, deflate, brotli and zstd.
 //!
-//! Bodies stream, and never wait: when nothing more comes for now, the client has all but what may yet be a
-//! secret, and of that the first three bytes. In text the replacement may be shorter or longer than the secret, so that
+//! Bodies stream; an unfinished word waits for its end, or for a moment in which nothing comes. In text the replacement may be shorter or longer than the secret, so that
 //! `Content-Length` goes; in everything else (images, protobuf, event streams of AWS, ranges, codings
 //! that cannot be undone) each byte becomes `*`. A coded body is decoded, and reaches the client
 //! without its coding.
 //!
-//! What is not found: a secret of fewer than eight bytes, one cut into pieces, and one that went
-//! through another transformation (another encoding, encryption, a checksum, an encoding twice).
+//! What can be seen of a response never depends on less than a whole secret: see [`matcher`].
+//!
+//! What is not found: a secret of fewer than eight bytes, one cut into pieces or interrupted by a pause, and
+//! one that went through another transformation (another encoding, encryption, a checksum, an encoding twice).
 //! It refuses to know connections and policy files.
 
 mod automaton;
@@ -30,7 +31,7 @@ use body::Plan;
 use bytes::Bytes;
 use coding::Coding;
 use http::StatusCode;
-use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RANGE};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE};
 use matcher::{Matcher, Replacement};
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -148,36 +149,7 @@ pub struct Scrubbers(Mutex<HashMap<Key, Option<Scrubber>>>);
 const MAX_CACHED: usize = 64;
 
 impl Scrubbers {
-    /// For the credentials that `permit` had put into `sent`. `None`: there is nothing to look for.
-    pub fn of_request(
-        &self,
-        permit: &RequestPermit,
-        secrets: &Secrets,
-        sent: &HeaderMap,
-    ) -> Option<Scrubber> {
-        let mut values = Vec::new();
-        for injection in permit.injections() {
-            let references = injection.secret_refs();
-            for reference in &references {
-                let value = secrets.get(reference);
-                values.extend(value.map(|value| SecretValue::new(value.expose().to_vec())));
-            }
-            let header = match &injection.target {
-                InjectionTarget::Header { name, .. } if !references.is_empty() => name,
-                InjectionTarget::GcpServiceAccount { .. } => &http::header::AUTHORIZATION,
-                // A constant is no secret, and a signature is good for one request.
-                InjectionTarget::Header { .. }
-                | InjectionTarget::QueryParam { .. }
-                | InjectionTarget::AwsV4 { .. } => continue,
-            };
-            if let Some(value) = sent.get(header) {
-                values.extend(forms(value.as_bytes()));
-            }
-        }
-        self.of(&values)
-    }
-
-    /// For these values.
+    /// For these values. `None`: there is nothing to look for.
     pub fn of(&self, values: &[SecretValue]) -> Option<Scrubber> {
         if values.is_empty() {
             return None;
@@ -202,13 +174,67 @@ impl Scrubbers {
     }
 }
 
-/// A header value as it is, without its scheme (RFC 9110 §11.4), and decoded if that is base64, as
-/// `Basic` has it: a server may tell each of them, and the secret inside may be too short alone.
+/// The credentials that `permit` had put into the head `sent`, in the forms that a server may tell.
+#[must_use]
+pub fn injected(permit: &RequestPermit, secrets: &Secrets, sent: &HeaderMap) -> Vec<SecretValue> {
+    let mut values = Vec::new();
+    for injection in permit.injections() {
+        // What is only signed with is never sent: a server that tells it has it from somebody else, and to look for
+        // it would tell who guesses it that he is right.
+        let references = match &injection.target {
+            InjectionTarget::Header { .. } | InjectionTarget::QueryParam { .. } => {
+                injection.secret_refs()
+            }
+            InjectionTarget::AwsV4 {
+                access_key_id,
+                session_token,
+                ..
+            } => vec![access_key_id, session_token],
+            InjectionTarget::GcpServiceAccount { .. } => Vec::new(),
+        };
+        for reference in &references {
+            let value = secrets.get(reference);
+            values.extend(value.map(|value| SecretValue::new(value.expose().to_vec())));
+        }
+        // A constant is no secret, a signature is good for one request, and a token is yet to come.
+        if let InjectionTarget::Header { name, .. } = &injection.target
+            && !references.is_empty()
+            && let Some(value) = sent.get(name)
+        {
+            values.extend(forms(value.as_bytes()));
+        }
+    }
+    values
+}
+
+/// The access token in the head `sent`, which is there when all else is done.
+#[must_use]
+pub fn token(permit: &RequestPermit, sent: &HeaderMap) -> Vec<SecretValue> {
+    let is_token =
+        |target: &InjectionTarget| matches!(target, InjectionTarget::GcpServiceAccount { .. });
+    let mut injections = permit.injections().iter();
+    sent.get(AUTHORIZATION)
+        .filter(|_| injections.any(|injection| is_token(&injection.target)))
+        .map_or_else(Vec::new, |value| forms(value.as_bytes()))
+}
+
+/// Is one of these long enough to be looked for?
+#[must_use]
+pub fn is_sought(values: &[SecretValue]) -> bool {
+    values
+        .iter()
+        .any(|value| value.expose().len() >= MIN_SECRET)
+}
+
+/// A header value without its scheme (RFC 9110 §11.4), and decoded if that is base64, as `Basic` has it: a server
+/// may tell each of them, and the secret inside may be too short alone. With its scheme only where it is too
+/// short without.
 fn forms(value: &[u8]) -> Vec<SecretValue> {
-    let mut forms = vec![SecretValue::new(value.to_vec())];
-    if let Some(space) = value.iter().position(|byte| *byte == b' ') {
-        let credentials = value.get(space + 1..).unwrap_or_default();
-        forms.push(SecretValue::new(credentials.to_vec()));
+    let space = value.iter().position(|byte| *byte == b' ');
+    let credentials = space.and_then(|space| value.get(space + 1..));
+    let sought = credentials.filter(|credentials| credentials.len() >= MIN_SECRET);
+    let mut forms = vec![SecretValue::new(sought.unwrap_or(value).to_vec())];
+    if let Some(credentials) = credentials {
         forms.extend(STANDARD.decode(credentials).map(SecretValue::new));
     }
     forms

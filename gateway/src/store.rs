@@ -1,7 +1,7 @@
 //! Reads a policy folder. What the texts mean is the policy engine's business.
 
-use crate::policy::{Compiled, MAX_FILE_BYTES, SourceFile, compile};
-use std::fs::File;
+use crate::policy::{Compiled, MAX_FILE_BYTES, SourceFile, Unread, compile_partly};
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,14 +13,13 @@ const MAX_FILES: usize = 1000;
 /// Why the folder could not be read at all.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder or a file could not be read.
-    #[error("{path}: {source}")]
+    /// The folder could not be read, or the only file is not there.
+    #[error("{path}: {error}")]
     Read {
         /// What.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// There is nothing to read.
     #[error(
@@ -36,12 +35,6 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
-    /// Text is UTF-8.
-    #[error("{path} is not UTF-8 text")]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// A policy's files and what came of them.
@@ -54,13 +47,34 @@ pub struct Loaded {
     pub digest: u64,
 }
 
-/// Reads and compiles `path`: a folder of YAML files, or one file.
+/// Reads and compiles `path`: a folder of YAML files, or one file. A file of the folder that cannot be read is
+/// an error of the policy: without it the rest could allow more than it was meant to.
+///
+/// # Errors
+/// [`StoreError`]: there is nothing to compile.
 pub fn load(path: &Path) -> Result<Loaded, StoreError> {
-    let files = read(path)?;
-    let compiled = compile(&files);
+    let mut files = Vec::new();
+    let mut unread = Vec::new();
+    let (paths, from) = paths(path)?;
+    for path in paths {
+        let (text, problem) = read_file(&path, from);
+        unread.extend(problem.map(|(found, help)| Unread {
+            file: files.len(),
+            found,
+            help: help.to_owned(),
+        }));
+        files.push(SourceFile {
+            name: path.display().to_string(),
+            text,
+        });
+    }
+    let compiled = compile_partly(&files, &unread);
     let mut hasher = DefaultHasher::new();
     for file in &files {
         (&file.name, file.text.as_str()).hash(&mut hasher);
+    }
+    for unread in &unread {
+        (unread.file, &unread.found).hash(&mut hasher);
     }
     Ok(Loaded {
         files,
@@ -69,16 +83,26 @@ pub fn load(path: &Path) -> Result<Loaded, StoreError> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<SourceFile>, StoreError> {
-    let failed = |source| StoreError::Read {
+/// Where a file's name is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Somebody named it: it may be a pipe.
+    Person,
+    /// It is in the folder: a pipe would be waited for, and hardly be meant.
+    Folder,
+}
+
+/// The files that make the policy, in their order.
+fn paths(path: &Path) -> Result<(Vec<PathBuf>, From), StoreError> {
+    let failed = |error| StoreError::Read {
         path: path.to_owned(),
-        source,
+        error,
     };
-    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
-        return Ok(vec![read_file(path)?]);
+    if !fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok((vec![path.to_owned()], From::Person));
     }
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
+    for entry in fs::read_dir(path).map_err(failed)? {
         let found = entry.map_err(failed)?.path();
         let hidden = found
             .file_name()
@@ -86,7 +110,7 @@ fn read(path: &Path) -> Result<Vec<SourceFile>, StoreError> {
         let yaml = found
             .extension()
             .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden && found.is_file() {
+        if yaml && !hidden {
             paths.push(found);
         }
     }
@@ -101,14 +125,48 @@ fn read(path: &Path) -> Result<Vec<SourceFile>, StoreError> {
         });
     }
     paths.sort();
-    paths.iter().map(|path| read_file(path)).collect()
+    Ok((paths, From::Folder))
 }
 
-fn read_file(path: &Path) -> Result<SourceFile, StoreError> {
-    let failed = |source| StoreError::Read {
-        path: path.to_owned(),
-        source,
+/// What was found, and what to do about it.
+type Problem = (String, &'static str);
+
+/// The text, as far as it can be read, and why it is no further.
+fn read_file(path: &Path, from: From) -> (Zeroizing<String>, Option<Problem>) {
+    let bytes = match read_bytes(path, from) {
+        Ok(bytes) => bytes,
+        Err(problem) => return (Zeroizing::default(), Some(problem)),
     };
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => (Zeroizing::new(text.to_owned()), None),
+        // Cut in the middle of a letter, perhaps; that it is too large is what matters.
+        Err(_) if bytes.len() > MAX_FILE_BYTES => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            (Zeroizing::new(text), None)
+        }
+        Err(error) => {
+            let valid = &bytes[..error.valid_up_to()];
+            let text = Zeroizing::new(String::from_utf8_lossy(valid).into_owned());
+            let found = format!("byte {} is not UTF-8 text", error.valid_up_to());
+            (text, Some((found, "save the file as UTF-8")))
+        }
+    }
+}
+
+fn read_bytes(path: &Path, from: From) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let failed = |error: io::Error| {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => "remove the link, or mend what it leads to",
+            _ => "let who runs Postern read it, or take it out of the policy folder",
+        };
+        (format!("the file cannot be read: {error}"), help)
+    };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if from == From::Folder && !metadata.is_file() {
+        let found = "neither a file nor a link to one".to_owned();
+        let help = "rename it so that it does not end in .yaml or .yml, or take it out of the policy folder";
+        return Err((found, help));
+    }
     let mut bytes = Zeroizing::new(Vec::new());
     // One byte more than allowed, so that the compiler sees that it is too large and says so.
     File::open(path)
@@ -116,12 +174,8 @@ fn read_file(path: &Path) -> Result<SourceFile, StoreError> {
         .take(MAX_FILE_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    let text =
-        std::str::from_utf8(&bytes).map_err(|_utf8: std::str::Utf8Error| StoreError::NotText {
-            path: path.to_owned(),
-        })?;
-    Ok(SourceFile {
-        name: path.display().to_string(),
-        text: Zeroizing::new(text.to_owned()),
-    })
+    Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

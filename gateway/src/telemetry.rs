@@ -1,17 +1,28 @@
 //! One record a denial, a connection and a request, told to three listeners: the local audit log
-//! (loses nothing), the OTLP exporter (never waits) and the log. Knows nothing of sockets or policy.
+//! (loses nothing), the OTLP exporter (never waits) and the log; and counted. Knows nothing of sockets or
+//! policy.
 
 mod audit;
 pub mod log;
+mod metrics;
 mod otlp;
+mod ration;
 mod record;
 pub mod redact;
+#[cfg(test)]
+mod samples;
+mod semantic;
+mod trace;
 
 pub use audit::AuditLog;
-pub use otlp::{Exporter, ExporterSettings, OtlpTransport};
+pub use metrics::{LeafUse, Metrics, PoolUse, ReadCounters};
+pub use otlp::{
+    EndpointError, Exporter, ExporterSettings, OtlpTransport, Protocol, TransportError,
+};
+pub use ration::{Ration, Untold};
 pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
+pub use trace::Begun;
 
-use crate::outcome::{DenyReason, Stage, UpstreamError};
 use redact::Redactor;
 use std::sync::Arc;
 
@@ -20,19 +31,23 @@ pub struct Telemetry {
     audit: Arc<AuditLog>,
     exporter: Option<Arc<Exporter>>,
     redactor: Arc<Redactor>,
+    metrics: Arc<Metrics>,
 }
 
 impl Telemetry {
-    /// `exporter` is `None` when the gateway has no OTLP endpoint.
+    /// `exporter` is `None` when the gateway has no OTLP endpoint; `metrics` are counted all the same, and
+    /// go on from one policy to the next.
     pub fn new(
         audit: Arc<AuditLog>,
         exporter: Option<Arc<Exporter>>,
         redactor: Arc<Redactor>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             audit,
             exporter,
             redactor,
+            metrics,
         }
     }
 
@@ -41,18 +56,24 @@ impl Telemetry {
         &self.redactor
     }
 
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Is the audit log being kept? Where it is not, nothing new may be let through.
     pub fn is_recording(&self) -> bool {
         self.audit.is_recording()
     }
 
     /// Begins a request's span, whose id the upstream may be told.
-    pub fn begin(&self, traceparent: Option<&str>) -> Option<otlp::Begun> {
-        self.exporter.as_ref().map(|to| to.begin(traceparent))
+    pub fn begin(&self, traceparent: Option<&str>) -> Option<Begun> {
+        self.exporter.as_ref()?;
+        Begun::new(traceparent)
     }
 
     /// Ends a request.
-    pub fn request(&self, record: &mut RequestRecord) {
+    pub fn request(&self, record: &RequestRecord) {
         tracing::info!(
             sandbox = &*record.who.sandbox,
             method = %record.method,
@@ -74,9 +95,15 @@ impl Telemetry {
             );
         }
         self.audit.request(record);
+        self.metrics.request(record);
         if let Some(exporter) = &self.exporter {
             exporter.request(record);
         }
+    }
+
+    /// Ends a request that was refused, where there were too many to record each.
+    pub fn request_unrecorded(&self, record: &RequestRecord) {
+        self.metrics.request(record);
     }
 
     /// Ends a connection that was spliced.
@@ -109,6 +136,7 @@ impl Telemetry {
             "denied"
         );
         self.audit.denied(record);
+        self.metrics.connection_denied(record.reason, record.stage);
         if let Some(exporter) = &self.exporter {
             exporter.denied(record);
         }
@@ -118,23 +146,34 @@ impl Telemetry {
     pub fn not_recorded(&self, count: u64) {
         tracing::warn!(count, "refusals were too many to record each");
         self.audit.lost(count);
-    }
-
-    /// Records the denial if `error` is one: the name led to an address where no name may lead.
-    pub fn not_dialled(&self, who: &Who, host: &str, error: &UpstreamError) {
-        if let UpstreamError::Guarded { .. } = error {
-            self.denied(&DenialRecord {
-                who: who.clone(),
-                reason: DenyReason::AddressGuard,
-                stage: Stage::Dial,
-                host: Some(host.to_owned()),
-                detail: Some(error.to_string()),
-            });
+        if let Some(exporter) = &self.exporter {
+            exporter.not_recorded(count);
         }
     }
 
-    /// Sends what is queued; waits a few seconds at most. Blocks: not for async code.
+    /// A policy is in force: the first, or a new one, for which `revoked` connections and requests were
+    /// ended.
+    pub fn reloaded(&self, generation: u64, revoked: usize) {
+        self.metrics.generation(generation);
+        if let Some(exporter) = &self.exporter {
+            exporter.reloaded(generation, revoked as u64);
+        }
+    }
+
+    /// A new policy was not taken, and `generation` stays. `message` says why, to people.
+    pub fn reload_failed(&self, generation: u64, message: &str) {
+        self.metrics.reload_failed();
+        if let Some(exporter) = &self.exporter {
+            exporter.reload_failed(generation, &self.redactor.text(message));
+        }
+    }
+
+    /// Sends what is queued, for five seconds at most, and brings the audit log to the disk. Blocks: not
+    /// for async code.
     pub fn flush(&self) {
+        if let Err(error) = self.audit.sync() {
+            tracing::error!(%error, "audit records may not be on the disk");
+        }
         if let Some(exporter) = &self.exporter {
             exporter.shut_down();
         }

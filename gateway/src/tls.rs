@@ -4,7 +4,7 @@
 mod authority;
 mod leaf;
 
-pub use authority::{Authority, AuthorityError};
+pub use authority::{Authority, AuthorityError, known};
 pub use leaf::{LeafError, Leaves};
 
 use std::io;

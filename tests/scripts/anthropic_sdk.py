@@ -20,6 +20,16 @@ client = anthropic.Anthropic(
 )
 
 
+def counted(usage):
+    """What the SDK was told, under the names that spans have for it."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read.input_tokens": usage.cache_read_input_tokens,
+        "cache_creation.input_tokens": usage.cache_creation_input_tokens,
+    }
+
+
 def create():
     message = client.messages.create(**ASK)
     tell(
@@ -27,6 +37,7 @@ def create():
         text=message.content[0].text,
         input_tokens=message.usage.input_tokens,
         output_tokens=message.usage.output_tokens,
+        usage=counted(message.usage),
     )
 
 
@@ -42,6 +53,7 @@ def stream():
         pieces=pieces,
         spread_ms=int((arrivals[-1] - arrivals[0]) * 1000),
         output_tokens=final.usage.output_tokens,
+        usage=counted(final.usage),
         stop_reason=final.stop_reason,
     )
 

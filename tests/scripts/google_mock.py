@@ -44,10 +44,13 @@ def application(settings):
         else:
             sent = environ.get("HTTP_AUTHORIZATION", "")
             good = sent.removeprefix("Bearer ") in tokens
-            status, answer = (200 if good else 401), {"good": good}
+            # It tells what it was given, as it never should.
+            status, answer = (200 if good else 401), {"good": good, "told": sent}
         tell(path=path, status=status, dummy="DUMMY" in repr(environ))
         text = json.dumps(answer).encode()
-        start(f"{status} X", [("Content-Type", "application/json"), ("Content-Length", str(len(text)))])
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(text)))]
+        headers += [("X-Told", answer["told"])] if "told" in answer else []
+        start(f"{status} X", headers)
         return [text]
 
     return serve

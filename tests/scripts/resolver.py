@@ -49,7 +49,9 @@ def connected(server, name):
 def connected_twice(server, name):
     """First to another server: the answer is from the second."""
     one = datagram(server)
-    one.connect(("198.51.100.99" if "." in server and ":" not in server else "2001:db8::99", 53))
+    # Of the same kind: a socket that got an address of one family keeps it, and hears nothing of the other.
+    first = "2001:db8::99" if "." not in server else server.rpartition(":")[0] + ":" * (":" in server) + "198.51.100.99"
+    one.connect((first, 53))
     one.connect((server, 53))
     one.send(question(name, 1))
     answer, source = one.recvfrom(4096)

@@ -17,7 +17,12 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes `NAME-<pid>` under the root of the cgroup v2 hierarchy.
     pub fn new(name: &str) -> Result<Self> {
-        let path = mount()?.join(format!("{name}-{}", std::process::id()));
+        Self::inside(&mount()?, &format!("{name}-{}", std::process::id()))
+    }
+
+    /// Makes a group of just this name in `parent`.
+    pub fn inside(parent: &Path, name: &str) -> Result<Self> {
+        let path = parent.join(name);
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path })
     }

@@ -122,3 +122,56 @@ fn without_keys_or_with_too_long_a_body_nothing_is_sent() -> Result<()> {
     assert_eq!(told.len(), 1, "more than that it was ready: {told:#?}");
     Ok(())
 }
+
+#[test]
+fn an_object_is_copied_only_from_where_it_may_be_read() -> Result<()> {
+    let world = World::new()?;
+    let process = aws(&world, None)?;
+    let bucket = format!("{BUCKET}.s3.{REGION}.amazonaws.com");
+    let path_style = format!("s3.{REGION}.amazonaws.com");
+    let hosts = hosts();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let mut documents = world.standard();
+    policy::aliased(&mut documents, ADDRESS, &hosts);
+    let credential = policy::credential(
+        "aws",
+        &[&bucket, &path_style],
+        "  secretRef: {name: aws}
+  target: ProviderAuth
+  providerAuth: {type: AWSv4}
+",
+    );
+    let public = "{path: {type: PathPrefix, value: /public}}";
+    let every = "{path: {type: PathPrefix, value: /}}";
+    documents.extend(credential.iter().map(|one| one.replace(every, public)));
+    world.write_policy(&documents)?;
+    let copy = |host: &str, field: &str, source: &str| -> Result<(String, bool)> {
+        let url = format!("https://{host}/public/copy");
+        let header = format!("{field}: {source}");
+        let arguments = ["-X", "PUT", "-H", &header, &url];
+        let done = world.curl(&arguments).run()?;
+        let sent = !done.records("request").is_empty();
+        Ok((done.out(), sent))
+    };
+    let source = "x-amz-copy-source";
+    for (host, field, object) in [
+        (&bucket, source, format!("{BUCKET}/secret/a")),
+        (&bucket, source, format!("/{BUCKET}/public/../secret/a")),
+        (&bucket, source, "other/public/a".to_owned()),
+        (&bucket, source, format!("{BUCKET}%2Fpublic%2Fa")),
+        (&bucket, "x-amz-rename-source", "/secret/a".to_owned()),
+        (&path_style, source, format!("{BUCKET}/public/a")),
+    ] {
+        let (out, sent) = copy(host, field, &object)?;
+        ensure!(!sent && out.contains("override_header"), "{object}: {out}");
+    }
+    ensure!(told(&process)?.is_empty(), "something was sent");
+    for (host, object) in [
+        (&bucket, format!("{BUCKET}/public/a?versionId=1")),
+        (&path_style, "public/a".to_owned()),
+    ] {
+        let (out, sent) = copy(host, source, &object)?;
+        ensure!(sent, "{object}: {out}");
+    }
+    Ok(())
+}

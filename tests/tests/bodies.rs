@@ -76,6 +76,50 @@ fn a_long_upload_needs_no_more_memory_than_a_short_one() -> Result<()> {
 }
 
 #[test]
+fn an_upload_that_moves_is_in_time_and_an_upstream_that_then_says_nothing_is_not() -> Result<()> {
+    let world = World::new()?;
+    let mut documents = world.standard();
+    documents[0] += "  requestTimeout: 2s\n  limits: {idleTimeout: 2s}\n";
+    world.write_policy(&documents)?;
+    std::fs::File::create(world.work("upload"))?.set_len(250_000)?;
+    for flag in ["--http1.1", "--http2"] {
+        // Five seconds, with the answer before it and after it.
+        for path in ["upload", "meanwhile"] {
+            let url = format!("https://echo.test/{path}");
+            // Nobody would want the body once the answer has begun.
+            let expect = ["-H", "Expect:"];
+            let slow = [flag, "--fail", "--limit-rate", "50K", "-T", "upload", &url];
+            let slow = [&expect[..], &slow].concat();
+            let done = world.curl(&slow).succeed()?;
+            let took = done.ended.elapsed;
+            assert!(took > Duration::from_secs(3), "{took:?}: {done}");
+            let record = done.record("request", |_| true)?;
+            assert_eq!(record.0["bytes_up"], 250_000, "{}", record.0);
+            assert!(record.0["error"].is_null(), "{}", record.0);
+        }
+        let silent = [
+            flag,
+            "-w",
+            "%{http_code} %{time_total}",
+            "-o",
+            "/dev/null",
+            "-d",
+            "x",
+            "https://echo.test/slow/20000",
+        ];
+        let done = world.curl(&silent).succeed()?;
+        let out = done.out();
+        let (status, took) = out.trim().split_once(' ').unwrap_or_default();
+        assert_eq!(status, "504", "{done}");
+        let took: f64 = took.parse()?;
+        assert!((2.0..10.0).contains(&took), "{took} s");
+        let record = done.record("request", |_| true)?;
+        assert_eq!(record.0["error"], "upstream_timeout", "{}", record.0);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_long_download_arrives_whole() -> Result<()> {
     let world = World::new()?;
     let expected = digest(50_000_000);

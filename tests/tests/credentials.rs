@@ -93,6 +93,38 @@ fn trace_is_refused_where_it_would_tell_the_credential() -> Result<()> {
 }
 
 #[test]
+fn no_header_makes_it_another_request_where_a_credential_is_injected() -> Result<()> {
+    let world = World::new()?;
+    for (header, url) in [
+        ("X-HTTP-Method-Override: TRACE", "https://injected.test/one"),
+        ("x_http_method: DELETE", "https://injected.test/one"),
+        (
+            "X-Original-URL: /v1/files",
+            "https://api.anthropic.com/v1/messages",
+        ),
+    ] {
+        let done = world.curl(&["-d", "{}", "-H", header, url]).succeed()?;
+        let told = done.json()?;
+        assert_eq!(told["reason"], "override_header", "{done}");
+        let name = header.split(':').next().unwrap_or_default().to_lowercase();
+        let detail = told["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(&name), "{detail}");
+        let record = done.record("denied", |_| true)?;
+        assert_eq!(record.0["detail"], told["detail"], "{done}");
+    }
+    assert!(world.mocks.echo.seen().of("/one").is_empty());
+    assert!(world.mocks.anthropic.seen().all().is_empty());
+    // Elsewhere it is the upstream's to read.
+    let open = [
+        "-H",
+        "X-HTTP-Method-Override: DELETE",
+        "https://echo.test/open",
+    ];
+    assert_eq!(world.curl(&open).succeed()?.json()?["path"], "/open");
+    Ok(())
+}
+
+#[test]
 fn a_path_outside_the_route_s_endpoints_is_403_and_carries_no_key() -> Result<()> {
     let world = World::new()?;
     for path in [

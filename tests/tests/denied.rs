@@ -2,6 +2,7 @@
 //! capture in the internet sees no packet.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::World;
@@ -416,4 +417,34 @@ fn an_allowed_name_with_an_attacker_s_address_goes_to_the_name() -> Result<()> {
     assert_eq!(done.json()?["path"], "/mine");
     assert_eq!(world.mocks.echo.seen().of("/mine").len(), 1);
     world.internet.saw_nothing()
+}
+
+#[test]
+fn a_flood_of_refused_requests_is_cut_short_and_counted() -> Result<()> {
+    let world = World::new()?;
+    let long = "x".repeat(4000);
+    let all = 4000;
+    let url = format!("https://api.anthropic.com/{long}/[1-{all}]");
+    let done = world
+        .curl(&["-o", "/dev/null", "-w", "%{http_code}\n", &url])
+        .deadline(Duration::from_secs(120))
+        .succeed()?;
+    assert_eq!(done.out().matches("403").count(), all, "{}", done.err());
+    let recorded = done.records("denied");
+    assert!(
+        (2000..all - 500).contains(&recorded.len()),
+        "{}",
+        recorded.len()
+    );
+    for record in &recorded {
+        let path = record.0["path"].as_str().unwrap_or_default();
+        assert!(path.len() < 2100 && path.ends_with(" bytes)"), "{path}");
+    }
+    let counted = done.records("denials_not_recorded");
+    let counted: u64 = counted
+        .iter()
+        .filter_map(|one| one.0["count"].as_u64())
+        .sum();
+    assert_eq!(recorded.len() as u64 + counted, all as u64);
+    Ok(())
 }

@@ -68,7 +68,7 @@ fn an_answer_comes_from_the_server_that_was_asked() -> Result<()> {
         .iter()
         .flat_map(|server| ways.map(|way| format!("{way} {server} named.test")))
         .collect();
-    tries.push("unconnected ::ffff:198.51.100.53 named.test".to_owned());
+    tries.extend(ways.map(|way| format!("{way} ::ffff:198.51.100.53 named.test")));
     for on_the_host_network in [false, true] {
         let (done, told) = ask(&world, on_the_host_network, &tries)?;
         for line in told {
@@ -226,6 +226,45 @@ fn ten_thousand_names_are_answered_and_hardly_any_leaves() -> Result<()> {
         told[0]
     );
     assert!(self::reasons(&done).contains(&"dns_rate_limited"));
+    world.internet.saw_nothing()
+}
+
+/// Names in ClientHellos, one connection each, to an address that anybody may connect to.
+const HELLOS: &str = "
+import socket, ssl, sys
+context = ssl.create_default_context()
+for number in range(int(sys.argv[1])):
+    with socket.create_connection(('192.0.2.8', 443), 10) as one:
+        try: context.wrap_socket(one, server_hostname=f'd{number}.wild.test')
+        except (OSError, ssl.SSLError): pass
+";
+
+#[test]
+fn names_that_are_dialled_are_rationed_as_those_that_are_asked() -> Result<()> {
+    let (world, upstream) = world()?;
+    // Refuses at once rather than in ten seconds.
+    let served = format!("{SERVED}/32");
+    let added = std::process::Command::new("ip")
+        .args(["addr", "add", &served, "dev", "lo"])
+        .status()?;
+    assert!(added.success());
+    let begun = Instant::now();
+    let done = world.exec(["python3", "-c", HELLOS, "400"]).succeed()?;
+    let most = 200 + begun.elapsed().as_millis() / 300 + 1;
+    let asked = upstream.asked();
+    let names: std::collections::BTreeSet<&str> =
+        asked.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(
+        (200..=most).contains(&u128::try_from(names.len())?),
+        "{} of {most}",
+        names.len()
+    );
+    let denied = done.record("denied", |record| record.host() == "d399.wild.test")?;
+    assert_eq!(
+        (denied.reason(), denied.stage()),
+        ("dns_rate_limited", "dial"),
+        "{denied:?}"
+    );
     world.internet.saw_nothing()
 }
 

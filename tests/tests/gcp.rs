@@ -111,3 +111,21 @@ fn without_a_token_nothing_is_sent() -> Result<()> {
     assert!(detail.contains("invalid_grant"), "{detail}");
     Ok(())
 }
+
+#[test]
+fn a_token_that_the_api_tells_is_redacted_in_head_and_body() -> Result<()> {
+    let world = World::new()?;
+    let (_process, secret) = google(&world, 3600, false)?;
+    let url = format!("https://{API}/b");
+    let done = world.curl(&["-i", &url]).succeed()?;
+    let out = done.out();
+    assert!(!out.contains(&secret), "{done}");
+    assert!(out.contains("\"good\": true"), "{done}");
+    assert!(out.contains("\"told\": \"Bearer [redacted]\""), "{done}");
+    assert!(
+        out.to_lowercase().contains("x-told: bearer [redacted]"),
+        "{done}"
+    );
+    assert_eq!(done.record("request", |_| true)?.0["scrubbed"], 2, "{done}");
+    Ok(())
+}

@@ -185,6 +185,28 @@ fn an_answer_before_the_end_of_the_upload_arrives() -> Result<()> {
 }
 
 #[test]
+fn a_refusal_before_the_end_of_the_upload_arrives_and_is_no_error_of_the_protocol() -> Result<()> {
+    let world = World::new()?;
+    std::fs::File::create(world.work("upload"))?.set_len(20 << 20)?;
+    for flag in ["--http1.1", "--http2"] {
+        for _ in 0..5 {
+            let done = world
+                .curl(&[
+                    flag,
+                    "-H",
+                    "Expect:",
+                    "--data-binary",
+                    "@upload",
+                    "https://api.anthropic.com/v1/files",
+                ])
+                .succeed()?;
+            assert_eq!(done.json()?["reason"], "request_not_allowed", "{done}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn head_has_a_length_and_no_body() -> Result<()> {
     let world = World::new()?;
     for (flag, host) in each_pair() {
@@ -297,20 +319,13 @@ fn an_upstream_that_is_away_is_502_and_on_record() -> Result<()> {
         None,
         e2e::mock::echo::Echo,
     )?;
-    let done = world
-        .curl(&[
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            "https://h1.test/away",
-        ])
-        .succeed()?;
-    assert_eq!(done.out().trim(), "502", "{done}");
-    assert_eq!(
-        done.record("request", |_| true)?.status(),
-        Some(502),
-        "{done}"
-    );
+    let done = world.curl(&["https://h1.test/away"]).succeed()?;
+    assert_eq!(done.json()?["status"], 502, "{done}");
+    let record = done.record("request", |_| true)?;
+    assert_eq!(record.status(), Some(502), "{done}");
+    // Where it was sought is for the records alone.
+    assert!(!done.out().contains("127.0.0.7"), "{done}");
+    let detail = record.0["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("127.0.0.7"), "{detail}");
     Ok(())
 }

@@ -75,3 +75,61 @@ fn the_status_is_the_command_s_and_nothing_used_is_said() -> Result<()> {
     assert!(learned.err().contains("used nothing"), "{learned:#?}");
     Ok(())
 }
+
+#[test]
+fn the_policy_stands_alone_on_standard_output() -> Result<()> {
+    let world = World::new()?;
+    // Nothing is allowed to begin with.
+    let gateway = policy::Gateway {
+        default: "deny-all",
+        otlp: None,
+        capture: 0,
+    };
+    let documents = world.documents(&gateway);
+    let few: Vec<String> = documents
+        .into_iter()
+        .filter(|document| !document.contains("EgressL4Route"))
+        .collect();
+    world.write_policy(&few)?;
+    let folder = world.path("policy").display().to_string();
+    let secrets = world.path("secrets").display().to_string();
+    let script = "echo from-the-command; curl -sS --fail http://echo.test/b";
+    let learned = postern::run(&[
+        "learn",
+        "--policy",
+        &folder,
+        "--secrets",
+        &secrets,
+        "--",
+        "sh",
+        "-c",
+        script,
+    ])?;
+    assert_eq!(learned.code(), 0, "{learned:#?}");
+    assert!(learned.err().contains("from-the-command"), "{learned:#?}");
+    assert!(!learned.out().contains("from-the-command"), "{learned:#?}");
+    assert!(
+        learned.out().contains("destinationHostnames: [echo.test]"),
+        "{learned:#?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_said_before_the_command_runs() -> Result<()> {
+    let world = World::new()?;
+    let learned = postern::run(&["learn", "--output", "/nowhere/x", "--", "echo", "it ran"])?;
+    assert_eq!(learned.code(), 125, "{learned:#?}");
+    assert!(
+        learned.err().contains("--output /nowhere/x"),
+        "{learned:#?}"
+    );
+    assert!(!learned.err().contains("it ran"), "{learned:#?}");
+
+    let fresh = world.path("fresh.yaml");
+    let file = fresh.display().to_string();
+    let learned = postern::run(&["learn", "--output", &file, "--", "true"])?;
+    assert_eq!(learned.code(), 0, "{learned:#?}");
+    assert!(!fresh.exists(), "nothing was learned");
+    Ok(())
+}

@@ -203,7 +203,6 @@ fn what_is_open_and_no_longer_allowed_ends_at_once_and_the_rest_goes_on() -> Res
     for held in [&mut copied, &mut kept] {
         held.wait_for_line(SOON, |line| line == "open")?;
     }
-    std::thread::sleep(patient(Duration::from_millis(500)));
 
     world.write_policy(&documents(&["h1.test"], &raw[1..]))?;
     let changed = Instant::now();

@@ -122,7 +122,12 @@ fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()>
     }
     match statuses.get(expected.len()) {
         Some(status) => ensure!((400..600).contains(status), "answered {status}"),
-        None => ensure!(end != "open", "neither answered nor closed"),
+        None => {
+            ensure!(end != "open", "neither answered nor closed");
+            let detail = denied[0].0["detail"].as_str().unwrap_or_default();
+            let told = denied[0].reason() != "malformed" || !detail.contains("HTTP");
+            ensure!(told, "an opening that is clearly HTTP was not answered");
+        }
     }
     ensure!(
         statuses.len() <= expected.len() + 1,
@@ -152,18 +157,7 @@ fn request_of(value: &Value) -> Request {
 
 #[test]
 fn what_a_hostile_upstream_sends_is_502_or_breaks_off_and_is_on_record() -> Result<()> {
-    let world = World::new()?;
-    let mut documents = documents(&world);
-    if let Some(gateway) = documents.first_mut() {
-        gateway.push_str("  limits: {idleTimeout: 2s}\n");
-    }
-    world.write_policy(&documents)?;
-    let listener = TcpListener::bind((HOSTILE.1, 80))?;
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || hostile(stream));
-        }
-    });
+    let world = beside_a_hostile_upstream()?;
     let mut arguments = vec!["-w".to_owned(), "\n=%{http_code} %{exitcode}\n".to_owned()];
     for number in 0..ANSWERS.len() {
         arguments.push(format!("http://{}/{number}", HOSTILE.0));
@@ -192,6 +186,38 @@ fn what_a_hostile_upstream_sends_is_502_or_breaks_off_and_is_on_record() -> Resu
     Ok(())
 }
 
+fn beside_a_hostile_upstream() -> Result<World> {
+    let world = World::new()?;
+    let mut documents = documents(&world);
+    if let Some(gateway) = documents.first_mut() {
+        gateway.push_str("  limits: {idleTimeout: 2s}\n");
+    }
+    world.write_policy(&documents)?;
+    let listener = TcpListener::bind((HOSTILE.1, 80))?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || hostile(stream));
+        }
+    });
+    Ok(world)
+}
+
+#[test]
+fn early_hints_end_at_the_gateway_and_the_answer_after_them_is_whole() -> Result<()> {
+    let world = beside_a_hostile_upstream()?;
+    let hints = ANSWERS
+        .iter()
+        .position(|(answer, _)| answer.contains("103 "));
+    let number = hints.context("no answer with early hints")?;
+    let url = format!("http://{}/{number}", HOSTILE.0);
+    let done = world.curl(&["-i", &url]).succeed()?;
+    let out = done.out();
+    ensure!(out.starts_with("HTTP/1.1 200 OK\r\n"), "{done}");
+    ensure!(out.ends_with("\r\n\r\nok"), "{done}");
+    ensure!(!out.contains("103") && !out.contains("preload"), "{done}");
+    Ok(())
+}
+
 /// How an answer ends for the client.
 #[derive(Debug, PartialEq, Eq)]
 enum Ends {
@@ -204,6 +230,10 @@ enum Ends {
 
 const HOSTILE: (&str, Ipv4Addr) = ("hostile.test", Ipv4Addr::new(127, 0, 0, 22));
 const ANSWERS: &[(&str, Ends)] = &[
+    (
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        Ends::Well,
+    ),
     ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Ends::Well),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled",

@@ -1,5 +1,6 @@
 //! What the collector is told: who, what, how many tokens, which rule; and never a credential.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use e2e::mock::{anthropic, openai};
 use e2e::policy::Gateway;
 use e2e::process::patient;
 use e2e::world::PLACEHOLDER;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(5);
 const MODEL: &str = "claude-haiku-4-5";
@@ -75,6 +76,8 @@ fn a_span_tells_who_asked_what_and_redacts_the_key() -> Result<()> {
     assert_eq!(span.text("url.scheme"), Some("https"));
     assert_eq!(span.text("url.query"), Some("beta=true"));
     assert_eq!(span.text("process.executable.name"), Some("curl"));
+    let curl = fs::canonicalize("/usr/bin/curl")?;
+    assert_eq!(span.text("process.executable.path"), curl.to_str());
     assert!(span.number("process.pid").is_some_and(|pid| pid > 0));
     assert!(span.attribute("postern.rule").is_some());
     assert!(span.attribute("postern.generation").is_some());
@@ -266,6 +269,29 @@ fn refusals_have_spans_of_their_own() -> Result<()> {
 }
 
 #[test]
+fn the_program_s_path_is_that_of_the_connect_whatever_runs_later() -> Result<()> {
+    let world = World::new()?;
+    // A program of the work folder connects, and its process is another program before anybody looks.
+    let python = fs::canonicalize("/usr/bin/python3")?;
+    let own = world.work("tool");
+    fs::copy(&python, &own)?;
+    let script = "import socket, os\n\
+         for address in ('203.0.113.9', '127.0.0.1'):\n    \
+             s = socket.socket(); s.setblocking(False); s.connect_ex((address, 22))\n\
+         os.execv('/bin/sleep', ['sleep', '1'])";
+    let done = world.exec(["./tool", "-c", script]).run()?;
+    let own = own.to_str();
+    let span = world.otlp.wait_for(SOON, |span| {
+        span.name() == "egress.denied" && span.mentions("203.0.113.9")
+    })?;
+    assert_eq!(span.text("process.executable.path"), own, "{done}");
+    let recorded = done.records("denied");
+    let exe = |record: &&e2e::audit::Record| record.0["process"]["exe"].as_str() == own;
+    assert!(recorded.iter().any(exe), "{done}");
+    Ok(())
+}
+
+#[test]
 fn bodies_are_captured_when_asked_for_and_hold_no_secret() -> Result<()> {
     let world = World::new()?;
     let endpoint = world.otlp.endpoint();
@@ -349,4 +375,46 @@ fn a_collector_that_is_away_stops_nobody() -> Result<()> {
     );
     assert_eq!(done.records("request").len(), 1, "{done}");
     Ok(())
+}
+
+#[test]
+fn the_sdks_count_the_tokens_that_the_spans_tell() -> Result<()> {
+    let world = World::new()?;
+    for (script, arguments, path) in [
+        (
+            "anthropic_sdk.py",
+            &["create", "stream"][..],
+            "/v1/messages",
+        ),
+        ("openai_sdk.py", &[], "/v1/"),
+    ] {
+        let done = world.script(script, arguments)?.succeed()?;
+        let told = done.json_lines()?;
+        let mut spans = world.otlp.spans();
+        spans.retain(|span| {
+            span.text("url.path").is_some_and(|at| at.starts_with(path))
+                && span.text("process.executable.name").is_some()
+        });
+        let spans = &spans[spans.len() - told.len()..];
+        for (told, span) in told.iter().zip(spans) {
+            for count in ["input_tokens", "output_tokens"] {
+                let said = told.get(count).and_then(Value::as_i64);
+                let span_says = span.number(&format!("gen_ai.usage.{count}"));
+                assert!(
+                    said.is_none() || said == span_says,
+                    "{told}: {:#}",
+                    span.to_json()
+                );
+            }
+            // And what `tail` shows is in the audit log too.
+            let total = span.number("gen_ai.usage.input_tokens");
+            let model = span.text("gen_ai.request.model");
+            assert!(done.records("request").iter().any(|record| {
+                record.0["model"].as_str() == model
+                    && record.0["input_tokens"].as_i64() == total
+                    && record.0["duration_ms"].as_f64().is_some()
+            }));
+        }
+    }
+    without_keys(&world)
 }

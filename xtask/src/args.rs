@@ -2,7 +2,7 @@
 //! It refuses to know what the commands do beyond their help.
 
 use crate::setup::Route;
-use crate::{Failure, vm};
+use crate::{Failure, bench, vm};
 
 const HELP: &str = "\
 cargo xtask: set up, build, show and test Postern
@@ -23,6 +23,10 @@ Commands:
   fuzz    Fuzz the pure parsers (needs a nightly toolchain and cargo-fuzz)
           [TARGET]                one target; otherwise each in turn
           --seconds N             for so long each (default 60)
+  bench   Measure what Postern costs, side by side within one run
+          kernel                  socket calls with the cgroup programs and without (needs root)
+          --json                  one JSON object instead of a table
+          --quick                 two rounds: to see that it works
   vm      Guests of every kernel that users run, made and booted here (needs root and Debian)
           test                    the verifier's view and the end-to-end suites, in a guest each
           --kernel LIST           6.1 (default), 6.12, 7.3, 5.10, host, or all: host and every supported one
@@ -42,6 +46,7 @@ Examples:
   sudo -E env \"PATH=$PATH\" cargo xtask demo
   cargo xtask test --only fmt --only clippy
   cargo xtask fuzz client_hello --seconds 600
+  sudo -E env \"PATH=$PATH\" cargo xtask bench kernel
   cargo xtask vm test --kernel 6.1,7.3 --suite verifier
   cargo xtask vm shell -- demo
 
@@ -74,6 +79,7 @@ pub(crate) enum Invocation {
         target: Option<String>,
         seconds: u32,
     },
+    Bench(bench::Order),
     Vm(vm::Order),
 }
 
@@ -135,6 +141,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
                 None
             },
         },
+        "bench" => Invocation::Bench(bench::parse(&mut rest)?),
         "vm" => Invocation::Vm(vm::parse(&mut rest)?),
         unknown => return Err(usage(format!("there is no command `{unknown}`"))),
     };
@@ -224,6 +231,8 @@ mod tests {
             "setup --route snap",
             "fuzz --seconds -1",
             "fuzz a b",
+            "bench",
+            "bench kernel now",
         ] {
             let failure = words(line).unwrap_err();
             assert_eq!(failure.exit_code(), ExitCode::from(2), "{line}");

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "a command-line program")]
 
 mod args;
+mod bench;
 mod binary;
 mod console;
 mod failure;
@@ -54,6 +55,7 @@ fn run(console: Console, invocation: Invocation) -> Result<(), Failure> {
             Ok(())
         }
         Invocation::Test { only } => suites::run(&workspace, console, &only),
+        Invocation::Bench(order) => bench::run(&workspace, console, &order),
         Invocation::Vm(order) => vm::run(&workspace, console, order),
         Invocation::Tidy => tidy::run(&workspace, console),
         Invocation::Fuzz { target, seconds } => {

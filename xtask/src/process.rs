@@ -71,6 +71,24 @@ pub(crate) fn answer(command: &mut Command) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs a program for its standard output, with its errors on our own terminal.
+pub(crate) fn answer_shown(command: &mut Command) -> Result<String, Failure> {
+    let name = command_line(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::failed(format!("`{name}` cannot be run: {error}")))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(Failure::failed(format!(
+            "`{name}` failed ({})",
+            output.status
+        )))
+    }
+}
+
 /// A file that collects what the programs of a set-up say.
 #[derive(Debug)]
 pub(crate) struct Log {

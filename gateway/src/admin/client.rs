@@ -15,6 +15,9 @@ use std::time::Duration;
 /// what is the matter.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(75);
 
+/// For what the daemon answers at once, unless it hangs.
+const BRIEFLY: Duration = Duration::from_secs(5);
+
 /// Why there is no answer, or no good one.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -37,6 +40,11 @@ pub enum ClientError {
         /// What was wrong.
         what: String,
     },
+    /// The daemon hangs.
+    #[error(
+        "the daemon on {0} takes the question and says nothing; its log may say why, and stopping it leaves its sandboxes shut"
+    )]
+    Silent(PathBuf),
     /// The conversation broke off.
     #[error("the conversation with the daemon on {path} broke off: {source}")]
     Io {
@@ -61,8 +69,21 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoDaemon`], [`ClientError::NotAllowed`], [`ClientError::Io`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_for(path, ANSWERED_WITHIN)
+    }
+
+    /// Connects, for questions that are answered at once.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_briefly(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_for(path, BRIEFLY)
+    }
+
+    fn connect_for(path: &Path, patience: Duration) -> Result<Self, ClientError> {
         let connected = UnixStream::connect(path).and_then(|stream| {
-            stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
             Ok(stream)
         });
         match connected {
@@ -182,9 +203,11 @@ impl Client {
     }
 
     fn broken(&self, source: io::Error) -> ClientError {
-        ClientError::Io {
-            path: self.path.clone(),
-            source,
+        let path = self.path.clone();
+        match source.kind() {
+            // What a socket says whose time limit is over.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(path),
+            _ => ClientError::Io { path, source },
         }
     }
 }
@@ -215,9 +238,11 @@ impl ClientError {
                 FailureKind::NotFound | FailureKind::Refused => true,
                 FailureKind::BadRequest | FailureKind::Failed => false,
             },
-            Self::NoDaemon(_) | Self::NotAllowed(_) | Self::Nonsense { .. } | Self::Io { .. } => {
-                false
-            }
+            Self::NoDaemon(_)
+            | Self::NotAllowed(_)
+            | Self::Nonsense { .. }
+            | Self::Silent(_)
+            | Self::Io { .. } => false,
         }
     }
 }

@@ -231,6 +231,9 @@ pub struct Status {
     pub reload_failures: u64,
     /// Why the last change was not taken; absent once one was.
     pub reload_error: Option<String>,
+    /// When that was, seconds since 1970.
+    #[serde(default)]
+    pub reload_failed_at: Option<u64>,
     /// It takes no more connections.
     pub draining: bool,
     /// Denials that were too many to record each.

@@ -3,6 +3,7 @@
 use super::error::AppError;
 use super::running::Running;
 use super::vital;
+use crate::budget::{self, Budgets, Meter};
 use crate::dns::Responder;
 use crate::kernel::{Attachment, FlowTable, Kernel, Pins, SandboxId};
 use crate::listener::Listener;
@@ -10,7 +11,7 @@ use crate::live::{Live, View};
 use crate::sandbox::netns::NetNs;
 use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
-use crate::upstream::Upstream;
+use crate::upstream::{Ration, Upstream};
 use gateway_common::Listeners;
 use std::collections::BTreeSet;
 use std::io;
@@ -51,19 +52,22 @@ pub(super) struct Serve<'a> {
 
 impl Attached {
     pub(super) fn new(
+        budgets: &Arc<Budgets>,
         attachment: Attachment,
         label: Arc<str>,
         running: Arc<Running>,
         generation: u64,
         draining: CancellationToken,
     ) -> Self {
-        let responder = Responder::new(
+        let responder = Arc::new(Responder::new(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             Arc::clone(&running.telemetry),
-        );
-        let view = view(&running, generation, None);
-        let live = Live::new(label, Arc::new(responder), draining, view);
+        ));
+        let execution = budget::execution(attachment.cgroup(), attachment.sandbox.get());
+        let meter = Meter::new(Arc::clone(budgets), execution);
+        let view = view(&running, &responder, generation, None, meter);
+        let live = Live::new(label, responder, draining, view);
         Self {
             id: attachment.sandbox,
             cgroup: attachment.cgroup(),
@@ -125,17 +129,38 @@ impl Attached {
 
     /// Takes another generation in the gateway; the kernel follows with [`Attached::activate`]. Says
     /// how much that was open is not allowed any more.
-    pub(super) fn replace(&self, running: &Arc<Running>, generation: u64) -> usize {
-        self.inner().running = Arc::clone(running);
-        let revoked = self
-            .live
-            .replace(view(running, generation, Some(&self.live.view())));
+    pub(super) fn replace(
+        &self,
+        running: &Arc<Running>,
+        generation: u64,
+        kernel: &Arc<Kernel>,
+    ) -> usize {
+        let before = std::mem::replace(&mut self.inner().running, Arc::clone(running));
+        if !Arc::ptr_eq(before.telemetry.metrics(), running.telemetry.metrics()) {
+            before.telemetry.metrics().leave(self.id);
+            self.count_verdicts(kernel);
+        }
+        let before = self.live.view();
+        let meter = before.meter.clone();
+        let responder = &self.live.responder;
+        let view = view(running, responder, generation, Some(&before), meter);
+        let revoked = self.live.replace(view);
         self.live.responder.replace(
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             Arc::clone(&running.telemetry),
         );
         revoked
+    }
+
+    /// Has the gateway's metrics tell what the kernel decides of it, until it is deactivated.
+    pub(super) fn count_verdicts(&self, kernel: &Arc<Kernel>) {
+        let id = self.id;
+        // The metrics live on with the last export, the kernel's side does not wait for that.
+        let kernel = Arc::downgrade(kernel);
+        let read = move || kernel.upgrade()?.sandbox_counters(id);
+        let running = self.running();
+        running.telemetry.metrics().follow(id, Box::new(read));
     }
 
     /// Writes the rules of its view to the kernel. The first time this opens the sandbox.
@@ -160,6 +185,7 @@ impl Attached {
     pub(super) fn deactivate(&self, kernel: &Kernel) {
         let mut inner = self.inner();
         inner.active = false;
+        inner.running.telemetry.metrics().leave(self.id);
         if let Some(attachment) = &mut inner.attachment {
             kernel.deactivate(attachment);
         }
@@ -247,8 +273,17 @@ impl Attached {
     }
 }
 
+/// Bodies that wait to be read, all of one sandbox together: 64 MiB, sixteen of the longest.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
+
 /// The view of one generation. Places that are in use count on as long as their number stays the same.
-fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
+fn view(
+    running: &Running,
+    responder: &Arc<Responder>,
+    generation: u64,
+    before: Option<&View>,
+    meter: Meter,
+) -> View {
     let limits = running.gateway.limits;
     let places = limits.max_connections_per_sandbox as usize;
     let same = before.filter(|before| before.gateway.limits == limits);
@@ -259,6 +294,7 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
             Arc::new(Semaphore::new(places)),
         ),
     };
+    let bodies = before.map(|before| Arc::clone(&before.bodies));
     View {
         generation,
         gateway: Arc::clone(&running.gateway),
@@ -269,11 +305,16 @@ fn view(running: &Running, generation: u64, before: Option<&View>) -> View {
             Arc::clone(&running.gateway),
             Arc::clone(&running.resolver),
             running.verifier.clone(),
+            Arc::clone(running.telemetry.metrics()),
+            Arc::clone(responder) as Arc<dyn Ration>,
         ),
         telemetry: Arc::clone(&running.telemetry),
         leaves: Arc::clone(&running.leaves),
         places,
         requests,
+        bodies: bodies.unwrap_or_else(|| Arc::new(Semaphore::new(BODY_BYTES))),
+        meter,
+        ration: before.map_or_else(Arc::default, |before| Arc::clone(&before.ration)),
     }
 }
 
@@ -314,6 +355,7 @@ fn nobody(live: &Live) -> Who {
         tgid: 0,
         uid: 0,
         comm: "".into(),
+        executable: None,
         destination: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
         generation: view.generation,
     }

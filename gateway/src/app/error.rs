@@ -2,6 +2,7 @@
 
 use crate::kernel::KernelError;
 use crate::secrets::Problem;
+use crate::telemetry::EndpointError;
 use crate::tls::{AuthorityError, LeafError};
 use crate::upstream::{IdentityError, NameError, TrustError};
 use std::io;
@@ -31,6 +32,9 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
+    /// The thread that keeps token budgets.
+    #[error("cannot keep token budgets: {0}")]
+    Budgets(#[source] io::Error),
     /// What to trust upstream.
     #[error("gateway {gateway}: {source}")]
     Trust {
@@ -89,7 +93,7 @@ pub enum AppError {
         gateway: Arc<str>,
         /// Why.
         #[source]
-        source: opentelemetry_otlp::ExporterBuildError,
+        source: EndpointError,
     },
     /// No such gateway.
     #[error("the policy has no EgressGateway named {name}; it has {known}")]

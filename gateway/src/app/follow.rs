@@ -29,6 +29,16 @@ pub struct Failure {
     pub message: String,
 }
 
+impl App {
+    /// Records that a change of the policy was not put in force.
+    fn not_reloaded(&self, message: &str) {
+        let state = self.state();
+        for running in state.gateways.values() {
+            running.telemetry.reload_failed(state.generation, message);
+        }
+    }
+}
+
 /// Follows the policy in one folder.
 pub struct Follower {
     app: Arc<App>,
@@ -84,6 +94,7 @@ impl Follower {
                     "the policy in {} was not taken, the last good one stays: {message}",
                     self.policy.display()
                 );
+                self.app.not_reloaded(&message);
                 reloads.failed += 1;
                 reloads.failure = Some(Failure {
                     at: SystemTime::now(),

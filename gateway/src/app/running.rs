@@ -2,13 +2,12 @@
 
 use super::AppError;
 use crate::inject::Tokens;
-use crate::policy::{Gateway, SecretRef};
+use crate::policy::{Gateway, OtlpProtocol, SecretRef};
 use crate::secrets::{Follower, SecretValue, Secrets, Snapshot};
 use crate::telemetry::redact::Redactor;
-use crate::telemetry::{AuditLog, Exporter, ExporterSettings, Telemetry};
+use crate::telemetry::{AuditLog, Exporter, ExporterSettings, Metrics, Protocol, Telemetry};
 use crate::tls::{Authority, Leaves};
 use crate::upstream::{Collector, Direct, Resolver, Verifier};
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +71,34 @@ fn sensitive(gateway: &Gateway, tokens: &Tokens, secrets: &Snapshot) -> Vec<Secr
 }
 
 impl Running {
+    /// What keeps part of it from working, and what to do: one sentence each, with paths in them.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let secrets = self.secrets.snapshot();
+        let folder = self.secrets.folder();
+        let of = |reference: &SecretRef| {
+            if secrets.get(reference).is_some() {
+                return None;
+            }
+            let SecretRef { name, key } = reference;
+            Some(match (secrets.problem(reference), folder) {
+                (Some(problem), _) => format!(
+                    "secret {reference} cannot be used, and requests that need it get 503: {problem}"
+                ),
+                (None, Some(folder)) => format!(
+                    "secret {reference} is missing, and requests that need it get 503: `sudo postern secret set {name} --from-stdin {key} --secrets {}`",
+                    folder.display()
+                ),
+                (None, None) => {
+                    format!("secret {reference} is missing, and requests that need it get 503")
+                }
+            })
+        };
+        let mut needed: Vec<&SecretRef> = self.gateway.secret_refs().collect();
+        needed.sort_unstable();
+        needed.dedup();
+        needed.into_iter().filter_map(of).collect()
+    }
+
     /// The same gateway, which the policy no longer has: it allows nothing.
     pub(super) fn closed(&self) -> Self {
         Self {
@@ -145,11 +172,15 @@ pub(super) fn start(
             gateway: Arc::clone(&name),
             source,
         })?;
+    let metrics = match before {
+        Some(before) => Arc::clone(before.telemetry.metrics()),
+        None => Arc::new(Metrics::default()),
+    };
     let exporter = match before {
         Some(before) if before.gateway.otlp == gateway.otlp && same(&before.bundle, &bundle) => {
             before.exporter.clone()
         }
-        _ => exporter(&gateway, &verifier)?.map(Arc::new),
+        _ => exporter(&gateway, &verifier, &metrics)?.map(Arc::new),
     };
     let resolver = Arc::new(resolver);
     let direct = Direct::new(
@@ -163,10 +194,10 @@ pub(super) fn start(
     };
     let leaves = match before {
         Some(before) => Arc::clone(&before.leaves),
-        None => Arc::new(Leaves::new(Authority::load_or_create(
-            shared.state,
-            &name,
-        )?)?),
+        None => {
+            let authority = Authority::load_or_create(shared.state, &name)?;
+            Arc::new(Leaves::new(authority, Arc::clone(&metrics))?)
+        }
     };
     let headers = gateway.injections().flat_map(|to| to.headers());
     let values = sensitive(&gateway, &tokens, secrets);
@@ -187,6 +218,7 @@ pub(super) fn start(
         Arc::clone(shared.audit),
         exporter.clone(),
         Arc::clone(&redactor),
+        metrics,
     );
     Ok(Running {
         secrets: Arc::clone(shared.secrets),
@@ -246,46 +278,37 @@ fn same(one: &Option<Arc<SecretValue>>, other: &Option<Arc<SecretValue>>) -> boo
     }
 }
 
-/// The policy's endpoint, or the one of OpenTelemetry's own environment variable.
-fn exporter(gateway: &Gateway, verifier: &Verifier) -> Result<Option<Exporter>, AppError> {
+/// To the policy's collector, or the one of OpenTelemetry's own environment variables.
+fn exporter(
+    gateway: &Gateway,
+    verifier: &Verifier,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Exporter>, AppError> {
     let otlp = gateway.otlp.as_ref();
-    let endpoint = otlp
-        .and_then(|otlp| otlp.endpoint.as_deref().map(str::to_owned))
-        .or_else(|| std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
-    let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_empty()) else {
+    let headers = otlp.iter().flat_map(|otlp| &otlp.headers);
+    let headers = headers.map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.to_string(), value)
+    });
+    let failed = |source| AppError::Exporter {
+        gateway: Arc::clone(&gateway.name),
+        source,
+    };
+    let settings = ExporterSettings::new(
+        &gateway.name,
+        otlp.and_then(|otlp| otlp.endpoint.as_deref()),
+        match otlp.map(|otlp| otlp.protocol).unwrap_or_default() {
+            OtlpProtocol::HttpProtobuf => Protocol::HttpProtobuf,
+            OtlpProtocol::Grpc => Protocol::Grpc,
+        },
+        headers.collect(),
+        &|name| std::env::var(name).ok(),
+    )
+    .map_err(failed)?;
+    let Some(settings) = settings else {
         return Ok(None);
     };
-    let mut headers = HashMap::new();
-    for (name, value) in otlp.iter().flat_map(|otlp| &otlp.headers) {
-        headers.insert(
-            name.to_string(),
-            String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        );
-    }
-    let settings = ExporterSettings {
-        endpoint: traces_endpoint(&endpoint),
-        headers,
-        gateway: gateway.name.to_string(),
-        body_bytes: otlp
-            .and_then(|otlp| otlp.capture_body.as_ref())
-            .map_or(0, |capture| capture.max_bytes),
-    };
     let collector = Arc::new(Collector::new(verifier.clone()));
-    match Exporter::new(settings, collector) {
-        Ok(exporter) => Ok(Some(exporter)),
-        Err(source) => Err(AppError::Exporter {
-            gateway: Arc::clone(&gateway.name),
-            source,
-        }),
-    }
-}
-
-/// A base URL means its `/v1/traces` (OTLP specification, "Endpoint URLs for OTLP/HTTP").
-fn traces_endpoint(endpoint: &str) -> String {
-    let base = endpoint.trim_end_matches('/');
-    if base.ends_with("/v1/traces") {
-        base.to_owned()
-    } else {
-        format!("{base}/v1/traces")
-    }
+    let exporter = Exporter::new(settings, collector, Arc::clone(metrics)).map_err(failed)?;
+    Ok(Some(exporter))
 }

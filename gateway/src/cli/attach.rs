@@ -1,9 +1,11 @@
 //! `postern attach`: a cgroup that exists becomes a sandbox of the running daemon.
 
 use super::daemon::{AdminSocket, outcome};
-use crate::admin::{AttachRequest, ClientError, Failure, Request};
+use super::output::{complain, print};
+use crate::admin::{AttachRequest, ClientError, Failure, Request, SandboxInfo};
 use crate::sandbox::locate::{Hierarchy, Target};
 use crate::sandbox::risks::risks;
+use anyhow::Result as Outcome;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,14 +55,25 @@ struct What {
 }
 
 impl Attach {
-    pub(super) fn run(self) -> ExitCode {
-        outcome(self.attach())
+    pub(super) fn run(self) -> Outcome<ExitCode> {
+        let (attached, risks) = match self.attach() {
+            Ok(done) => done,
+            Err(error) => return Ok(outcome(Err(error))),
+        };
+        for risk in risks {
+            complain(&format!("postern: warning: {risk}"));
+        }
+        for sandbox in attached {
+            print(&format!("{sandbox} attached to {}", sandbox.gateway))?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn attach(self) -> Result<(), ClientError> {
+    /// What was attached, and what could leave it.
+    fn attach(self) -> Result<(Vec<SandboxInfo>, Vec<String>), ClientError> {
         // Here and not in the daemon: a process's number is this pid namespace's.
         let Some(target) = self.what.target() else {
-            return Ok(());
+            return Ok((Vec::new(), Vec::new()));
         };
         let hierarchy = Hierarchy::find().map_err(Failure::from)?;
         let located = hierarchy.locate(&target).map_err(Failure::from)?;
@@ -72,13 +85,7 @@ impl Attach {
             origin: format!("attach {target}"),
         });
         let attached = self.admin.connect()?.change(&request)?;
-        for sandbox in attached {
-            println!("{sandbox} attached to {}", sandbox.gateway);
-        }
-        for risk in risks(&located.directory) {
-            eprintln!("postern: warning: {risk}");
-        }
-        Ok(())
+        Ok((attached, risks(&located.directory)))
     }
 }
 

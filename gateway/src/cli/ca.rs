@@ -1,10 +1,11 @@
 //! `postern ca`.
 
 use super::STATE_DIR;
-use crate::tls::Authority;
-use anyhow::{Context, Result, bail};
+use super::output::{complain, print};
+use crate::tls::{self, Authority, AuthorityError};
+use anyhow::{Result, bail};
 use clap::Subcommand;
-use std::io::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,8 +14,11 @@ use std::process::ExitCode;
 pub(super) enum Ca {
     /// Print a gateway's certificate (PEM), never its key
     #[command(after_help = "\
+A gateway that has none yet gets it now, so that images can be built before its first start; that is said
+on standard error.
+
 Examples:
-  postern ca export --gateway anthropic > postern-ca.pem
+  sudo postern ca export --gateway anthropic > postern-ca.pem
   docker build --secret id=ca,src=postern-ca.pem .")]
     Export {
         /// Name of the EgressGateway
@@ -42,11 +46,29 @@ impl Ca {
         if !state_dir.is_dir() {
             return Err(missing(&state_dir));
         }
-        let authority = Authority::load_or_create(&state_dir, &gateway)?;
-        std::io::stdout()
-            .write_all(authority.certificate_pem().as_bytes())
-            .context("cannot write the certificate")?;
+        let known = tls::known(&state_dir).map_err(hinted)?;
+        let authority = Authority::load_or_create(&state_dir, &gateway).map_err(hinted)?;
+        if !known.contains(&gateway) {
+            let others = if known.is_empty() {
+                "none had one".to_owned()
+            } else {
+                format!("there are those of {}", known.join(", "))
+            };
+            complain(&format!(
+                "postern: gateway {gateway} had no authority yet: this is a new one, for when a policy has an EgressGateway of that name ({others})"
+            ));
+        }
+        print(authority.certificate_pem().trim_end())?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn hinted(error: AuthorityError) -> anyhow::Error {
+    match &error {
+        AuthorityError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("{error}; run it with sudo, or name a folder of yours with --state-dir")
+        }
+        _ => error.into(),
     }
 }
 

@@ -2,9 +2,10 @@
 //! status, and text of unknown origin on a terminal.
 
 use super::FAILED;
+use super::output::complain;
 use crate::admin::{Client, ClientError, DEFAULT_SOCKET};
 use clap::Args;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,20 +31,9 @@ pub(super) fn outcome(result: Result<(), ClientError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("postern: {error}");
+            complain(&format!("postern: {error}"));
             ExitCode::from(if error.is_refusal() { REFUSED } else { FAILED })
         }
-    }
-}
-
-/// Writes to standard output at once. `false`: nobody reads it any more (`| head`), which ends the work
-/// and is no failure.
-pub(super) fn put(line: &str) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -1,9 +1,10 @@
 //! `postern doctor`.
 
-use crate::doctor::{Verdict, examine};
+use super::daemon::Paint;
+use super::output::print;
+use crate::doctor::{Finding, Verdict, examine};
 use anyhow::Result;
 use clap::Args;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Say what of Postern works on this machine, what does not, and what to do
@@ -30,34 +31,34 @@ impl Doctor {
             .iter()
             .all(|finding| finding.verdict != Verdict::Missing);
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&findings)?);
+            print(&serde_json::to_string_pretty(&findings)?)?;
         } else {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            for finding in &findings {
-                let (sign, code) = match finding.verdict {
-                    Verdict::Ok => ("ok     ", "32"),
-                    Verdict::Less => ("less   ", "33"),
-                    Verdict::Missing => ("missing", "31"),
-                };
-                let sign = if colour {
-                    format!("\u{1b}[{code}m{sign}\u{1b}[0m")
-                } else {
-                    sign.to_owned()
-                };
-                println!("{sign}  {:<14} {}", finding.name, finding.found);
-                if !finding.remedy.is_empty() {
-                    println!("         {:<14} → {}", "", finding.remedy);
-                }
-            }
-            println!(
-                "\n{}",
-                if works {
-                    "Postern works here."
-                } else {
-                    "Postern does not work here yet."
-                }
-            );
+            print(&text(&findings, works))?;
         }
         Ok(ExitCode::from(u8::from(!works)))
     }
+}
+
+fn text(findings: &[Finding], works: bool) -> String {
+    let paint = Paint::for_stdout();
+    let mut lines = Vec::new();
+    for finding in findings {
+        let (sign, code) = match finding.verdict {
+            Verdict::Ok => ("ok     ", "32"),
+            Verdict::Less => ("less   ", "33"),
+            Verdict::Missing => ("missing", "31"),
+        };
+        let sign = paint.paint(code, sign);
+        lines.push(format!("{sign}  {:<14} {}", finding.name, finding.found));
+        if !finding.remedy.is_empty() {
+            lines.push(format!("         {:<14} → {}", "", finding.remedy));
+        }
+    }
+    let verdict = if works {
+        "Postern works here."
+    } else {
+        "Postern does not work here yet."
+    };
+    lines.push(format!("\n{verdict}"));
+    lines.join("\n")
 }

@@ -1,6 +1,7 @@
 //! `postern exec`: a sandbox, the gateway and a command, from nothing to nothing.
 
-use super::{Folders, load};
+use super::output::complain;
+use super::{Folders, hidden, load};
 use crate::app::{App, Attached, Follower};
 use crate::policy::Gateway;
 use crate::sandbox::{
@@ -10,6 +11,8 @@ use crate::sandbox::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use gateway_common::Listeners;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -81,6 +84,7 @@ enum Netns {
 
 impl Exec {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
+        require_root()?;
         let folders = self.folders.settle()?;
         let loaded = load::policy(&folders)?;
         let names = loaded.policy.gateways.keys();
@@ -98,20 +102,23 @@ impl Cage {
         gateway: &str,
         debug_kernel: bool,
     ) -> Result<ExitCode> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!(
-                "a sandbox needs root to be made; run it with sudo (the command itself runs as you)"
-            );
-        }
         let identity = identity::resolve(self.user.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         // On this thread, which lives as long as the sandbox shall.
         let status = runtime.block_on(async {
-            let app = App::start(loaded.policy, &folders.places(), None, debug_kernel)?;
+            let mut places = folders.places();
+            if self.hideable(folders, &identity).is_none() {
+                places.rotates = false;
+            }
+            let app = App::start(loaded.policy, &places, None, debug_kernel)?;
             let app = Arc::new(app);
             app.look_after(app.watch()?);
+            // Whatever the log level: the command's first request fails of it.
+            for problem in app.problems(gateway)? {
+                complain(&format!("postern: {problem}"));
+            }
             if let Some(digest) = loaded.digest {
                 let follower = Follower::new(Arc::clone(&app), folders.policy.clone(), digest);
                 app.vital("policy", follower.run());
@@ -216,7 +223,16 @@ impl Cage {
         let environment = self.environment(app, gateway, &identity)?;
         let mut masks = vec![folders.policy.clone(), folders.state.clone()];
         masks.push(folders.secrets.clone());
-        masks.push(folders.audit.clone());
+        // Wherever links lead.
+        masks.extend(hidden::files(&folders.audit));
+        match self.hideable(folders, &identity) {
+            Some(folder) => masks.push(folder),
+            None => tracing::warn!(
+                audit = %folders.audit.display(),
+                "the sandbox needs the audit log's folder, so the log is not rotated; \
+                 put it in a folder of its own"
+            ),
+        }
         masks.push(runtime.folder.clone());
         masks.retain(|path| path.exists());
         let writable = self
@@ -240,6 +256,17 @@ impl Cage {
             }),
             resolv_conf: Some(resolv_conf),
         })
+    }
+
+    /// The audit log's folder, if the sandbox can do without it.
+    fn hideable(&self, folders: &load::Settled, identity: &Identity) -> Option<PathBuf> {
+        let cwd = std::env::current_dir().ok();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let programs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let used = cwd.iter().chain(&self.writable).chain(&programs);
+        let home = identity.account().home.as_path();
+        let used = used.map(PathBuf::as_path).chain([home]);
+        hidden::folder(&folders.audit, used)
     }
 
     fn environment(
@@ -279,12 +306,21 @@ impl Cage {
     }
 }
 
+/// For `exec` and `learn`.
+pub(super) fn require_root() -> Result<()> {
+    load::require_root("a sandbox (whose command runs as you all the same)")
+}
+
 /// The gateway asked for, or else the only one.
 pub(super) fn choose<'a>(
     wanted: Option<&str>,
     mut known: impl Iterator<Item = &'a String>,
 ) -> Result<String> {
     if let Some(name) = wanted {
+        let known: Vec<&String> = known.collect();
+        if !known.iter().any(|known| *known == name) {
+            bail!("{}", load::no_gateway(name, known.into_iter()));
+        }
         return Ok(name.to_owned());
     }
     let first = known.next().cloned().unwrap_or_default();
@@ -333,8 +369,23 @@ impl Runtime {
             .mode(0o700)
             .create(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
+        in_memory(&folder);
         let trust = folder.join("trust");
         Ok(Self { folder, trust })
+    }
+}
+
+/// Gives the folder memory of its own where /run is on a disk: some three hundred links to certificates cost
+/// milliseconds there, each of them. The janitor takes it away again. Without it everything takes longer, no more.
+fn in_memory(folder: &Path) {
+    if statfs(folder).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) {
+        return;
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // Bundles and a Java store have less than a megabyte together.
+    let options = Some("mode=0700,size=16m");
+    if let Err(error) = mount(Some("postern"), folder, Some("tmpfs"), flags, options) {
+        tracing::debug!(%error, folder = %folder.display(), "not in memory");
     }
 }
 

@@ -1,18 +1,21 @@
 //! `postern explain`. The answer is the policy engine's; here it is put into words.
 
 use super::check::show;
+use super::daemon::Paint;
+use super::load::{Known, no_gateway};
+use super::output::{causes, complain, print};
 use crate::outcome::DenyReason;
 use crate::policy::explain::{
     Allowed, Circumstances, Explanation, Handling, Injected, Question, Refusal, explain,
 };
-use crate::policy::{Class, Gateway, Policy, RuleName, SecretRef, SourceFile};
+use crate::policy::{
+    Class, Gateway, Policy, RuleName, SecretIndex, SecretRef, SecretState, SourceFile,
+};
 use crate::store;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,7 +36,7 @@ Examples:
   postern explain --policy policies/anthropic https://api.anthropic.com/v1/messages --method POST
   postern explain --policy policies/locked-down github.com:22
   postern explain --policy policies/locked-down dns:example.com
-  postern explain --policy policies/internal-wiki --json https://wiki.local/ --address 10.20.0.15")]
+  postern explain --policy policies/internal-wiki --json https://wiki.local/snippets/x --address 10.20.0.15")]
 pub(super) struct Explain {
     /// Folder of policy files, or one file
     #[arg(long, value_name = "DIR")]
@@ -53,11 +56,12 @@ pub(super) struct Explain {
     /// The model asked for, for rules that look at models
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Where the name leads
+    /// The address that the name leads to, for the sandbox and the gateway alike (`--from-ip`: as if the
+    /// gateway's resolver had answered from this IP)
     #[arg(long, visible_alias = "from-ip", value_name = "IP")]
     address: Option<IpAddr>,
-    /// Folder of NAME/KEY secret files: a credential that is neither there nor in the policy is denied
-    /// as in earnest; otherwise it counts as there
+    /// Folder of NAME/KEY secret files: a credential that the gateway would find neither there nor in the
+    /// policy is denied as in earnest; without this it counts as there
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
     /// One JSON document
@@ -66,17 +70,21 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    pub(super) fn run(self) -> ExitCode {
+    pub(super) fn run(self) -> Result<ExitCode> {
         match self.answer() {
-            Ok(status) => status,
+            Ok((answer, status)) => {
+                print(&answer)?;
+                Ok(status)
+            }
             Err(error) => {
-                eprintln!("postern: {error:#}");
-                ExitCode::from(NO_ANSWER)
+                complain(&format!("postern: {}", causes(&error)));
+                Ok(ExitCode::from(NO_ANSWER))
             }
         }
     }
 
-    fn answer(&self) -> Result<ExitCode> {
+    /// What is said, and the status.
+    fn answer(&self) -> Result<(String, ExitCode)> {
         let question = Question::parse(&self.question)?.with_request(
             self.method.as_deref(),
             self.headers()?,
@@ -84,21 +92,32 @@ impl Explain {
         )?;
         let (files, policy) = self.load()?;
         let gateway = self.choose(&policy)?;
-        let known = self.known_secrets(&policy)?;
-        let exists = |secret: &SecretRef| known.as_ref().is_none_or(|known| known.contains(secret));
+        let known = match &self.secrets {
+            Some(folder) => Some(Known::read(folder, &policy.secrets)?),
+            None => None,
+        };
+        let exists = |secret: &SecretRef| {
+            let known = known.as_ref();
+            known.is_none_or(|known| known.state(secret) == SecretState::Present)
+        };
         let circumstances = Circumstances {
             address: self.address,
             secrets: Some(&exists),
         };
         let explanation = explain(&files, gateway, &question, circumstances);
-        if self.json {
-            println!("{:#}", json(&self.question, gateway, &explanation));
+        let mut answer = if self.json {
+            format!("{:#}", json(&self.question, gateway, &explanation))
         } else {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            print!("{}", text(&self.question, gateway, &explanation, colour));
+            text(&self.question, gateway, &explanation)
+        };
+        if let (Some(known), Err(Refusal::SecretMissing(secret)), false) =
+            (&known, &explanation.verdict.outcome, self.json)
+            && let SecretState::Unusable(why) = known.state(secret)
+        {
+            answer.push_str(&format!("\n  namely   {why}"));
         }
         let denied = explanation.verdict.outcome.is_err();
-        Ok(ExitCode::from(u8::from(denied)))
+        Ok((answer, ExitCode::from(u8::from(denied))))
     }
 
     fn headers(&self) -> Result<HeaderMap> {
@@ -122,7 +141,7 @@ impl Explain {
             Some(policy) => Ok((loaded.files, policy)),
             None => {
                 for diagnostic in &loaded.compiled.diagnostics {
-                    eprint!("{}", show(diagnostic, &loaded.files));
+                    complain(show(diagnostic, &loaded.files).trim_end_matches('\n'));
                 }
                 bail!("the policy has errors, and decides nothing")
             }
@@ -142,7 +161,7 @@ impl Explain {
             Some(name) => policy
                 .gateways
                 .get(name)
-                .with_context(|| format!("there is no gateway `{name}`: {}", names())),
+                .with_context(|| no_gateway(name, policy.gateways.keys())),
             None if policy.gateways.len() > 1 => bail!(
                 "the policy has several gateways; choose one with --gateway: {}",
                 names()
@@ -153,28 +172,6 @@ impl Explain {
                 .next()
                 .context("the policy has no gateway"),
         }
-    }
-
-    /// The secrets that exist, if a folder says which; names alone, no file is opened.
-    fn known_secrets(&self, policy: &Policy) -> Result<Option<BTreeSet<SecretRef>>> {
-        let Some(folder) = &self.secrets else {
-            return Ok(None);
-        };
-        std::fs::read_dir(folder).with_context(|| format!("--secrets {}", folder.display()))?;
-        let documents = policy.secrets.iter().flat_map(|document| {
-            document.values.keys().map(|key| SecretRef {
-                name: document.name.as_str().into(),
-                key: key.as_str().into(),
-            })
-        });
-        let mut known: BTreeSet<SecretRef> = documents.collect();
-        let needed = policy
-            .gateways
-            .values()
-            .flat_map(|gateway| gateway.secret_refs());
-        let is_file = |secret: &&SecretRef| folder.join(&*secret.name).join(&*secret.key).is_file();
-        known.extend(needed.filter(is_file).cloned());
-        Ok(Some(known))
     }
 }
 
@@ -246,26 +243,20 @@ fn class(class: Class) -> &'static str {
 }
 
 /// For people: the verdict on one line, then a line a fact.
-fn text(question: &str, gateway: &Gateway, explanation: &Explanation, colour: bool) -> String {
-    let paint = |text: &str, code: &str| {
-        if colour {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
-    };
+fn text(question: &str, gateway: &Gateway, explanation: &Explanation) -> String {
+    let paint = Paint::for_stdout();
     let mut lines = Vec::new();
     match &explanation.verdict.outcome {
         Ok(allowed) => {
-            lines.push(format!("{}  {question}", paint("allowed", "32")));
+            lines.push(format!("{}  {question}", paint.paint("32", "allowed")));
             lines.extend(of_allowed(gateway, explanation.verdict.class, allowed));
         }
         Err(refusal) => {
-            lines.push(format!("{}  {question}", paint("denied", "31")));
+            lines.push(format!("{}  {question}", paint.paint("31", "denied")));
             lines.extend(of_refusal(gateway, explanation, refusal));
         }
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
 
 fn of_allowed(gateway: &Gateway, class: Option<Class>, allowed: &Allowed) -> Vec<String> {
@@ -312,6 +303,9 @@ fn of_refusal(gateway: &Gateway, explanation: &Explanation, refusal: &Refusal) -
         ));
         let seen = match (stage.as_str(), reason.status()) {
             ("kernel", _) => "EPERM from connect()".to_owned(),
+            ("dns", _) if matches!(refusal, Refusal::Withheld(_)) => {
+                "an answer without the address".to_owned()
+            }
             ("dns", _) => "no such name (NXDOMAIN)".to_owned(),
             ("http" | "dial", status) => format!("HTTP status {status}"),
             (_, status) => format!("HTTP status {status}, or the connection is closed"),
@@ -371,7 +365,10 @@ fn detail(refusal: Option<&Refusal>) -> Option<String> {
             "the secret {secret} does not exist: put the value into the secrets folder as {secret}"
         )),
         Refusal::GuardedAnswer(address) => Some(format!(
-            "the name leads to {address}, which only a rule or an alias can name"
+            "the name leads to {address}, which only a rule or an alias can name; who asks the gateway's resolver is not even told it"
+        )),
+        Refusal::Withheld(address) => Some(format!(
+            "the name leads to {address}, which only a rule or an alias can name: the answer leaves it out"
         )),
         Refusal::KernelGuard => Some(
             "only a rule that names the address opens it; in a network namespace of its own, a sandbox has \

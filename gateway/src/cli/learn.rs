@@ -1,14 +1,17 @@
 //! `postern learn`: run a command with everything allowed, and say what it used as a policy.
 
-use super::exec::{Cage, choose};
+use super::exec::{Cage, choose, require_root};
 use super::load::{self, Loaded};
+use super::output::complain;
 use super::{Folders, STATE_DIR};
 use crate::learn::Learned;
 use crate::policy::{DefaultPolicy, SourceFile, compile};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,7 +20,7 @@ use std::sync::Arc;
 #[command(after_help = "\
 The command runs in a sandbox as with `exec`, but under a gateway that allows every public destination
 and records what was used. When it has ended the policy is printed on standard output, or written to
---output. With --policy, what that policy allows is left out, and what is printed are rules to add to
+--output; without --output what the command itself prints goes to standard error. With --policy, what that policy allows is left out, and what is printed are rules to add to
 it: its credentials are injected, its resolvers and trust are used.
 
 Addresses of this host, of metadata services and of private networks stay denied, unless the policy
@@ -58,11 +61,9 @@ spec:
 
 impl Learn {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!(
-                "a sandbox needs root to be made; run it with sudo (the command itself runs as you)"
-            );
-        }
+        require_root()?;
+        // Before the command runs: what it did cannot be had again.
+        let output = Output::open(self.output.as_deref())?;
         // The authority and the records of a throw-away gateway go with it.
         let throw_away = tempfile::Builder::new()
             .prefix("postern-learn-")
@@ -80,36 +81,102 @@ impl Learn {
             state_dir: throw_away.path().join("state"),
             audit: Some(throw_away.path().join("audit.jsonl")),
         };
-        let settled = folders.settle()?;
+        let mut settled = folders.settle()?;
+        // It is read as a whole at the end.
+        settled.rotates = false;
         let mut loaded = load::policy(&settled)?;
         let gateway = choose(self.gateway.as_deref(), loaded.policy.gateways.keys())?;
         open(&mut loaded, &gateway)?;
         let status = self.cage.run(&settled, loaded, &gateway, debug_kernel)?;
         let audit = fs::read_to_string(&settled.audit).context("cannot read what was recorded")?;
-        self.tell(&Learned::from_audit(&audit), &gateway)?;
+        self.tell(&Learned::from_audit(&audit), &gateway, output)?;
         Ok(status)
     }
 
-    fn tell(&self, learned: &Learned, gateway: &str) -> Result<()> {
+    fn tell(&self, learned: &Learned, gateway: &str, output: Output) -> Result<()> {
         if learned.is_empty() {
-            eprintln!("postern: the command used nothing that would need another rule");
-            return Ok(());
+            complain("postern: the command used nothing that would need another rule");
+            return output.leave();
         }
         let text = learned.to_yaml(self.policy.as_ref().map(|_| gateway));
         if self.policy.is_none() {
             check(&text)?;
         }
-        match &self.output {
-            None => print!("{text}"),
-            Some(path) => {
-                fs::write(path, text).with_context(|| format!("--output {}", path.display()))?;
-                eprintln!(
-                    "postern: what was used is in {}; read it, then `postern check {0}`",
-                    path.display()
-                );
-            }
+        let written = output.write(&text);
+        if written.is_err() {
+            complain(&text);
+        }
+        written?;
+        if let Some(path) = &self.output {
+            complain(&format!(
+                "postern: what was used is in {}; read it, then `postern check {0}`",
+                path.display()
+            ));
         }
         Ok(())
+    }
+}
+
+/// Where the policy goes.
+struct Output {
+    file: File,
+    /// For messages.
+    what: String,
+    /// What is in the file already gives way; what is in a redirected standard output is not ours.
+    replaces: bool,
+    /// Made for it: goes, if there is nothing to write.
+    fresh: Option<PathBuf>,
+}
+
+impl Output {
+    /// The file, whose contents stay for now; without one, standard output, which is then no longer the
+    /// command's: what it prints goes to standard error, so that the policy stands alone.
+    fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else {
+            let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            nix::unistd::dup2_stdout(io::stderr())
+                .context("cannot give the command standard error as its output")?;
+            let what = "standard output".to_owned();
+            return Ok(Self {
+                file,
+                what,
+                replaces: false,
+                fresh: None,
+            });
+        };
+        let what = format!("--output {}", path.display());
+        let fresh = (!path.exists()).then(|| path.to_owned());
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = options.open(path).with_context(|| what.clone())?;
+        // A device has no contents to give way.
+        let replaces = file.metadata()?.is_file();
+        Ok(Self {
+            file,
+            what,
+            replaces,
+            fresh,
+        })
+    }
+
+    fn write(mut self, text: &str) -> Result<()> {
+        let done = if self.replaces {
+            self.file.set_len(0)
+        } else {
+            Ok(())
+        };
+        match done.and_then(|()| self.file.write_all(text.as_bytes())) {
+            // Nobody reads it any more.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => done.with_context(|| format!("{}: cannot be written", self.what)),
+        }
+    }
+
+    fn leave(self) -> Result<()> {
+        match self.fresh {
+            Some(path) => fs::remove_file(path).context(self.what),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `postern run`: the daemon.
 
 use super::daemon::AdminSocket;
+use super::output::put;
 use super::{Folders, load};
 use crate::admin::Server;
 use crate::app::{App, Follower, Registry};
@@ -20,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long open connections may take to finish after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
 /// What is attached, written down for the next daemon. Below /run: a reboot detaches everything.
-const RUN: &str = "/run/postern";
+pub(super) const RUN: &str = "/run/postern";
 
 /// Run the gateway in the foreground for sandboxes that exist already
 #[derive(Args)]
@@ -48,6 +49,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self, debug_kernel: bool) -> Result<ExitCode> {
+        load::require_root("the daemon")?;
         let folders = self.folders.settle()?;
         load::raise_descriptor_limit()?;
         let loaded = load::policy(&folders)?;
@@ -97,7 +99,10 @@ impl Run {
             });
             let attached = app.sandboxes().len();
             tracing::info!(sandboxes = attached, adopted, "ready");
-            println!("postern: ready, {attached} sandboxes attached");
+            // Whoever waits for it may have gone; the sandboxes stay.
+            if let Err(error) = put(&format!("postern: ready, {attached} sandboxes attached")) {
+                tracing::warn!(%error, "cannot write to standard output");
+            }
             tokio::select! {
                 _ = first.recv() => {}
                 _ = other.recv() => {}

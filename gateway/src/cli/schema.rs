@@ -1,6 +1,9 @@
 //! `postern schema`.
 
+use super::USAGE;
+use super::output::{complain, print};
 use crate::policy::schema;
+use anyhow::Result;
 use clap::Args;
 use std::process::ExitCode;
 
@@ -22,19 +25,22 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    pub(super) fn run(self) -> ExitCode {
+    pub(super) fn run(self) -> Result<ExitCode> {
         let schema = match &self.kind {
             None => schema::all(),
             Some(kind) => match schema::of_kind(kind) {
                 Some(schema) => schema,
                 None => {
                     let known: Vec<&str> = schema::kinds().collect();
-                    eprintln!("postern: there is no kind `{kind}`: {}", known.join(", "));
-                    return ExitCode::from(2);
+                    complain(&format!(
+                        "postern: there is no kind `{kind}`; known: {}",
+                        known.join(", ")
+                    ));
+                    return Ok(ExitCode::from(USAGE));
                 }
             },
         };
-        println!("{schema:#}");
-        ExitCode::SUCCESS
+        print(&format!("{schema:#}"))?;
+        Ok(ExitCode::SUCCESS)
     }
 }

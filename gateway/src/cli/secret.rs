@@ -1,11 +1,13 @@
 //! `postern secret`: the secrets folder, by hand. Prints names, never values.
 
-use super::STATE_DIR;
+use super::daemon::REFUSED;
 use super::load::default_secrets;
+use super::output::{complain, print};
+use super::{STATE_DIR, Usage};
 use crate::policy::SecretRef;
 use crate::secrets::edit::{self, EditError};
 use crate::secrets::folder::{self, MAX_SECRET};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use serde_json::json;
@@ -24,6 +26,8 @@ pub(super) enum Secret {
 A policy names the secret and the key: `secretRef: {name: NAME}` with `secretKey: KEY`, or
 `{{ NAME.KEY }}` in a SandboxProxyRule. Line breaks at the end of a value do not count.
 
+Exit status: 0 written; 2 a name, key or value that cannot be one; 125 the folder cannot be written.
+
 Examples:
   sudo postern secret set anthropic-credentials --from-stdin api-key
   pass show wiki | sudo postern secret set wiki-token --from-stdin value
@@ -40,6 +44,9 @@ Examples:
     List(List),
     /// Remove a secret or one of its keys; requests that need it get 503 from then on
     #[command(after_help = "\
+Exit status: 0 removed; 1 it is not there; 2 a name or key that cannot be one; 125 the folder cannot be
+changed.
+
 Examples:
   sudo postern secret rm wiki-token/value
   sudo postern secret rm gitea")]
@@ -131,11 +138,11 @@ impl Set {
         // All of them first: a mistake in the last must not leave half of a secret changed.
         let mut values: Vec<(SecretRef, Value)> = Vec::new();
         for literal in self.sources.from_literal.into_iter().map(Zeroizing::new) {
-            let (key, value) = literal
-                .split_once('=')
-                .context("--from-literal: expected KEY=VALUE, such as user=agent")?;
+            let (key, value) = literal.split_once('=').ok_or_else(|| {
+                Usage("--from-literal: expected KEY=VALUE, such as user=agent".to_owned())
+            })?;
             values.push((
-                edit::reference(&self.name, key)?,
+                edit::reference(&self.name, key).map_err(usage)?,
                 Zeroizing::new(value.as_bytes().to_vec()),
             ));
             eprintln!(
@@ -144,16 +151,16 @@ impl Set {
             );
         }
         for file in &self.sources.from_file {
-            let (key, path) = file
-                .split_once('=')
-                .context("--from-file: expected KEY=FILE, such as password=./password")?;
-            let of = edit::reference(&self.name, key)?;
+            let (key, path) = file.split_once('=').ok_or_else(|| {
+                Usage("--from-file: expected KEY=FILE, such as password=./password".to_owned())
+            })?;
+            let of = edit::reference(&self.name, key).map_err(usage)?;
             let opened = File::open(path).with_context(|| format!("--from-file {path}"))?;
             let value = read(opened).with_context(|| format!("--from-file {path}"))?;
             values.push((of, value));
         }
         if let Some(key) = &self.sources.from_stdin {
-            let of = edit::reference(&self.name, key)?;
+            let of = edit::reference(&self.name, key).map_err(usage)?;
             let value = if io::stdin().is_terminal() {
                 ask(&of)
             } else {
@@ -163,15 +170,15 @@ impl Set {
         }
         for (of, _) in &values {
             if values.iter().filter(|(other, _)| other == of).count() > 1 {
-                bail!("the key {} is given twice", of.key);
+                return Err(Usage(format!("the key {} is given twice", of.key)).into());
             }
         }
         for (of, value) in &values {
-            edit::check_value(of, value)?;
+            edit::check_value(of, value).map_err(usage)?;
         }
         for (of, value) in &values {
             edit::set(&folder, of, value)?;
-            println!("{of} written to {}", folder.display());
+            print(&format!("{of} written to {}", folder.display()))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -180,22 +187,22 @@ impl Set {
 impl List {
     fn run(self) -> Result<ExitCode> {
         let folder = self.folder.path();
-        if !folder.exists() {
+        if !edit::exists(&folder)? {
             if self.json {
-                println!("[]");
+                print("[]")?;
             }
-            eprintln!(
+            complain(&format!(
                 "postern: there is no {}; `postern secret set` makes it, or name another folder with --secrets",
                 folder.display()
-            );
+            ));
             return Ok(ExitCode::SUCCESS);
         }
         let rows = rows(&folder)?;
         if self.json {
             let all: serde_json::Value = rows.iter().map(Row::json).collect();
-            println!("{all}");
+            print(&all.to_string())?;
         } else {
-            table(&rows);
+            print(&table(&rows))?;
         }
         let problems = rows.iter().any(|row| row.problem.is_some());
         Ok(ExitCode::from(u8::from(problems)))
@@ -205,11 +212,23 @@ impl List {
 impl Rm {
     fn run(self) -> Result<ExitCode> {
         let folder = self.folder.path();
-        match self.what.split_once('/') {
-            Some((name, key)) => edit::remove_key(&folder, &edit::reference(name, key)?)?,
-            None => edit::remove_name(&folder, &self.what)?,
+        let removed = match self.what.split_once('/') {
+            Some((name, key)) => {
+                let of = edit::reference(name, key).map_err(usage)?;
+                edit::remove_key(&folder, &of)
+            }
+            None => edit::remove_name(&folder, &self.what),
+        };
+        match removed {
+            Ok(()) => {}
+            Err(absent @ EditError::Missing { .. }) => {
+                complain(&format!("postern: {absent}"));
+                return Ok(ExitCode::from(REFUSED));
+            }
+            Err(name @ EditError::Name(_)) => return Err(usage(name)),
+            Err(error) => return Err(error.into()),
         }
-        println!("{} removed from {}", self.what, folder.display());
+        print(&format!("{} removed from {}", self.what, folder.display()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -259,10 +278,9 @@ fn rows(folder: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn table(rows: &[Row]) {
+fn table(rows: &[Row]) -> String {
     if rows.is_empty() {
-        println!("no secrets");
-        return;
+        return "no secrets".to_owned();
     }
     let label = |row: &Row| match &row.key {
         Some(key) => format!("{}/{key}", row.name),
@@ -270,14 +288,20 @@ fn table(rows: &[Row]) {
     };
     let width = rows.iter().map(|row| label(row).len()).max().unwrap_or(0);
     let width = width.max("SECRET".len());
-    println!("{:width$}  WRITTEN", "SECRET");
+    let mut lines = vec![format!("{:width$}  WRITTEN", "SECRET")];
     for row in rows {
         let when = row.modified.map_or_else(String::new, ago);
-        match &row.problem {
-            None => println!("{:width$}  {when}", label(row)),
-            Some(problem) => println!("{:width$}  cannot be used: {problem}", label(row)),
-        }
+        lines.push(match &row.problem {
+            None => format!("{:width$}  {when}", label(row)),
+            Some(problem) => format!("{:width$}  cannot be used: {problem}", label(row)),
+        });
     }
+    lines.join("\n")
+}
+
+/// A name, key or value that cannot be one is wrong usage.
+fn usage(error: EditError) -> anyhow::Error {
+    Usage(error.to_string()).into()
 }
 
 fn seconds(time: SystemTime) -> u64 {

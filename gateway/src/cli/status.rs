@@ -1,7 +1,9 @@
 //! `postern status`: what the running daemon says of itself.
 
-use super::daemon::{AdminSocket, Paint, duration, outcome, plain, put};
-use crate::admin::{ClientError, SandboxInfo, Status as Standing};
+use super::daemon::{AdminSocket, Paint, duration, outcome, plain};
+use super::detach::left_behind;
+use super::output::{causes, complain, put};
+use crate::admin::{Client, ClientError, SandboxInfo, Status as Standing};
 use anyhow::Result;
 use clap::Args;
 use std::process::ExitCode;
@@ -9,6 +11,8 @@ use std::process::ExitCode;
 /// Show the running daemon: its gateways, sandboxes, counters and protections
 #[derive(Args)]
 #[command(after_help = "\
+Without a daemon it says what an ended one keeps shut.
+
 Exit status: 0 shown; 125 no daemon, or it failed.
 
 Examples:
@@ -26,7 +30,14 @@ impl Status {
     pub(super) fn run(self) -> Result<ExitCode> {
         let standing = match self.ask() {
             Ok(standing) => standing,
-            Err(error) => return Ok(outcome(Err(error))),
+            Err(error) => {
+                let is_gone = matches!(error, ClientError::NoDaemon(_));
+                let status = outcome(Err(error));
+                if is_gone {
+                    complain(&kept_shut());
+                }
+                return Ok(status);
+            }
         };
         if self.json {
             put(&serde_json::to_string_pretty(&standing)?)?;
@@ -37,8 +48,29 @@ impl Status {
     }
 
     fn ask(&self) -> Result<Standing, ClientError> {
-        self.admin.connect()?.status()
+        Client::connect_briefly(&self.admin.path)?.status()
     }
+}
+
+/// What an ended daemon has left, as far as this user may look.
+fn kept_shut() -> String {
+    let left = match left_behind() {
+        Ok(left) => left,
+        Err(error) => {
+            return format!(
+                "postern: whether an ended daemon keeps sandboxes shut cannot be told: {}; try sudo",
+                causes(&error)
+            );
+        }
+    };
+    if left.is_empty() {
+        return "postern: no ended daemon keeps a sandbox shut".to_owned();
+    }
+    let mut lines = vec![
+        "postern: an ended daemon keeps these shut until `postern run` serves them again or `postern detach` sets them free:".to_owned(),
+    ];
+    lines.extend(left.iter().map(|left| format!("  {}", plain(left))));
+    lines.join("\n")
 }
 
 /// The whole of it for people. Ends in a line break.
@@ -57,7 +89,12 @@ fn show(standing: &Standing, paint: Paint) -> String {
         plural(standing.reload_failures, "change"),
     ));
     if let Some(error) = &standing.reload_error {
-        let text = format!("the last change was not taken: {}", plain(error));
+        let now = standing.started + standing.uptime;
+        let ago = standing
+            .reload_failed_at
+            .map(|at| format!(", {} ago", duration(now.saturating_sub(at))))
+            .unwrap_or_default();
+        let text = format!("the last change was not taken{ago}: {}", plain(error));
         lines.push(format!("        {}", paint.paint("31", &text)));
     }
     if standing.denials_not_recorded > 0 {

@@ -2,7 +2,8 @@
 
 mod line;
 
-use super::daemon::{AdminSocket, Paint, REFUSED, outcome, put};
+use super::daemon::{AdminSocket, Paint, REFUSED, outcome};
+use super::output::put;
 use crate::admin::{Client, ClientError, Streamed, TailRequest};
 use anyhow::Result;
 use clap::Args;

@@ -28,6 +28,7 @@ impl From<AttachError> for Failure {
 
 impl Control for Daemon {
     async fn attach(&self, request: AttachRequest) -> Result<SandboxInfo, Failure> {
+        self.forget_gone().await;
         let located = {
             let sandboxes = self.sandboxes.lock().await;
             let others = sandboxes.keys().map(String::as_str);
@@ -97,6 +98,7 @@ impl Control for Daemon {
             policy: self.settings.policy.display().to_string(),
             generation: self.app.generation(),
             reload_failures: reloads.failed,
+            reload_failed_at: reloads.failure.as_ref().map(|failure| seconds(failure.at)),
             reload_error: reloads.failure.map(|failure| failure.message),
             draining: self.app.is_draining(),
             denials_not_recorded: self.app.denials_not_recorded(),
@@ -179,11 +181,8 @@ impl Daemon {
     }
 }
 
-fn gateway(name: String) -> GatewayInfo {
-    GatewayInfo {
-        name,
-        problems: Vec::new(),
-    }
+fn gateway((name, problems): (String, Vec<String>)) -> GatewayInfo {
+    GatewayInfo { name, problems }
 }
 
 fn namespace((cookie, at): (u64, Listeners)) -> NamespaceInfo {

@@ -6,6 +6,7 @@ use crate::app::Stray;
 use crate::sandbox::bindings::{Bound, Event, Watch};
 use crate::sandbox::locate::Located;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -79,16 +80,22 @@ impl Daemon {
         let mut tick = tokio::time::interval(SWEEP);
         loop {
             tick.tick().await;
-            let paths: Vec<String> = {
-                let sandboxes = self.sandboxes.lock().await;
-                let gone = sandboxes
-                    .iter()
-                    .filter(|(_, known)| !known.located.directory.is_dir());
-                gone.map(|(path, _)| path.clone()).collect()
-            };
-            for path in paths {
-                self.gone(&path).await;
-            }
+            self.forget_gone().await;
+        }
+    }
+
+    /// A cgroup made again under the path of one that is gone is another one, and nobody's yet.
+    pub(super) async fn forget_gone(&self) {
+        let paths: Vec<String> = {
+            let sandboxes = self.sandboxes.lock().await;
+            let gone = sandboxes.iter().filter(|(_, known)| {
+                let found = known.located.directory.metadata();
+                !found.is_ok_and(|found| found.ino() == known.located.id)
+            });
+            gone.map(|(path, _)| path.clone()).collect()
+        };
+        for path in paths {
+            self.gone(&path).await;
         }
     }
 

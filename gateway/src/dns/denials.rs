@@ -1,11 +1,11 @@
 //! The records of what a sandbox's resolver refuses: rationed, so that ten thousand questions are not
 //! ten thousand lines, and counted, so that none is hidden. Knows no DNS messages.
 
-use super::limits::{Bucket, Rate, Recent};
+use super::limits::Recent;
 use crate::outcome::{DenyReason, Stage};
-use crate::telemetry::{DenialRecord, Telemetry, Who};
+use crate::rate::{Bucket, Rate};
+use crate::telemetry::{DenialRecord, Telemetry, Untold, Who};
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,6 @@ const RECORDS: Rate = Rate {
 const REPEATED: Duration = Duration::from_secs(60);
 /// Different denials remembered, twice over; at most [`RECORDS`] makes of them in a minute.
 const MAX_DIFFERENT: usize = 2048;
-/// Those that were not recorded are counted, and the count told after this time.
-const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// Who, why, and what about: denials alike in these are one.
 type Likeness = (u32, DenyReason, String, String);
@@ -28,7 +26,7 @@ type Likeness = (u32, DenyReason, String, String);
 pub(super) struct Denials {
     telemetry: ArcSwap<Telemetry>,
     ration: Mutex<(Bucket, Recent<Likeness>)>,
-    untold: Arc<AtomicU64>,
+    untold: Untold,
 }
 
 impl Denials {
@@ -37,7 +35,7 @@ impl Denials {
         Self {
             telemetry: ArcSwap::new(telemetry),
             ration: Mutex::new((Bucket::new(RECORDS, now), seen)),
-            untold: Arc::default(),
+            untold: Untold::default(),
         }
     }
 
@@ -55,7 +53,7 @@ impl Denials {
     /// in a tokio runtime.
     pub(super) fn record(&self, who: &Who, reason: DenyReason, host: String, detail: String) {
         if !self.has_room(who, reason, &host, &detail) {
-            return self.count();
+            return self.untold.add(self.telemetry.load_full());
         }
         self.telemetry.load().denied(&DenialRecord {
             who: who.clone(),
@@ -68,7 +66,7 @@ impl Denials {
 
     /// Tells the count of what was not recorded now, without waiting for more.
     pub(super) fn tell(&self) {
-        tell(&self.untold, &self.telemetry.load());
+        self.untold.tell();
     }
 
     fn has_room(&self, who: &Who, reason: DenyReason, host: &str, detail: &str) -> bool {
@@ -81,29 +79,5 @@ impl Denials {
         }
         seen.add(likeness);
         true
-    }
-
-    fn count(&self) {
-        if self.untold.fetch_add(1, Ordering::Relaxed) > 0 {
-            return;
-        }
-        let (untold, telemetry) = (Arc::clone(&self.untold), self.telemetry.load_full());
-        tokio::spawn(async move {
-            tokio::time::sleep(TOLD_AFTER).await;
-            tell(&untold, &telemetry);
-        });
-    }
-}
-
-impl Drop for Denials {
-    fn drop(&mut self) {
-        self.tell();
-    }
-}
-
-fn tell(untold: &AtomicU64, telemetry: &Telemetry) {
-    let count = untold.swap(0, Ordering::Relaxed);
-    if count > 0 {
-        telemetry.not_recorded(count);
     }
 }

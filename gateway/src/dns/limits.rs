@@ -3,6 +3,7 @@
 
 use crate::outcome::DenyReason;
 use crate::policy::{Host, Naming};
+use crate::rate::{Bucket, Rate};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
@@ -32,21 +33,6 @@ pub(super) const MAX_NAME: usize = 128;
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Names remembered, twice over: what [`NEW_NAMES_ANYWHERE`] lets through in two minutes.
 const MAX_REMEMBERED: usize = 4096;
-
-/// So many at once, and one more after each such time.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    pub(super) burst: u32,
-    pub(super) every: Duration,
-}
-
-/// A token bucket.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    rate: Rate,
-    left: u32,
-    counted: Instant,
-}
 
 /// What has been seen lately, in two generations of bounded size: nothing is swept or searched.
 pub(super) struct Recent<T> {
@@ -109,35 +95,6 @@ impl Limits {
     }
 }
 
-impl Bucket {
-    pub(super) fn new(rate: Rate, now: Instant) -> Self {
-        Self {
-            rate,
-            left: rate.burst,
-            counted: now,
-        }
-    }
-
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.counted);
-        let earned = passed.as_micros() / self.rate.every.as_micros().max(1);
-        match u32::try_from(earned) {
-            Ok(earned) if earned < self.rate.burst - self.left => {
-                self.left += earned;
-                // What is left of the time counts for the next one.
-                self.counted += self.rate.every * earned;
-            }
-            _ => {
-                self.left = self.rate.burst;
-                self.counted = now;
-            }
-        }
-        let taken = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        taken
-    }
-}
-
 impl<T: Eq + Hash + Clone> Recent<T> {
     pub(super) fn new(life: Duration, most: usize, now: Instant) -> Self {
         Self {
@@ -184,27 +141,6 @@ mod tests {
 
     fn host(name: &str) -> Host {
         Host::parse(name).unwrap()
-    }
-
-    #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let begun = Instant::now();
-        let rate = Rate {
-            burst: 500,
-            every: Duration::from_millis(10),
-        };
-        let mut bucket = Bucket::new(rate, begun);
-        let at = |milliseconds| begun + Duration::from_millis(milliseconds);
-        let mut taken =
-            |milliseconds, tries: u32| (0..tries).filter(|_| bucket.take(at(milliseconds))).count();
-        assert_eq!(taken(0, 600), 500);
-        assert_eq!(taken(5, 10), 0);
-        assert_eq!(taken(10, 10), 1);
-        // The five milliseconds over are not lost.
-        assert_eq!(taken(25, 10), 1);
-        assert_eq!(taken(30, 10), 1);
-        assert_eq!(taken(1030, 1000), 100);
-        assert_eq!(taken(3_600_000, 1000), 500);
     }
 
     #[test]

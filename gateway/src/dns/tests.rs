@@ -41,9 +41,10 @@ spec:
             .remove("g")
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let audit = Arc::new(AuditLog::open(&folder.path().join("audit")).unwrap());
+        let audit = Arc::new(AuditLog::open(&folder.path().join("audit"), true).unwrap());
         let redactor = Redactor::new(std::iter::empty(), Vec::new());
-        let telemetry = Arc::new(Telemetry::new(audit, None, Arc::new(redactor)));
+        let redactor = Arc::new(redactor);
+        let telemetry = Arc::new(Telemetry::new(audit, None, redactor, Arc::default()));
         let verifier = Verifier::new(None).unwrap();
         let resolver = Arc::new(Resolver::new(Arc::clone(&gateway), &verifier).unwrap());
         let who = Who {
@@ -54,6 +55,7 @@ spec:
             tgid: 0,
             uid: 0,
             comm: "".into(),
+            executable: None,
             destination: upstream,
             generation: 1,
         };
@@ -81,6 +83,28 @@ spec:
             Step::LookUp(..) => panic!("{name} would be looked up"),
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_dialled_is_paid_from_the_same_purse_as_what_is_asked() {
+    let fixture = Fixture::new("allow-all", (Ipv4Addr::LOCALHOST, 53).into());
+    let spend = |name: &str| fixture.responder.spend(&Host::parse(name).unwrap());
+    let asked = (0..1000).all(|n| {
+        let step = fixture.decide(&format!("q{n}.test"), A);
+        matches!(step, Step::LookUp(..))
+    });
+    assert!(asked);
+    let dialled = (0..10_000).filter(|n| spend(&format!("d{n}.test")).is_ok());
+    // A few more are earned meanwhile.
+    let dialled = dialled.count();
+    assert!((1000..1100).contains(&dialled), "{dialled}");
+    let refused = spend("another.test");
+    assert_eq!(refused, Err(DenyReason::DnsRateLimited));
+    assert_eq!(fixture.code("further.test", A), ResponseCode::Refused);
+    assert_eq!((spend("q7.test"), spend("d7.test")), (Ok(()), Ok(())));
+    let label = "a".repeat(60);
+    let long = spend(&format!("{label}.{label}.{label}.test"));
+    assert_eq!(long, Err(DenyReason::DnsNameTooLong));
 }
 
 fn message(name: &str, kind: u8) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! What an HTTP/2 server writes, read for its refusals: the library resets a malformed stream by itself
 //! (RFC 9113 §8.1.1) and tells nobody else. Knows frame headers and error codes, and no other payload.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// The length of a frame header (RFC 9113 §4.1).
 const HEADER: usize = 9;
@@ -16,6 +16,9 @@ const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 /// Refusals told of one connection: the peer could cause as many as it likes.
 const MAX_TOLD: usize = 64;
+/// Streams remembered as being answered. A server has fewer open at once; what is beyond was reset by the client,
+/// which the server's own frames do not show.
+const MAX_ANSWERING: usize = 1024;
 
 /// A stream or connection that the server ended because of what the client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +62,9 @@ pub struct FrameWatch {
     left: usize,
     told: usize,
     /// Streams whose response has begun and not ended; and how many have begun.
-    answering: HashSet<u32>,
+    answering: BTreeSet<u32>,
+    /// The latest of those forgotten while they seemed open; 0 for none.
+    forgotten: u32,
     answers: u64,
     own_answers: u64,
 }
@@ -114,10 +119,11 @@ impl FrameWatch {
     fn frame(&mut self, tell: &mut dyn FnMut(Refusal)) {
         let [_, _, _, kind, flags, stream @ ..] = self.header;
         let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-        if kind == HEADERS && self.answering.insert(stream) {
-            self.answers += 1;
+        let ends = flags & END_STREAM != 0;
+        if kind == HEADERS {
+            self.begin(stream, ends);
         }
-        if kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0) {
+        if kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && ends) {
             self.answering.remove(&stream);
         }
         let [a @ .., e, f, g, h] = self.payload;
@@ -137,10 +143,59 @@ impl FrameWatch {
         }
     }
 
+    fn begin(&mut self, stream: u32, ends: bool) {
+        // On a stream as old as that, the end of its fields is that of an answer that was counted.
+        let trailers = ends && stream <= self.forgotten;
+        if trailers || !self.answering.insert(stream) {
+            return;
+        }
+        self.answers += 1;
+        if self.answering.len() > MAX_ANSWERING
+            && let Some(oldest) = self.answering.pop_first()
+        {
+            self.forgotten = self.forgotten.max(oldest);
+        }
+    }
+
     fn tell(&mut self, refusal: Refusal, tell: &mut dyn FnMut(Refusal)) {
         if self.told < MAX_TOLD {
             self.told += 1;
             tell(refusal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(stream: u32, flags: u8) -> [u8; HEADER] {
+        let [a, b, c, d] = stream.to_be_bytes();
+        [0, 0, 0, HEADERS, flags, a, b, c, d]
+    }
+
+    #[test]
+    fn answers_that_never_end_are_forgotten_and_a_late_end_is_no_second_answer() {
+        let mut watch = FrameWatch::default();
+        let mut told = Vec::new();
+        let mut tell = |refusal| told.push(refusal);
+        let mut requests = 0;
+        for stream in (1..400_000).step_by(2) {
+            watch.written(&headers(stream, 0), &mut tell);
+            requests += 1;
+            watch.compare(requests, &mut tell);
+            assert!(watch.answering.len() <= MAX_ANSWERING);
+        }
+        // A stream that was open all along ends in trailers.
+        watch.written(&headers(1, END_STREAM), &mut tell);
+        watch.compare(requests, &mut tell);
+        // And an answer that nobody was asked for is still one.
+        watch.written(&headers(400_001, END_STREAM), &mut tell);
+        watch.compare(requests, &mut tell);
+        let own = Refusal {
+            stream: 0,
+            code: Refusal::TOO_LARGE,
+        };
+        assert_eq!(told, [own]);
     }
 }

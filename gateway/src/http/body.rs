@@ -1,226 +1,26 @@
-//! Bodies on their way through: every frame is passed on as it comes, and looked at in passing for
+//! Responses on their way through: every frame is passed on as it comes, and looked at in passing for
 //! the record (bytes, token usage, capture). Back-pressure is the stream's own: nothing is buffered.
 
 use super::activity::Activity;
+use super::capture::Capture;
 use super::guarded::Watch;
+use super::outgoing::{Seen, lock};
 use super::scrubbed::Scrubbed;
 use super::server::Session;
-use crate::guard::{Patience, Violation};
-use crate::inject::remove_fields;
+use super::spending::Spending;
+use crate::guard::{Patience, Progress, Violation};
 use crate::lease::Held;
 use crate::live::View;
 use crate::outcome::hyper_error::Error;
-use crate::outcome::{DenyReason, Revoked};
-use crate::policy::CaptureBody;
-use crate::provider::Decoder;
-use crate::provider::request::RequestTap;
-use crate::provider::usage::ResponseTap;
-use crate::telemetry::redact::Redactor;
-use crate::telemetry::{Body as CapturedBody, RequestRecord};
+use crate::outcome::{DenyReason, Overrun, Revoked};
+use crate::telemetry::RequestRecord;
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-
-/// What has been seen of a body.
-#[derive(Default)]
-pub(super) struct Seen {
-    pub(super) bytes: u64,
-    pub(super) model: Option<RequestTap>,
-    pub(super) captured: Option<Capture>,
-}
-
-/// The beginning of a body, up to a limit, without its content coding: redaction must see the text.
-pub(super) struct Capture {
-    limit: usize,
-    /// `None` for a coding that cannot be undone: then nothing is kept.
-    decoder: Option<Decoder>,
-    body: CapturedBody,
-}
-
-/// Kept beyond the limit until a secret that lies across it has been redacted.
-const MARGIN: usize = 8 * 1024;
-
-impl Capture {
-    /// Captures if the policy asks for it and the media type is one of the policy's.
-    pub(super) fn new(policy: Option<&CaptureBody>, headers: &HeaderMap) -> Option<Self> {
-        let policy = policy?;
-        let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        let media_type = media_type.split(';').next()?.trim().to_ascii_lowercase();
-        let wanted = policy.include_content_types.contains(&media_type);
-        let encoding = text(headers, &CONTENT_ENCODING);
-        wanted.then(|| Self {
-            limit: policy.max_bytes,
-            decoder: Decoder::new(encoding.as_deref()),
-            body: CapturedBody {
-                encoding,
-                ..CapturedBody::default()
-            },
-        })
-    }
-
-    fn add(&mut self, data: &[u8]) {
-        let Self {
-            limit,
-            decoder,
-            body,
-        } = self;
-        let Some(decoder) = decoder else {
-            body.truncated = true;
-            return;
-        };
-        if body.bytes.len() >= *limit + MARGIN {
-            body.truncated |= !data.is_empty();
-            return;
-        }
-        decoder.feed(data, &mut |decoded: &[u8]| {
-            let room = (*limit + MARGIN).saturating_sub(body.bytes.len());
-            let taken = decoded.get(..room).unwrap_or(decoded);
-            body.bytes.extend_from_slice(taken);
-            body.truncated |= taken.len() < decoded.len();
-        });
-    }
-
-    /// What was captured, redacted.
-    pub(super) fn into_body(self, redactor: &Redactor) -> CapturedBody {
-        let mut body = self.body;
-        body.bytes = redactor.bytes(std::mem::take(&mut body.bytes));
-        body.truncated |= body.bytes.len() > self.limit;
-        body.bytes.truncate(self.limit);
-        body
-    }
-}
-
-/// The text of a header.
-pub(super) fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    Some(headers.get(name)?.to_str().ok()?.to_owned())
-}
-
-/// A request body on its way to the upstream.
-pub(super) struct Outgoing {
-    body: Incoming,
-    seen: Arc<Mutex<Seen>>,
-    /// Trailers of these names are dropped: a credential may not come that way either.
-    forbidden: Vec<HeaderName>,
-    /// With `Expect: 100-continue` the body waits until the upstream wants it.
-    wanted: Option<Wanted>,
-}
-
-/// Whether the upstream wants the body of a request with `Expect: 100-continue`.
-pub(super) struct Wanted {
-    /// It said "100 Continue". `None`: nobody is left who could tell.
-    said: Option<oneshot::Receiver<()>>,
-    /// It has had its time to say so.
-    patience: Pin<Box<tokio::time::Sleep>>,
-    /// It gave its final answer instead.
-    answered: Arc<AtomicBool>,
-    /// Dropped when that answer has reached the client.
-    over: oneshot::Receiver<()>,
-}
-
-impl Wanted {
-    pub(super) fn new(
-        said: oneshot::Receiver<()>,
-        patience: std::time::Duration,
-        answered: Arc<AtomicBool>,
-        over: oneshot::Receiver<()>,
-    ) -> Self {
-        Self {
-            said: Some(said),
-            patience: Box::pin(tokio::time::sleep(patience)),
-            answered,
-            over,
-        }
-    }
-
-    /// `Ready(true)` to go on, `Ready(false)` to end without the body.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if let Some(said) = &mut self.said {
-            match Pin::new(said).poll(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready(true),
-                Poll::Ready(Err(_gone)) => self.said = None,
-                Poll::Pending => {}
-            }
-        }
-        if !self.patience.is_elapsed() {
-            ready!(self.patience.as_mut().poll(cx));
-        }
-        if !self.answered.load(Ordering::Relaxed) {
-            return Poll::Ready(true);
-        }
-        // Asking the client for it now would be wrong. The connection to the upstream ends with an
-        // incomplete body, so not before the answer is through.
-        match Pin::new(&mut self.over).poll(cx) {
-            Poll::Ready(_) => Poll::Ready(false),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl Outgoing {
-    pub(super) fn new(
-        body: Incoming,
-        seen: Arc<Mutex<Seen>>,
-        forbidden: Vec<HeaderName>,
-        wanted: Option<Wanted>,
-    ) -> Self {
-        Self {
-            body,
-            seen,
-            forbidden,
-            wanted,
-        }
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(wanted) = &mut self.wanted {
-            if !ready!(wanted.poll(cx)) {
-                return Poll::Ready(None);
-            }
-            self.wanted = None;
-        }
-        let mut frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),
-            None => return Poll::Ready(None),
-        };
-        if let Some(data) = frame.data_ref() {
-            let mut seen = lock(&self.seen);
-            seen.bytes += data.len() as u64;
-            if let Some(tap) = &mut seen.model {
-                tap.feed(data);
-            }
-            if let Some(capture) = &mut seen.captured {
-                capture.add(data);
-            }
-        } else if let Some(trailers) = frame.trailers_mut() {
-            remove_fields(trailers, &self.forbidden);
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
 
 /// A response body on its way to the client.
 pub(super) enum ResponseBody {
@@ -241,10 +41,14 @@ impl ResponseBody {
 pub(super) struct Open {
     pub(super) record: RequestRecord,
     pub(super) request: Arc<Mutex<Seen>>,
+    /// Of the request's body.
+    pub(super) progress: Progress,
     /// Among those of its connection.
     number: u64,
     /// It ended as it should.
     pub(super) ended: bool,
+    /// Nothing of it went anywhere.
+    pub(super) refused: bool,
     pub(super) view: Arc<View>,
     /// Revoked when policy no longer allows the request.
     pub(super) held: Option<Held>,
@@ -252,10 +56,14 @@ pub(super) struct Open {
     watch: Arc<Watch>,
     /// Its place among the sandbox's requests.
     pub(super) place: Option<OwnedSemaphorePermit>,
+    /// What it spends of a token budget.
+    pub(super) spending: Option<Spending>,
     /// Tells the request's body, by being dropped, that all is over.
     pub(super) over: Option<oneshot::Sender<()>>,
     /// The upstream has answered.
     pub(super) answered: Arc<AtomicBool>,
+    /// The record has been told.
+    finished: bool,
 }
 
 impl Open {
@@ -264,14 +72,18 @@ impl Open {
             number: session.activity.begin(),
             record,
             request: Arc::default(),
+            progress: Progress::default(),
             ended: false,
+            refused: false,
             view,
             held: None,
             activity: Arc::clone(&session.activity),
             watch: Arc::clone(&session.watch),
             place: None,
+            spending: None,
             over: None,
             answered: Arc::default(),
+            finished: false,
         }
     }
 
@@ -282,6 +94,13 @@ impl Open {
         self.record.reason = Some(DenyReason::MalformedRequest);
         self.record.status.get_or_insert(violation.status());
         Some(violation)
+    }
+
+    /// Nothing of it is going to be sent: it spends nothing.
+    pub(super) fn unspend(&mut self) {
+        if let Some(spending) = self.spending.take() {
+            spending.unsent();
+        }
     }
 
     /// Returns when policy no longer allows the request.
@@ -300,8 +119,13 @@ impl Open {
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
+impl Open {
+    /// Ends the record, once. A response's last byte follows its record, so that whoever has seen the whole of
+    /// it is on record, whatever becomes of the gateway.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
         if self.record.reason.is_none() {
             // An answer may have been there before the body went wrong.
             self.malformed();
@@ -323,43 +147,125 @@ impl Drop for Open {
             .take()
             .map(|capture| capture.into_body(redactor));
         drop(seen);
-        self.view.telemetry.request(record);
+        if self.refused {
+            self.view.refused(record);
+        } else {
+            self.view.telemetry.request(record);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.finish();
         self.activity.end(self.number);
     }
 }
 
 /// An upstream's body on its way to the client.
 pub(super) struct Passing {
-    pub(super) body: Scrubbed,
-    pub(super) open: Open,
-    pub(super) usage: Option<ResponseTap>,
-    pub(super) captured: Option<Capture>,
+    body: Scrubbed,
+    open: Open,
+    captured: Option<Capture>,
+    /// Cut off: its tokens are spent.
+    cut: bool,
     /// How long the upstream may say nothing.
-    pub(super) patience: Patience,
+    patience: Patience,
 }
 
+/// What a body has next: a frame, an error, or its end.
+type NextFrame = Option<Result<Frame<Bytes>, Error>>;
+
 impl Passing {
+    pub(super) fn new(body: Scrubbed, open: Open, captured: Option<Capture>) -> Self {
+        let mut this = Self {
+            body,
+            open,
+            captured,
+            cut: false,
+            patience: Patience::default(),
+        };
+        // The head is all there is.
+        if this.is_over() {
+            this.finish();
+        }
+        this
+    }
+
+    /// Ready when the tokens that have come so far are covered, or with the last frame.
+    fn poll_spending(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame>> {
+        if self.cut {
+            return Poll::Ready(Some(None));
+        }
+        let Some(spending) = &mut self.open.spending else {
+            return Poll::Ready(None);
+        };
+        let down = self.open.record.bytes_down;
+        let Some(cut) = ready!(spending.poll(cx, self.body.usage.as_ref(), down)) else {
+            return Poll::Ready(None);
+        };
+        self.cut = true;
+        self.open.ended = true;
+        self.open.record.reason = Some(cut.reason);
+        let last = match cut.last {
+            Some(last) => Ok(Frame::data(last)),
+            None => Err(Error::from(Overrun)),
+        };
+        Poll::Ready(Some(Some(last)))
+    }
+
+    /// Nothing has come from the upstream for too long, nor gone to it.
+    fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        let idle = self.open.view.gateway.limits.idle_timeout;
+        let mut wait = idle;
+        while self.patience.is_over(wait, cx) {
+            match self.open.progress.left(idle) {
+                None => return true,
+                Some(left) => wait = left,
+            }
+            self.patience.reset();
+        }
+        false
+    }
+
     fn look(&mut self, data: &[u8]) {
         self.open.record.bytes_down += data.len() as u64;
-        if let Some(tap) = &mut self.usage {
-            tap.feed(data);
-        }
         if let Some(capture) = &mut self.captured {
             capture.add(data);
         }
     }
 }
 
-impl Drop for Passing {
-    fn drop(&mut self) {
-        self.open.ended |= self.body.is_end_stream();
+impl Passing {
+    /// Nothing more comes of the body, or nobody waits for it.
+    fn finish(&mut self) {
+        self.open.ended |= self.is_over();
         self.open.record.scrubbed += self.body.count();
-        if let Some(tap) = self.usage.take() {
+        let mut is_final = false;
+        if let Some(tap) = self.body.usage.take() {
+            is_final = tap.is_final() && self.open.ended && self.open.record.reason.is_none();
             self.open.record.usage = tap.finish();
+        }
+        if let Some(spending) = self.open.spending.take() {
+            spending.settle(self.open.record.status, &self.open.record.usage, is_final);
         }
         let redactor = self.open.view.telemetry.redactor();
         let captured = self.captured.take();
-        self.open.record.response_body = captured.map(|capture| capture.into_body(redactor));
+        if let Some(captured) = captured {
+            self.open.record.response_body = Some(captured.into_body(redactor));
+        }
+        self.open.finish();
+    }
+
+    /// Has the client all that it was promised? An upstream may announce the end apart from the last byte.
+    fn is_over(&self) -> bool {
+        self.body.is_end_stream() || self.body.size_hint().exact() == Some(0)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -381,9 +287,12 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(Box::new(Revoked))));
         }
         passing.open.activity.polled(passing.open.number);
+        // What came last must be covered before the next is asked for.
+        if let Some(last) = ready!(passing.poll_spending(cx)) {
+            return Poll::Ready(last);
+        }
         let Poll::Ready(next) = Pin::new(&mut passing.body).poll_frame(cx) else {
-            let idle = passing.open.view.gateway.limits.idle_timeout;
-            if passing.patience.is_over(idle, cx) {
+            if passing.is_stalled(cx) {
                 passing.open.record.error = Some("upstream_stalled");
                 return Poll::Ready(Some(Err(Box::new(Broken::Stalled))));
             }
@@ -396,6 +305,9 @@ impl Body for ResponseBody {
                 if let Some(data) = frame.data_ref() {
                     passing.look(data);
                 }
+                if passing.is_over() {
+                    passing.finish();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -405,6 +317,7 @@ impl Body for ResponseBody {
             }
             None => {
                 passing.open.ended = true;
+                passing.finish();
                 Poll::Ready(None)
             }
         }
@@ -413,7 +326,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Upstream(passing) => passing.body.is_end_stream(),
+            Self::Upstream(passing) => passing.cut || passing.body.is_end_stream(),
         }
     }
 
@@ -447,9 +360,4 @@ impl Broken {
         tracing::info!(%broken, "response cut off");
         broken
     }
-}
-
-fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
-    // Never held across a wait, and counters are good whatever panicked.
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }

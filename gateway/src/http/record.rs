@@ -1,14 +1,33 @@
 //! The record of a request as it begins: what is known from its head and its connection.
 
 use super::authority;
+use super::capture::text;
 use super::server::Session;
 use crate::live::View;
 use crate::provider::usage::Usage;
 use crate::telemetry::RequestRecord;
 use crate::upstream::Scheme;
 use http::Version;
+use http::header::HeaderName;
 use http::request::Parts;
 use std::time::{Instant, SystemTime};
+
+/// W3C Trace Context.
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The longest method, path, query or explanation in a record, bytes. Real ones are shorter; the limit of heads, 64 KiB,
+/// would let a sandbox write a line as long as it likes.
+const MAX_TEXT: usize = 2048;
+
+/// The beginning of a text that is too long for a record, marked with the length that it has.
+pub(super) fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let length = text.len();
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push_str(&format!("… ({length} bytes)"));
+    }
+    text
+}
 
 /// For a request whose head has just been read.
 pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRecord {
@@ -23,13 +42,13 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
             Scheme::Http => "http",
             Scheme::Https => "https",
         },
-        method: parts.method.to_string(),
+        method: cut(parts.method.to_string()),
         host: authority::of_request(parts)
             .map(|authority| authority.name.to_string())
             .unwrap_or_default(),
         port: session.destination().port(),
-        path: redactor.text(parts.uri.path()),
-        query: parts.uri.query().map(|query| redactor.query(query)),
+        path: cut(redactor.text(parts.uri.path())),
+        query: parts.uri.query().map(|query| cut(redactor.query(query))),
         version: match parts.version {
             Version::HTTP_10 => "1.0",
             Version::HTTP_2 => "2",
@@ -38,6 +57,7 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
         rule: None,
         reason: None,
         error: None,
+        detail: None,
         credential: None,
         provider: None,
         operation: None,
@@ -52,6 +72,23 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
         usage: Usage::default(),
         request_body: None,
         response_body: None,
-        span: None,
+        sent: None,
+        answered: None,
+        span: view
+            .telemetry
+            .begin(text(&parts.headers, &TRACEPARENT).as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_within_no_letter_and_marked() {
+        assert_eq!(cut("a".repeat(MAX_TEXT)), "a".repeat(MAX_TEXT));
+        let long = format!("{}é{}", "a".repeat(MAX_TEXT - 1), "b".repeat(60_000));
+        let marked = format!("{}… (62049 bytes)", "a".repeat(MAX_TEXT - 1));
+        assert_eq!(cut(long), marked);
     }
 }

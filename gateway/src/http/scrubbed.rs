@@ -1,6 +1,9 @@
-//! An upstream's body without the credentials that it echoes. Where none was injected, the body itself.
+//! An upstream's body: what it says of its usage is read as it came, then the credentials that it echoes are taken out.
+//! Where none was injected, it is the body itself.
 
+use crate::guard::Patience;
 use crate::outcome::hyper_error::Error;
+use crate::provider::ResponseTap;
 use crate::scrub::{BodyScrub, Scrubber};
 use crate::upstream::PooledBody;
 use bytes::Bytes;
@@ -9,14 +12,22 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// An unfinished word is given when nothing has followed it for so long: two that answer each other must not wait
+/// for ever. What one server writes at once comes closer together.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module.
 pub(super) struct Scrubbed {
     body: PooledBody,
+    /// Looks at what the upstream said, in its own coding and before a byte of it is replaced.
+    pub(super) usage: Option<ResponseTap>,
     scrub: Option<(Scrubber, BodyScrub)>,
     /// In trailers.
     count: u64,
     trailers: Option<HeaderMap>,
+    pause: Patience,
     /// The upstream has said all.
     ended: bool,
 }
@@ -28,6 +39,7 @@ impl Scrubbed {
         head: &mut Parts,
         body: PooledBody,
         is_head: bool,
+        usage: Option<ResponseTap>,
     ) -> Self {
         // Where there is no body, there is none to be announced; HEAD tells of one all the same.
         let scrub = scrubber
@@ -39,9 +51,11 @@ impl Scrubbed {
             .filter(|_| !body.is_end_stream());
         Self {
             body,
+            usage,
             scrub,
             count: 0,
             trailers: None,
+            pause: Patience::default(),
             ended: false,
         }
     }
@@ -50,6 +64,14 @@ impl Scrubbed {
     pub(super) fn count(&self) -> u64 {
         let body = self.scrub.as_ref().map_or(0, |(_, body)| body.count());
         self.count + body
+    }
+}
+
+fn look<E>(usage: Option<&mut ResponseTap>, frame: Option<&Result<Frame<Bytes>, E>>) {
+    if let (Some(tap), Some(Ok(frame))) = (usage, frame)
+        && let Some(data) = frame.data_ref()
+    {
+        tap.feed(data);
     }
 }
 
@@ -64,6 +86,7 @@ impl Body for Scrubbed {
         let this = &mut *self;
         let Some((scrubber, scrub)) = &mut this.scrub else {
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+            look(this.usage.as_mut(), frame.as_ref());
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Box::new(error) as Error)));
         };
         loop {
@@ -79,12 +102,13 @@ impl Body for Scrubbed {
                 return Poll::Ready(trailers.map(Ok));
             }
             let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-                let given = scrub.yielded();
-                if given.is_empty() {
+                if !scrub.holds() || !this.pause.is_over(PAUSE, cx) {
                     return Poll::Pending;
                 }
-                return Poll::Ready(Some(Ok(Frame::data(given))));
+                return Poll::Ready(Some(Ok(Frame::data(scrub.flush()))));
             };
+            this.pause.reset();
+            look(this.usage.as_mut(), frame.as_ref());
             match frame {
                 Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),
                 Some(Ok(frame)) => match frame.into_data() {

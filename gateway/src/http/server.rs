@@ -146,7 +146,7 @@ impl Session {
             Route::Connection { name, .. } => Some(name.to_string()),
             Route::Request | Route::Denied(_) => None,
         };
-        view.telemetry.denied(&DenialRecord {
+        view.denied(&DenialRecord {
             who,
             reason: DenyReason::MalformedRequest,
             stage: Stage::Http,

@@ -5,27 +5,28 @@
 //! sandbox's clock does not matter and the gateway's does.
 
 mod chunks;
+pub(super) mod copy;
 mod endpoint;
 
-use super::{InjectError, MAX_SIGNED_BODY, Recipient};
+use super::{InjectError, Recipient, Room};
 use crate::policy::{Injection, InjectionTarget, MissingSecret, SecretRef};
 use crate::secrets::Secrets;
 use crate::upstream::RequestBody;
 use aws_credential_types::Credentials;
+use aws_lc_rs::digest::{Context, SHA256};
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
     UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
-use bytes::Bytes;
 use chunks::{Chunked, Signer};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Headers of AWS's other ways to sign: S3 Express sessions, Signature Version 4A.
 pub(super) const OTHER_HEADERS: [HeaderName; 2] = [
@@ -72,6 +73,8 @@ enum Payload {
     Hashed {
         /// The hash is a header too.
         declared: bool,
+        /// In hexadecimal, once it is known.
+        hash: Option<String>,
     },
     /// Chunk by chunk: `aws-chunked` with a signature in each.
     Chunked {
@@ -133,11 +136,37 @@ impl Plan {
         }))
     }
 
-    /// Signs. The head must be as it will be sent.
-    pub(super) async fn sign(
-        self,
-        limit: Duration,
+    /// Is the hash of the body part of the signature?
+    pub(super) fn covers_body(&self) -> bool {
+        matches!(self.payload, Payload::Hashed { .. })
+    }
+
+    /// Hashes the body, if it is to be.
+    pub(super) fn cover<'a>(&mut self, body: impl Iterator<Item = &'a [u8]>) {
+        if let Payload::Hashed { hash, .. } = &mut self.payload {
+            let mut context = Context::new(&SHA256);
+            body.for_each(|piece| context.update(piece));
+            let digits = context.finish();
+            let digits = digits.as_ref().iter().map(|byte| format!("{byte:02x}"));
+            *hash = Some(digits.collect());
+        }
+    }
+
+    /// Signs, as of now: the body may have been long on its way. The head must be as it will be sent, and the body
+    /// hashed where it is to be.
+    pub(super) fn finish(
+        mut self,
         request: Request<RequestBody>,
+        room: &Room,
+    ) -> Result<Request<RequestBody>, InjectError> {
+        self.time = SystemTime::now();
+        self.sign(request, room)
+    }
+
+    fn sign(
+        self,
+        request: Request<RequestBody>,
+        room: &Room,
     ) -> Result<Request<RequestBody>, InjectError> {
         let (mut parts, body) = request.into_parts();
         let body = match &self.payload {
@@ -145,18 +174,18 @@ impl Plan {
                 self.set(&mut parts, SignableBody::Precomputed(word.clone()), true)?;
                 body
             }
-            Payload::Hashed { declared } => {
-                let bytes = hold_back(&parts.headers, body, limit).await?;
-                self.set(&mut parts, SignableBody::Bytes(&bytes), *declared)?;
-                let whole = Full::new(bytes);
-                whole.map_err(|never| match never {}).boxed_unsync()
+            Payload::Hashed { declared, hash } => {
+                let hash = hash.clone();
+                let hash = hash.ok_or(InjectError::Unsignable("its body was not read"))?;
+                self.set(&mut parts, SignableBody::Precomputed(hash), *declared)?;
+                body
             }
             Payload::Chunked { trailer } => {
                 let word = if *trailer { CHUNKED_TRAILER } else { CHUNKED };
                 let word = SignableBody::Precomputed(word.to_owned());
                 let seed = self.set(&mut parts, word, true)?;
                 let signer = self.signer(&parts.headers, seed)?;
-                Chunked::new(body, signer, *trailer).boxed_unsync()
+                Chunked::new(body, signer, *trailer, room.clone()).boxed_unsync()
             }
         };
         Ok(Request::from_parts(parts, body))
@@ -241,16 +270,21 @@ impl Payload {
             None if is_s3(service) && tls => Self::Said(UNSIGNED.to_owned()),
             None => Self::Hashed {
                 declared: is_s3(service),
+                hash: None,
             },
-            Some(word) if !is_s3(service) && (is_hash(word) || word == UNSIGNED) => {
-                Self::Hashed { declared: true }
-            }
+            Some(word) if !is_s3(service) && (is_hash(word) || word == UNSIGNED) => Self::Hashed {
+                declared: true,
+                hash: None,
+            },
             Some(_) if !is_s3(service) => {
                 return Err(InjectError::Unsignable(
                     "of all services S3 alone takes a body that is signed in pieces",
                 ));
             }
-            Some(UNSIGNED) if !tls => Self::Hashed { declared: true },
+            Some(UNSIGNED) if !tls => Self::Hashed {
+                declared: true,
+                hash: None,
+            },
             Some(word @ (UNSIGNED | UNSIGNED_TRAILER)) => Self::Said(word.to_owned()),
             Some(word) if is_hash(word) => Self::Said(word.to_ascii_lowercase()),
             Some(CHUNKED) => Self::Chunked { trailer: false },
@@ -353,42 +387,6 @@ fn text(secrets: &Secrets, secret: &SecretRef) -> Result<Option<String>, InjectE
         Ok(text) => Ok(Some(text.to_owned())),
         Err(_not_text) => Err(unusable()),
     }
-}
-
-/// The whole body, at most [`MAX_SIGNED_BODY`] long. Trailers are not part of what is signed, and end here.
-async fn hold_back(
-    headers: &HeaderMap,
-    body: RequestBody,
-    limit: Duration,
-) -> Result<Bytes, InjectError> {
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_SIGNED_BODY as u64) {
-        return Err(InjectError::TooLarge);
-    }
-    match tokio::time::timeout(limit, collect(body)).await {
-        Ok(collected) => collected,
-        Err(_elapsed) => Err(InjectError::TooSlow(limit)),
-    }
-}
-
-async fn collect(mut body: RequestBody) -> Result<Bytes, InjectError> {
-    let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            tracing::debug!(%error, "body that has to be signed");
-            InjectError::BrokenOff
-        })?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        if whole.len() + data.len() > MAX_SIGNED_BODY {
-            return Err(InjectError::TooLarge);
-        }
-        whole.extend_from_slice(data);
-    }
-    Ok(whole.into())
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ impl SandboxId {
     pub fn get(self) -> u32 {
         self.0
     }
+
+    /// Of no sandbox.
+    #[cfg(test)]
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// The links of one attached sandbox. Dropping it detaches, unless pins or copies of the descriptors

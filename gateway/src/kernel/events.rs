@@ -1,7 +1,7 @@
 //! Refusals by the kernel programs, as the gateway's records want them.
 
 use super::error::KernelError;
-use super::flow::Origin;
+use super::flow::{Executables, Origin};
 use aya::maps::{MapData, RingBuf};
 use gateway_common::{event_from_bytes, refusal};
 use nix::errno::Errno;
@@ -95,6 +95,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// what the next reader should have.
 pub(super) fn read_events(
     mut events: RingBuf<MapData>,
+    mut executables: Executables,
     ended: Arc<AtomicBool>,
     on_refusal: impl Fn(Refusal) + Send + 'static,
     lost: impl Fn() -> u64 + Send + 'static,
@@ -113,7 +114,7 @@ pub(super) fn read_events(
                     return;
                 }
                 match polled {
-                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &on_refusal),
+                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &mut executables, &on_refusal),
                     Err(error) => {
                         error!(%error, "kernel events can no longer be read; ending");
                         // Refusals would go unrecorded from here on: the sandbox is cut off instead.
@@ -133,7 +134,11 @@ pub(super) fn read_events(
     Ok(())
 }
 
-fn drain(events: &mut RingBuf<MapData>, on_refusal: &impl Fn(Refusal)) {
+fn drain(
+    events: &mut RingBuf<MapData>,
+    executables: &mut Executables,
+    on_refusal: &impl Fn(Refusal),
+) {
     while let Some(item) = events.next() {
         let Some(event) = event_from_bytes(&item) else {
             warn!(bytes = item.len(), "kernel event of an unknown length");
@@ -144,7 +149,7 @@ fn drain(events: &mut RingBuf<MapData>, on_refusal: &impl Fn(Refusal)) {
             continue;
         };
         on_refusal(Refusal {
-            origin: Origin::from_flow(&event.flow),
+            origin: Origin::from_flow(&event.flow, executables),
             reason,
             protocol: event.protocol,
             family: event.family,

@@ -3,7 +3,7 @@
 
 use super::attach::SandboxId;
 use aya::maps::{HashMap, MapData};
-use gateway_common::{Flow, FlowKey, address_from_octets, octets_from_address};
+use gateway_common::{Executable, Flow, FlowKey, address_from_octets, octets_from_address};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tracing::debug;
 
@@ -28,10 +28,13 @@ pub struct Origin {
     pub gid: u32,
     /// Command name, at most 15 bytes.
     pub comm: String,
+    /// Path of the program, as it was when connect() was called; `None` where it is not known. What it
+    /// lacks of its beginning is `…`.
+    pub executable: Option<String>,
 }
 
 impl Origin {
-    pub(super) fn from_flow(flow: &Flow) -> Self {
+    pub(super) fn from_flow(flow: &Flow, executables: &mut Executables) -> Self {
         let address = Ipv6Addr::from(octets_from_address(flow.address));
         let ip = address
             .to_ipv4_mapped()
@@ -51,6 +54,7 @@ impl Origin {
             uid: flow.process.uid,
             gid: flow.process.gid,
             comm: String::from_utf8_lossy(&comm[..length]).into_owned(),
+            executable: executables.take(flow.cookie),
         }
     }
 }
@@ -58,11 +62,43 @@ impl Origin {
 /// The hand-over table, as one accept loop uses it.
 pub struct FlowTable {
     flows: HashMap<MapData, FlowKey, Flow>,
+    executables: Executables,
+}
+
+/// The programs that opened sockets, by the sockets' cookies.
+pub(super) struct Executables(pub(super) HashMap<MapData, u64, Executable>);
+
+impl Executables {
+    /// What is known is told once.
+    fn take(&mut self, cookie: u64) -> Option<String> {
+        let found = self.0.get(&cookie, 0).ok()?;
+        if let Err(error) = self.0.remove(&cookie) {
+            // The oldest give way.
+            debug!(%error, "executable not removed");
+        }
+        path(&found)
+    }
+}
+
+/// From the names, which begin with the last.
+fn path(executable: &Executable) -> Option<String> {
+    let length = usize::try_from(executable.length).ok()?;
+    let names = executable.names.get(..length)?.strip_suffix(&[0])?;
+    let mut path = if executable.is_whole == 1 {
+        String::new()
+    } else {
+        "…".to_owned()
+    };
+    for name in names.rsplit(|byte| *byte == 0) {
+        path.push('/');
+        path.push_str(&String::from_utf8_lossy(name));
+    }
+    Some(path)
 }
 
 impl FlowTable {
-    pub(super) fn new(flows: HashMap<MapData, FlowKey, Flow>) -> Self {
-        Self { flows }
+    pub(super) fn new(flows: HashMap<MapData, FlowKey, Flow>, executables: Executables) -> Self {
+        Self { flows, executables }
     }
 
     /// Takes the record of the connection that this sandbox's `accept()` reported as coming from
@@ -84,7 +120,7 @@ impl FlowTable {
             // overwrites it first.
             debug!(%error, "flow record not removed");
         }
-        Some(Origin::from_flow(&flow))
+        Some(Origin::from_flow(&flow, &mut self.executables))
     }
 
     /// Removes records that nobody came for within `age` (nanoseconds since boot before `now`):
@@ -103,5 +139,35 @@ impl FlowTable {
             }
         }
         stale.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn executable(names: &[u8], is_whole: u32) -> Executable {
+        let mut executable = Executable::NOTHING;
+        executable.names[..names.len()].copy_from_slice(names);
+        executable.length = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        executable.is_whole = is_whole;
+        executable
+    }
+
+    #[test]
+    fn a_path_is_put_together_from_its_end() {
+        let told = |names: &[u8], whole| path(&executable(names, whole));
+        assert_eq!(
+            told(b"curl\0bin\0usr\0", 1).as_deref(),
+            Some("/usr/bin/curl")
+        );
+        assert_eq!(told(b"init\0", 1).as_deref(), Some("/init"));
+        assert_eq!(told(b"x\0y\0", 0).as_deref(), Some("…/y/x"));
+        assert_eq!(told(b"memfd:x\0", 0).as_deref(), Some("…/memfd:x"));
+        assert_eq!(told(b"", 0), None);
+        assert_eq!(told(b"cut", 1), None);
+        let mut too_long = Executable::NOTHING;
+        too_long.length = u32::MAX;
+        assert_eq!(path(&too_long), None);
     }
 }

@@ -4,16 +4,17 @@
 use super::attach::{Attachment, SandboxId};
 use super::error::{KernelError, map_error};
 use super::events::{Refusal, read_events};
-use super::flow::FlowTable;
+use super::flow::{Executables, FlowTable};
 use super::lsm;
 use super::pins::Pins;
 use super::tables::{Tables, Usage, take};
+use super::types;
 use crate::policy::KernelRule;
 use crate::sys;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use gateway_common::{Flow, FlowKey, Listeners, SandboxCounters, counter};
+use gateway_common::{Flow, FlowKey, Listeners, SandboxCounters, TaskFields, counter};
 use nix::fcntl::Flock;
 use serde::Serialize;
 use std::fs::File;
@@ -40,9 +41,10 @@ const PROGRAMS: [(&str, Kind, u32); 12] = [
 ];
 
 /// The maps that a daemon pins. ALIVE is not among them: it must die with the process.
-const PINNED: [&str; 10] = [
+const PINNED: [&str; 11] = [
     "SETTINGS",
     "LISTENERS",
+    "RESOLVERS",
     "RULES",
     "PORT_SETS",
     "SOCKETS",
@@ -67,6 +69,7 @@ pub struct Kernel {
     programs: Vec<LoadedProgram>,
     tables: Mutex<Tables>,
     flows: MapData,
+    executables: MapData,
     counters: Arc<PerCpuArray<MapData, u64>>,
     // Until somebody reads them.
     events: Mutex<Option<RingBuf<MapData>>>,
@@ -132,18 +135,9 @@ impl Kernel {
     pub fn load(pins: Option<&Pins>, debug_log: bool) -> Result<Self, KernelError> {
         let lock = pins.map(Pins::lock).transpose()?;
         let maps = pins.map(Pins::maps).transpose()?;
-        let mut object = load_object(debug_log, maps.as_deref())?;
+        let (mut object, mut programs) = load_best(debug_log, maps.as_deref())?;
         if debug_log {
             forward_debug_lines(&mut object);
-        }
-        let mut programs = Vec::with_capacity(PROGRAMS.len() + 1);
-        for (name, kind, attach_type) in PROGRAMS {
-            programs.push(LoadedProgram {
-                name,
-                attach_type,
-                fd: load_program(&mut object, name, kind)?,
-                is_optional: false,
-            });
         }
         let lsm = lsm::load(&mut object).map(|fd| {
             programs.push(LoadedProgram {
@@ -160,6 +154,7 @@ impl Kernel {
             programs,
             tables: Mutex::new(Tables::take(&mut object, maps.as_deref())?),
             flows,
+            executables: data(&mut object, "EXECUTABLES")?,
             counters: Arc::new(take(&mut object, "COUNTERS")?),
             events: Mutex::new(Some(take(&mut object, "EVENTS")?)),
             lsm,
@@ -193,7 +188,15 @@ impl Kernel {
             .ok_or(KernelError::Missing("second ring buffer of refusals"))?;
         let counted = Arc::clone(&self.counters);
         let lost = move || sum(&counted, counter::EVENTS_LOST);
-        read_events(events, Arc::clone(&self.ended), on_refusal, lost, on_lost)
+        let ended = Arc::clone(&self.ended);
+        read_events(
+            events,
+            self.executables()?,
+            ended,
+            on_refusal,
+            lost,
+            on_lost,
+        )
     }
 
     /// Tells the programs the gateway's ports in a network namespace.
@@ -252,7 +255,7 @@ impl Kernel {
     /// # Errors
     /// If the descriptor cannot be copied.
     pub fn flow_table(&self) -> Result<FlowTable, KernelError> {
-        Ok(FlowTable::new(self.flow_map()?))
+        Ok(FlowTable::new(self.flow_map()?, self.executables()?))
     }
 
     /// The counters of [`counter`], summed over CPUs, by index. With pins they go on over restarts.
@@ -313,10 +316,57 @@ impl Kernel {
         let data = MapData::from_fd(fd).map_err(|source| map_error("FLOWS", source))?;
         HashMap::try_from(Map::HashMap(data)).map_err(|source| map_error("FLOWS", source))
     }
+
+    fn executables(&self) -> Result<Executables, KernelError> {
+        let fd = self.executables.fd().as_fd().try_clone_to_owned()?;
+        let failed = |source| map_error("EXECUTABLES", source);
+        let data = MapData::from_fd(fd).map_err(failed)?;
+        let map = HashMap::try_from(Map::LruHashMap(data)).map_err(failed)?;
+        Ok(Executables(map))
+    }
+}
+
+/// The programs as they know most: the paths of the sandbox's programs are no condition for anything, and
+/// not every kernel lets them be read (`lockdown=confidentiality`, kernel_lockdown(7)).
+fn load_best(
+    debug_log: bool,
+    maps: Option<&Path>,
+) -> Result<(Ebpf, Vec<LoadedProgram>), KernelError> {
+    let why = match types::task_fields() {
+        Ok(fields) => match load_all(debug_log, maps, fields) {
+            Ok(loaded) => return Ok(loaded),
+            Err(error) => error.to_string(),
+        },
+        Err(why) => why,
+    };
+    warn!(why, "the paths of programs will not be on record");
+    load_all(debug_log, maps, TaskFields::UNKNOWN)
+}
+
+fn load_all(
+    debug_log: bool,
+    maps: Option<&Path>,
+    fields: TaskFields,
+) -> Result<(Ebpf, Vec<LoadedProgram>), KernelError> {
+    let mut object = load_object(debug_log, maps, fields)?;
+    let mut programs = Vec::with_capacity(PROGRAMS.len() + 1);
+    for (name, kind, attach_type) in PROGRAMS {
+        programs.push(LoadedProgram {
+            name,
+            attach_type,
+            fd: load_program(&mut object, name, kind)?,
+            is_optional: false,
+        });
+    }
+    Ok((object, programs))
 }
 
 /// Creates the maps, or opens the pinned ones; the programs come later, one by one.
-fn load_object(debug_log: bool, maps: Option<&Path>) -> Result<Ebpf, KernelError> {
+fn load_object(
+    debug_log: bool,
+    maps: Option<&Path>,
+    fields: TaskFields,
+) -> Result<Ebpf, KernelError> {
     let level = if debug_log {
         aya_log_level::DEBUG
     } else {
@@ -324,6 +374,7 @@ fn load_object(debug_log: bool, maps: Option<&Path>) -> Result<Ebpf, KernelError
     };
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &level, false);
+    loader.override_global("TASK_FIELDS", &fields, true);
     if let Some(folder) = maps {
         for name in PINNED {
             loader.map_pin_path(name, folder.join(name));
@@ -340,7 +391,7 @@ fn load_object(debug_log: bool, maps: Option<&Path>) -> Result<Ebpf, KernelError
 /// A map whose descriptor alone is wanted.
 fn data(object: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
     match object.take_map(name) {
-        Some(Map::HashMap(data) | Map::PerfEventArray(data)) => Ok(data),
+        Some(Map::HashMap(data) | Map::LruHashMap(data) | Map::PerfEventArray(data)) => Ok(data),
         _ => Err(KernelError::Missing(name)),
     }
 }

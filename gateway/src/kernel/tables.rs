@@ -8,7 +8,9 @@ use super::numbers::{Numbers, Series};
 use crate::policy::KernelRule;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues};
 use aya::{Ebpf, Pod};
-use gateway_common::{Allowance, Flow, FlowKey, ListenerKey, Listeners, SandboxCounters, Settings};
+use gateway_common::{
+    Allowance, Flow, FlowKey, ListenerKey, Listeners, ResolverKey, SandboxCounters, Settings,
+};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,6 +33,7 @@ pub struct Usage {
 pub(super) struct Tables {
     settings: HashMap<MapData, u64, Settings>,
     listeners: HashMap<MapData, ListenerKey, Listeners>,
+    resolvers: HashMap<MapData, ResolverKey, u32>,
     rules: RuleMaps,
     allowances: HashMap<MapData, u32, Allowance>,
     counters: PerCpuHashMap<MapData, u32, SandboxCounters>,
@@ -43,6 +46,7 @@ impl Tables {
         Ok(Self {
             settings: settings_map(object)?,
             listeners: take(object, "LISTENERS")?,
+            resolvers: take(object, "RESOLVERS")?,
             rules: RuleMaps {
                 rules: take(object, "RULES")?,
                 port_sets: take(object, "PORT_SETS")?,
@@ -73,7 +77,12 @@ impl Tables {
         }
         self.rules.keep_only(&rulesets);
         let dead = |sandbox: u32| !sandboxes.contains(&sandbox);
-        forget(&mut self.listeners, |key| dead(key.sandbox));
+        self.forget_listeners(|key| dead(key.sandbox));
+        let resolvers: Vec<(ResolverKey, u32)> =
+            self.resolvers.iter().filter_map(Result::ok).collect();
+        for (key, _) in resolvers.iter().filter(|(_, sandbox)| dead(*sandbox)) {
+            tell(self.resolvers.remove(key));
+        }
         forget(&mut self.allowances, |sandbox| dead(*sandbox));
         let keys: Vec<u32> = self.counters.keys().filter_map(Result::ok).collect();
         for sandbox in keys.into_iter().filter(|sandbox| dead(*sandbox)) {
@@ -115,13 +124,28 @@ impl Tables {
         netns: u64,
         listeners: Listeners,
     ) -> Result<(), KernelError> {
+        let listener = listener_key(sandbox, netns);
+        // Nobody else gets at the resolvers from here on; the sandbox itself not before they are told.
+        for key in resolver_keys(netns, &listeners) {
+            self.resolvers
+                .insert(key, sandbox.0, 0)
+                .map_err(|source| map_error("RESOLVERS", source))?;
+        }
+        let former = self.listeners.get(&listener, 0).unwrap_or_default();
         self.listeners
-            .insert(listener_key(sandbox, netns), listeners, 0)
-            .map_err(|source| map_error("LISTENERS", source))
+            .insert(listener, listeners, 0)
+            .map_err(|source| map_error("LISTENERS", source))?;
+        let current = resolver_keys(netns, &listeners);
+        for key in resolver_keys(netns, &former) {
+            if !current.contains(&key) {
+                self.forget_resolver(sandbox.0, &key);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn remove_listener(&mut self, sandbox: SandboxId, netns: u64) {
-        tell(self.listeners.remove(&listener_key(sandbox, netns)));
+        self.forget_listeners(|key| *key == listener_key(sandbox, netns));
     }
 
     /// Writes a rule set and makes it the sandbox's by one store.
@@ -156,7 +180,7 @@ impl Tables {
             // The cgroup may be gone already, and its settings with it.
             debug!(%error, cgroup, "settings not cleared");
         }
-        forget(&mut self.listeners, |key| key.sandbox == sandbox.0);
+        self.forget_listeners(|key| key.sandbox == sandbox.0);
         tell(self.allowances.remove(&sandbox.0));
         tell(self.counters.remove(&sandbox.0));
     }
@@ -184,6 +208,28 @@ impl Tables {
             rules,
             port_sets,
             sandboxes: self.counters.keys().filter_map(Result::ok).count(),
+        }
+    }
+
+    fn forget_listeners(&mut self, is_dead: impl Fn(&ListenerKey) -> bool) {
+        let all: Vec<(ListenerKey, Listeners)> =
+            self.listeners.iter().filter_map(Result::ok).collect();
+        for (key, listeners) in all.iter().filter(|(key, _)| is_dead(key)) {
+            tell(self.listeners.remove(key));
+            for resolver in resolver_keys(key.netns, listeners) {
+                self.forget_resolver(key.sandbox, &resolver);
+            }
+        }
+    }
+
+    /// The port may be another sandbox's by now.
+    fn forget_resolver(&mut self, sandbox: u32, key: &ResolverKey) {
+        if self
+            .resolvers
+            .get(key, 0)
+            .is_ok_and(|owner| owner == sandbox)
+        {
+            tell(self.resolvers.remove(key));
         }
     }
 
@@ -230,6 +276,18 @@ fn listener_key(sandbox: SandboxId, netns: u64) -> ListenerKey {
         sandbox: sandbox.0,
         reserved: 0,
     }
+}
+
+fn resolver_keys(netns: u64, listeners: &Listeners) -> Vec<ResolverKey> {
+    [listeners.dns4, listeners.dns6]
+        .into_iter()
+        .filter(|&port| port != 0)
+        .map(|port| ResolverKey {
+            netns,
+            port: u32::from(port),
+            reserved: 0,
+        })
+        .collect()
 }
 
 fn forget<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, is_dead: impl Fn(&K) -> bool) {

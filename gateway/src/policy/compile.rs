@@ -14,39 +14,40 @@ mod lint;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::problems::{Place, Problems, Spanned};
+use super::problems::{Added, Place, Problems, Spanned};
 use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute, RawListener};
 use super::rules::{Grant, HttpRule};
-use super::unsupported::Features;
 use super::{
     Compiled, Listener, MAX_FILE_BYTES, Policy, SecretDocument, SecretRef, SecretUse, SourceFile,
-    Span, yaml,
+    Span, Unread, yaml,
 };
 
 /// Compiles the files of one policy folder, in the order in which they are to be read: rules match in
 /// that order. The policy is whole or it is none.
 #[must_use]
 pub fn compile(files: &[SourceFile]) -> Compiled {
-    compile_with(files, Features::ENFORCED)
+    compile_all(files, &[], None)
 }
 
-/// As [`compile`], with the features that are to be refused.
-pub(super) fn compile_with(files: &[SourceFile], features: Features) -> Compiled {
-    compile_all(files, features, None)
+/// As [`compile`], where some of the files could not be read to their end: each is an error beside those of
+/// the others, and nothing is made of it.
+#[must_use]
+pub fn compile_partly(files: &[SourceFile], unread: &[Unread]) -> Compiled {
+    compile_all(files, unread, None)
 }
 
 /// As [`compile`], as if the gateway of this name had one more listener.
 pub(super) fn compile_as_if(files: &[SourceFile], more: Option<(&str, &Listener)>) -> Compiled {
-    compile_all(files, Features::ENFORCED, more)
+    compile_all(files, &[], more)
 }
 
 fn compile_all(
     files: &[SourceFile],
-    features: Features,
+    unread: &[Unread],
     more: Option<(&str, &Listener)>,
 ) -> Compiled {
-    let mut problems = Problems::new(files, features);
-    let mut documents = read(files, &mut problems);
+    let mut problems = Problems::new(files);
+    let mut documents = read(files, unread, &mut problems);
     for document in &mut documents {
         if let (Raw::Gateway(raw), Some((name, listener))) = (document, more)
             && raw.name.value == name
@@ -161,24 +162,17 @@ impl<'r> Folder<'r> {
     }
 }
 
-fn read(files: &[SourceFile], problems: &mut Problems<'_>) -> Vec<Raw> {
+fn read(files: &[SourceFile], unread: &[Unread], problems: &mut Problems<'_>) -> Vec<Raw> {
     let mut documents = Vec::new();
     for (file, source) in files.iter().enumerate() {
+        if let Some(unread) = unread.iter().find(|unread| unread.file == file) {
+            let end = Span::at_end(&source.text);
+            incomplete(problems, (file, end), &unread.found).help(&unread.help);
+            continue;
+        }
         if source.text.len() > MAX_FILE_BYTES {
-            let span = Span {
-                start: 0,
-                end: 0,
-                line: 1,
-                column: 1,
-            };
-            let place = Place {
-                file,
-                span,
-                sensitive: true,
-            };
-            problems.incomplete = true;
-            problems
-                .error(place, format!("the file has {} bytes", source.text.len()))
+            let found = format!("the file has {} bytes", source.text.len());
+            incomplete(problems, (file, Span::at_end("")), &found)
                 .expected(format!("at most {MAX_FILE_BYTES}"))
                 .help("split it into several files");
             continue;
@@ -188,6 +182,21 @@ fn read(files: &[SourceFile], problems: &mut Problems<'_>) -> Vec<Raw> {
         }
     }
     documents
+}
+
+/// The file is not made anything of. What is in it may be a secret's.
+fn incomplete<'p>(
+    problems: &'p mut Problems<'_>,
+    (file, span): (usize, Span),
+    found: &str,
+) -> Added<'p> {
+    problems.incomplete = true;
+    let place = Place {
+        file,
+        span,
+        sensitive: true,
+    };
+    problems.error(place, found)
 }
 
 fn report_duplicates(documents: &[Raw], problems: &mut Problems<'_>) {
@@ -214,30 +223,31 @@ fn report_duplicates(documents: &[Raw], problems: &mut Problems<'_>) {
 /// Where the documents use which secret, each place once for each value.
 fn secret_uses(documents: &[Raw], problems: &Problems<'_>) -> Vec<SecretUse> {
     let mut uses = Vec::new();
-    let mut add = |secret: &SecretRef, place: Place| {
+    let mut add = |secret: &SecretRef, place: Place, at_start: bool| {
         uses.push(SecretUse {
             secret: secret.clone(),
             file: problems.file(place).to_owned(),
             span: place.span,
+            at_start,
             sensitive: place.sensitive,
         });
     };
-    let mut add_all = |used: &[Spanned<SecretRef>]| {
+    let mut add_all = |used: &[Spanned<SecretRef>], at_start: bool| {
         for secret in used {
-            add(&secret.value, secret.place);
+            add(&secret.value, secret.place, at_start);
         }
     };
     for document in documents {
         match document {
-            Raw::Gateway(raw) => add_all(&raw.secrets),
-            Raw::CredentialPolicy(raw) => add_all(&raw.secrets),
+            Raw::Gateway(raw) => add_all(&raw.secrets, true),
+            Raw::CredentialPolicy(raw) => add_all(&raw.secrets, false),
             Raw::ProxyRule(raw) => {
                 for header in &raw.headers {
                     let template = &header.template;
                     let place = template.place;
                     let refs = template.value.secret_refs().cloned();
                     let refs: Vec<_> = refs.map(|value| Spanned { value, place }).collect();
-                    add_all(&refs);
+                    add_all(&refs, false);
                 }
             }
             Raw::L4Route(_)

@@ -100,6 +100,9 @@ pub struct RequestPermit {
     injections: Vec<Injection>,
     credential: Option<Arc<str>>,
     budget: Option<Arc<TokenBudget>>,
+    /// Did it depend on the method or on the path? On the path?
+    narrow: bool,
+    narrow_path: bool,
 }
 
 /// Why the answer is no.
@@ -153,6 +156,18 @@ impl RequestPermit {
     #[must_use]
     pub fn rule(&self) -> &RuleName {
         &self.rule
+    }
+
+    /// Is the request allowed because of its method or its path? Then it must not be one for another.
+    #[must_use]
+    pub fn is_narrow(&self) -> bool {
+        self.narrow
+    }
+
+    /// Is the request allowed because of its path?
+    #[must_use]
+    pub fn is_narrow_in_path(&self) -> bool {
+        self.narrow_path
     }
 
     /// The provider of the `AIProviderRoute` that the request matches.

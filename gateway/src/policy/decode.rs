@@ -6,7 +6,6 @@
 use std::fmt::Display;
 
 use super::problems::{Place, Problems, Spanned, quote, suggest};
-use super::unsupported::Feature;
 use super::yaml::{Key, Node, Value};
 
 /// The decoder of one document.
@@ -215,16 +214,6 @@ impl<'n> Decoder<'_, '_> {
             .expected(words.join(" or "))
             .help(suggest(text, "values", &words));
         None
-    }
-
-    /// Reports what asks for something that is not enforced.
-    pub(super) fn gate(&mut self, feature: Feature, at: &At<'_>) {
-        if let Some(what) = self.problems.features.refuses(feature) {
-            let place = self.place(at);
-            self.problems
-                .error(place, format!("`{}`: {what} is not supported yet", at.path))
-                .help("a field that is not enforced is not accepted: leave it out");
-        }
     }
 
     /// Reports a field that has no meaning beside the others.

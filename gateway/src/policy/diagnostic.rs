@@ -37,6 +37,19 @@ pub struct Span {
     pub column: usize,
 }
 
+impl Span {
+    /// The place after the last byte of a text.
+    pub(super) fn at_end(text: &str) -> Self {
+        let line = text.rsplit('\n').next().unwrap_or(text);
+        Self {
+            start: text.len(),
+            end: text.len(),
+            line: text.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+        }
+    }
+}
+
 /// How a diagnostic is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {

@@ -152,8 +152,10 @@ pub enum Refusal {
     Trace,
     /// A credential is to be set, and does not exist.
     SecretMissing(SecretRef),
-    /// The name leads to an address that is guarded or private, and that no rule names.
+    /// The name leads to an address that is guarded or private, and that no rule names: it is not dialled.
     GuardedAnswer(IpAddr),
+    /// The same, where the resolver does not tell it.
+    Withheld(IpAddr),
 }
 
 /// A verdict with what a person wants to know besides.

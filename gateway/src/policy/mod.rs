@@ -3,7 +3,7 @@
 //!
 //! Reading order, which is the order in which a policy flows:
 //! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
-//! (the documents as written, `Raw*`; what cannot be enforced is refused by `unsupported`) → `compile` (references,
+//! (the documents as written, `Raw*`) → `compile` (references,
 //! defaults, conflicts, lints → [`Policy`]) → `decision` (what a [`Gateway`] answers, by `rules` and `index`). `host`,
 //! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `provider` and `gateway` are the vocabulary;
 //! `diagnostic` is how a problem is shown, `explain` how a decision is, and `schema` is what an editor knows of the documents.
@@ -30,7 +30,6 @@ mod rules;
 pub mod schema;
 mod secret_use;
 mod template;
-mod unsupported;
 mod yaml;
 
 #[cfg(test)]
@@ -43,7 +42,7 @@ use zeroize::Zeroizing;
 
 pub use address::{PortRange, embedded_v4, guarded, private};
 pub use binding::{Binding, CgroupGlob, Selector, SelectorError, UnitGlob};
-pub use compile::compile;
+pub use compile::{compile, compile_partly};
 pub use decision::{
     Denial, Destination, KernelRule, Permit, RequestFacts, RequestPermit, RuleName, Target,
 };
@@ -58,6 +57,7 @@ pub use lookup::Naming;
 pub use model::{ModelError, ModelPattern, TokenBudget};
 pub use path::{PathError, PathPattern};
 pub use problems::RulePlace;
+pub(crate) use problems::suggest;
 pub use provider::{HTTPS_PORT, Provider};
 pub use secret_use::{SecretIndex, SecretState, SecretUse};
 pub use template::{MissingSecret, SecretRef, Template};
@@ -74,6 +74,16 @@ pub struct SourceFile {
     pub name: String,
     /// The whole text; at most [`MAX_FILE_BYTES`].
     pub text: Zeroizing<String>,
+}
+
+/// Why one of the [`SourceFile`]s of a policy is not all there; what there is of its text is up to that place.
+pub struct Unread {
+    /// Position in the list of files.
+    pub file: usize,
+    /// What was found: a lower-case fragment.
+    pub found: String,
+    /// How to fix it.
+    pub help: String,
 }
 
 /// What came of a folder.

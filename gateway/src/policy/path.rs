@@ -90,12 +90,18 @@ impl PathPattern {
         })
     }
 
+    /// Does the pattern mean every path?
+    #[must_use]
+    pub fn is_every_path(&self) -> bool {
+        self.glob.is_every_path()
+    }
+
     /// Does the pattern mean this path (as received, without the query)? Time is at most the product
     /// of both lengths. A path whose meaning depends on who reads it (dot segments, escaped slashes or
     /// dots, backslashes) is meant by `/**` alone.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        if self.glob.is_every_path() {
+        if self.is_every_path() {
             return path.starts_with('/');
         }
         self.globs().any(|glob| glob.matches(path)) && !ambiguous(path)

@@ -4,7 +4,6 @@
 
 use std::fmt;
 
-use super::unsupported::Features;
 use super::{Diagnostic, Severity, SourceFile, Span};
 
 /// The most problems that are kept: a file of a million mistakes is reported as such.
@@ -47,8 +46,6 @@ pub(super) struct Spanned<T> {
 /// The problems found so far.
 pub(super) struct Problems<'a> {
     files: &'a [SourceFile],
-    /// What is refused although it is understood.
-    pub(super) features: Features,
     found: Vec<(Option<Place>, Diagnostic)>,
     dropped: usize,
     /// Something could not be read at all: what seems to be missing may be in there.
@@ -59,10 +56,9 @@ pub(super) struct Problems<'a> {
 pub(super) struct Added<'p>(Option<&'p mut Diagnostic>);
 
 impl<'a> Problems<'a> {
-    pub(super) fn new(files: &'a [SourceFile], features: Features) -> Self {
+    pub(super) fn new(files: &'a [SourceFile]) -> Self {
         Self {
             files,
-            features,
             found: Vec::new(),
             dropped: 0,
             incomplete: false,
@@ -208,7 +204,7 @@ pub(super) fn nearest<'k>(
 }
 
 /// Help for an unknown word: the nearest known one, and all of them.
-pub(super) fn suggest(found: &str, what: &str, known: &[&str]) -> String {
+pub(crate) fn suggest(found: &str, what: &str, known: &[&str]) -> String {
     let list = if known.is_empty() {
         format!("there are no {what}")
     } else {

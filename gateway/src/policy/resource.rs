@@ -26,7 +26,6 @@ pub(super) use secret::RawSecret;
 use super::decode::{At, Decoder, Fields};
 use super::problems::{Problems, Spanned, quote, suggest};
 use super::template::is_secret_name;
-use super::unsupported::Feature;
 use super::yaml::{Node, Value};
 
 /// Both mean the same: what CLRK writes is read as it stands.
@@ -181,9 +180,6 @@ fn read_kind(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<&'static str>
             .help(suggest(value, "kinds", KINDS));
         return None;
     };
-    if *kind == "SandboxBinding" {
-        decoder.gate(Feature::SandboxBinding, at);
-    }
     Some(kind)
 }
 

@@ -13,22 +13,21 @@ pub struct SecretUse {
     pub file: String,
     /// Where in it.
     pub span: Span,
+    /// The gateway itself needs it, and does not start without; otherwise requests do.
+    pub at_start: bool,
     /// The place may show a secret, and must not be quoted.
     pub(super) sensitive: bool,
 }
 
 /// What is known of a secret value, without the value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretState {
     /// It is there.
     Present,
     /// It is nowhere.
     Missing,
-    /// It is in a file that others may read, and that the gateway will therefore not take.
-    Exposed {
-        /// The file's permission bits.
-        mode: u32,
-    },
+    /// It is there, and the gateway does not take it: why, and what to do.
+    Unusable(String),
 }
 
 /// Whoever knows which secrets there are.
@@ -40,22 +39,22 @@ pub trait SecretIndex {
 impl SecretUse {
     pub(super) fn lint(&self, index: &dyn SecretIndex) -> Option<Diagnostic> {
         let SecretRef { name, key } = &self.secret;
+        let until = if self.at_start {
+            "until then the gateway does not start"
+        } else {
+            "until then requests that need it get 503"
+        };
         let (message, help) = match index.state(&self.secret) {
             SecretState::Present => return None,
             SecretState::Missing => (
                 format!("secret `{}` is missing", self.secret),
                 format!(
-                    "put the value into the secrets folder as {name}/{key} (mode 0600); until then requests that need it get 503"
+                    "put the value into the secrets folder as {name}/{key} (mode 0600); {until}"
                 ),
             ),
-            SecretState::Exposed { mode } => (
-                format!(
-                    "secret `{}` may be read by others (mode {mode:04o})",
-                    self.secret
-                ),
-                format!(
-                    "run `chmod 600 {name}/{key}` in the secrets folder; the gateway refuses to start as it is"
-                ),
+            SecretState::Unusable(why) => (
+                format!("secret `{}` cannot be used: {why}", self.secret),
+                until.to_owned(),
             ),
         };
         Some(Diagnostic {

@@ -8,14 +8,12 @@ mod examples;
 mod golden;
 mod mutated;
 mod secret_uses;
-mod unsupported;
 
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::compile::compile_with;
-use super::unsupported::Features;
+use super::compile::compile;
 use super::{Compiled, Policy, SourceFile, Style};
 
 /// The workspace's root.
@@ -52,15 +50,10 @@ fn report(compiled: &Compiled, files: &[SourceFile]) -> String {
     compiled.report(files, Style::default())
 }
 
-/// Compiles everything that the engine understands, enforced already or not.
-fn compile_all(files: &[SourceFile]) -> Compiled {
-    compile_with(files, Features::ALL)
-}
-
 /// Compiles a text that must be valid, without warnings.
 pub(super) fn valid(text: &str) -> Policy {
     let files = [source("policy.yaml", text)];
-    let compiled = compile_all(&files);
+    let compiled = compile(&files);
     assert!(
         compiled.diagnostics.is_empty(),
         "{}",
@@ -72,7 +65,7 @@ pub(super) fn valid(text: &str) -> Policy {
 /// Compiles a text that must be valid, whatever its warnings say: rules made to meet make each other idle.
 pub(super) fn accepted(text: &str) -> Policy {
     let files = [source("policy.yaml", text)];
-    let compiled = compile_all(&files);
+    let compiled = compile(&files);
     let told = report(&compiled, &files);
     compiled.policy.expect(&told)
 }

@@ -1,6 +1,10 @@
 //! Undoes content codings (RFC 9110 §8.4.1) chunk by chunk, and stops at a limit.
 //!
-//! It refuses to know what the content is. Codings that are stacked, and those it cannot undo (zstd), are refused at once.
+//! It refuses to know what the content is. Codings that are stacked, and those it cannot undo, are refused at once.
+
+mod zstd;
+
+pub(crate) use self::zstd::Zstd;
 
 use std::io::Write;
 
@@ -40,6 +44,7 @@ enum Stage {
     /// `deflate` may mean zlib (as specified) or raw deflate (as some servers send): two bytes tell.
     Deflate(Option<u8>),
     Brotli(Box<Brotli>),
+    Zstd(Box<Zstd>),
     Stopped,
 }
 
@@ -74,6 +79,7 @@ impl Decoder {
                 ),
                 out: vec![0; BROTLI_OUT],
             })),
+            "zstd" => Stage::Zstd(Box::new(Zstd::new().ok()?)),
             _ => return None,
         };
         Some(Self {
@@ -107,6 +113,7 @@ impl Decoder {
             Stage::Identity => limited(chunk),
             Stage::Flate(flate) => inflate(flate.as_mut(), chunk, &mut limited),
             Stage::Brotli(brotli) => brotli.feed(chunk, &mut limited),
+            Stage::Zstd(zstd) => unzstd(zstd, chunk, &mut limited),
             Stage::Stopped => return,
             Stage::Deflate(first) => {
                 let head = match (*first, chunk) {
@@ -188,6 +195,20 @@ fn inflate(
         flate.output().clear();
         if written.is_err() {
             return Err(Stopped);
+        }
+    }
+    Ok(())
+}
+
+fn unzstd(
+    zstd: &mut Zstd,
+    mut chunk: &[u8],
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    while !chunk.is_empty() || zstd.has_more() {
+        match zstd.pull(&mut chunk) {
+            Ok(piece) => sink(&piece)?,
+            Err(_corrupt) => return Err(Stopped),
         }
     }
     Ok(())

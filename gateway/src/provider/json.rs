@@ -33,8 +33,8 @@ pub enum Scalar<'a> {
     Number(&'a str),
     /// A string, unescaped. A surrogate without its other half is U+FFFD.
     Text(&'a str),
-    /// A number or string of more than [`MAX_SCALAR`] bytes.
-    TooLong,
+    /// A number or string of more than [`MAX_SCALAR`] bytes, and of how many.
+    TooLong(usize),
 }
 
 impl Scalar<'_> {
@@ -43,6 +43,15 @@ impl Scalar<'_> {
         match self {
             Self::Number(digits) => digits.parse().ok(),
             _ => None,
+        }
+    }
+
+    /// The bytes of a string, unescaped.
+    pub fn text_len(self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::TooLong(length) => length,
+            _ => 0,
         }
     }
 }
@@ -61,6 +70,9 @@ pub struct Extractor<T: 'static> {
     text: Vec<u8>,
     capturing: bool,
     overlong: bool,
+    length: usize,
+    /// Keys match in whatever case: some servers read them so.
+    fold: bool,
     /// The first half of a surrogate pair.
     high: Option<u16>,
 }
@@ -115,10 +127,20 @@ impl<T: Copy> Extractor<T> {
             text: Vec::with_capacity(MAX_SCALAR),
             capturing: false,
             overlong: false,
+            length: 0,
+            fold: false,
             high: None,
         };
         extractor.reset();
         extractor
+    }
+
+    /// As [`Extractor::new`], for keys in whatever (ASCII) case.
+    pub fn folding(paths: &'static [(Path, T)]) -> Self {
+        Self {
+            fold: true,
+            ..Self::new(paths)
+        }
     }
 
     /// Makes ready for another document.
@@ -324,8 +346,12 @@ impl<T: Copy> Extractor<T> {
         };
         self.candidates = if self.capturing && !self.overlong {
             self.among(parent, |path| {
-                path.get(depth)
-                    .is_some_and(|segment| *segment != EACH && segment.as_bytes() == self.text)
+                path.get(depth).is_some_and(|segment| {
+                    let segment = segment.as_bytes();
+                    segment != EACH.as_bytes()
+                        && (segment == self.text
+                            || self.fold && segment.eq_ignore_ascii_case(&self.text))
+                })
             })
         } else {
             0
@@ -366,7 +392,7 @@ impl<T: Copy> Extractor<T> {
         }
         let scalar = match (kind, std::str::from_utf8(&self.text)) {
             (Kind::Word(word), _) => word,
-            _ if self.overlong => Scalar::TooLong,
+            _ if self.overlong => Scalar::TooLong(self.length),
             (Kind::Number, Ok(text)) => Scalar::Number(text),
             (Kind::Text, Ok(text)) => Scalar::Text(text),
             (_, Err(_)) => {
@@ -401,6 +427,7 @@ impl<T: Copy> Extractor<T> {
         self.text.clear();
         self.capturing = capturing;
         self.overlong = false;
+        self.length = 0;
         self.high = None;
     }
 
@@ -433,10 +460,11 @@ impl<T: Copy> Extractor<T> {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        if !self.capturing || self.overlong {
+        if !self.capturing {
             return;
         }
-        if self.text.len() + bytes.len() > MAX_SCALAR {
+        self.length = self.length.saturating_add(bytes.len());
+        if self.overlong || self.text.len() + bytes.len() > MAX_SCALAR {
             self.overlong = true;
         } else {
             self.text.extend_from_slice(bytes);

@@ -4,21 +4,26 @@
 //! It refuses to know connections, policy and telemetry: it is fed chunks and gives back values. A body that it does not
 //! understand yields less, never an error: what passes has been decided elsewhere.
 //!
-//! In reading order: [`json`] and [`sse`] take the two formats apart, `decode` undoes content codings, `shape` says where
-//! each provider puts what, [`usage`] reads responses, [`request`] reads requests and paths.
+//! In reading order: [`json`], [`sse`] and [`eventstream`] take the formats apart, `decode` undoes content codings, `shape` says where
+//! each provider puts what, [`usage`] reads responses, [`mod@operation`] paths, [`request`] requests.
 
 mod decode;
+pub mod eventstream;
 pub mod json;
+pub mod operation;
+mod refusal;
 pub mod request;
 mod shape;
 pub mod sse;
 pub mod usage;
 
 pub use decode::MAX_DECODED;
-pub use request::{Operation, RequestTap, operation};
+pub use operation::{Naming, Operation, naming, operation};
+pub use refusal::end_of_stream;
+pub use request::{RequestTap, Unclear};
 pub use usage::{ResponseTap, Usage};
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::{Decoder, Flate, is_zlib};
+pub(crate) use decode::{Decoder, Flate, Zstd, is_zlib};

@@ -1,186 +1,121 @@
-//! Which operation a request's path means, and the model its body asks for.
+//! What a request's body asks for: the model, a stream, how much output.
 //!
-//! It refuses to know methods, headers and policy. A path that is not a call for tokens (a listing, a batch, a count) is no
-//! operation.
+//! It refuses to know what is done about it. Keys count in whatever case, since some servers read them so, and every
+//! repetition of one is taken for the worst.
 
 use super::decode::Decoder;
-use super::json::{Extractor, Path, Scalar};
-use super::shape::Shape;
-use crate::policy::Provider;
-
-/// A provider call, as its path tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operation {
-    /// The value of `gen_ai.operation.name` (OpenTelemetry semantic conventions): `chat`, `text_completion`, `embeddings` or
-    /// `generate_content`.
-    pub name: &'static str,
-    /// The model or deployment that the path names, percent-decoded; where there is one it counts and the body's does not.
-    pub model_from_path: Option<String>,
-    /// The path itself asks for a stream.
-    pub stream_from_path: bool,
-    /// An OpenAI-compatible endpoint of another provider.
-    openai_compatible: bool,
-}
-
-impl Operation {
-    fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            model_from_path: None,
-            stream_from_path: false,
-            openai_compatible: false,
-        }
-    }
-
-    /// How the response is written, if that is known.
-    pub(super) fn shape(&self, provider: Provider) -> Option<Shape> {
-        match provider {
-            _ if self.openai_compatible => Some(Shape::OpenAi),
-            Provider::OpenAi | Provider::AzureOpenAi => Some(Shape::OpenAi),
-            Provider::Anthropic => Some(Shape::Anthropic),
-            Provider::Google => Some(Shape::Google),
-            Provider::Bedrock | Provider::Custom => None,
-        }
-    }
-}
-
-/// The operation that a request to `path` (without its query) is. `None` if it is none that spends tokens, or not known.
-///
-/// Percent-encoding, empty and dot segments are undone first, since servers do that too: another spelling of a path is no way
-/// around the count.
-pub fn operation(provider: Provider, path: &str) -> Option<Operation> {
-    let path = percent_decoded(path);
-    let segments = segments(&path);
-    match provider {
-        Provider::OpenAi => openai(segments.strip_prefix(&["v1"])?),
-        Provider::AzureOpenAi => azure(segments.strip_prefix(&["openai"])?),
-        Provider::Anthropic => match segments.as_slice() {
-            ["v1", "messages"] => Some(Operation::new("chat")),
-            ["v1", "complete"] => Some(Operation::new("text_completion")),
-            ["v1", rest @ ..] => compatible(rest),
-            _ => None,
-        },
-        Provider::Google => google(&segments),
-        Provider::Bedrock | Provider::Custom => None,
-    }
-}
-
-fn openai(segments: &[&str]) -> Option<Operation> {
-    let name = match segments {
-        ["chat", "completions"] | ["responses"] => "chat",
-        ["completions"] => "text_completion",
-        ["embeddings"] => "embeddings",
-        _ => return None,
-    };
-    Some(Operation::new(name))
-}
-
-fn compatible(segments: &[&str]) -> Option<Operation> {
-    openai(segments).map(|operation| Operation {
-        openai_compatible: true,
-        ..operation
-    })
-}
-
-/// `deployments/NAME/…`, `v1/…` or `responses`.
-fn azure(segments: &[&str]) -> Option<Operation> {
-    match segments {
-        ["deployments", deployment, rest @ ..] => openai(rest).map(|operation| Operation {
-            model_from_path: Some((*deployment).to_owned()),
-            ..operation
-        }),
-        ["v1", rest @ ..] => openai(rest),
-        ["responses"] => openai(segments),
-        _ => None,
-    }
-}
-
-/// `…/models/NAME:METHOD`, and the OpenAI-compatible `VERSION/openai/…`.
-fn google(segments: &[&str]) -> Option<Operation> {
-    if let [_, "openai", rest @ ..] = segments {
-        return compatible(rest);
-    }
-    let [.., "models" | "tunedModels", call] = segments else {
-        return None;
-    };
-    let (model, method) = call.rsplit_once(':')?;
-    let (name, stream_from_path) = match method {
-        "generateContent" => ("generate_content", false),
-        "streamGenerateContent" => ("generate_content", true),
-        "embedContent" | "batchEmbedContents" => ("embeddings", false),
-        _ => return None,
-    };
-    Some(Operation {
-        model_from_path: Some(model.to_owned()),
-        stream_from_path,
-        ..Operation::new(name)
-    })
-}
-
-/// The segments of a path, without empty ones and with dot segments resolved (RFC 3986 §5.2.4).
-fn segments(path: &str) -> Vec<&str> {
-    let mut segments = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            _ => segments.push(segment),
-        }
-    }
-    segments
-}
-
-/// Undoes `%XX`; what is not valid stays as it is, and what is not UTF-8 becomes U+FFFD, which matches nothing.
-fn percent_decoded(path: &str) -> String {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        let escape = match (byte, tail) {
-            (b'%', [high, low, after @ ..]) => hex(*high)
-                .zip(hex(*low))
-                .map(|(high, low)| ((high << 4) | low, after)),
-            _ => None,
-        };
-        match escape {
-            Some((unescaped, after)) => {
-                decoded.push(unescaped);
-                rest = after;
-            }
-            None => decoded.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
-}
+use super::json::{EACH, Extractor, Path, Scalar};
+use super::operation::Operation;
 
 /// Reads one request body as it passes by.
 pub struct RequestTap {
     decoder: Decoder,
     extractor: Extractor<Field>,
     facts: Facts,
+    length: u64,
+}
+
+/// A way to bound the output of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
+    MaxTokensToSample,
+    /// Google's `generationConfig.maxOutputTokens`.
+    Generation,
+    /// Bedrock's `inferenceConfig.maxTokens`.
+    Inference,
+    /// Bedrock's `additionalModelRequestFields`, which go to the model as they are.
+    Additional,
+    /// Of Titan and Llama.
+    Native,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Field {
     Model,
     Stream,
+    Bound(Bound),
+    /// How many answers are asked for.
+    Choices,
+    /// One of several prompts, or a token of a single one.
+    Prompt,
+    /// A token of one of several prompts.
+    PromptToken,
 }
 
 #[derive(Debug, Default)]
 struct Facts {
     model: Option<String>,
-    has_model: bool,
+    models: u32,
     model_is_contested: bool,
     stream: Option<bool>,
+    bounds: Vec<(Bound, u64)>,
+    choices: u64,
+    prompts: u64,
+    unclear: bool,
 }
 
-const PATHS: &[(Path, Field)] = &[(&["model"], Field::Model), (&["stream"], Field::Stream)];
+const PATHS: &[(Path, Field)] = &[
+    (&["model"], Field::Model),
+    (&["stream"], Field::Stream),
+    (&["max_tokens"], Field::Bound(Bound::MaxTokens)),
+    (
+        &["max_completion_tokens"],
+        Field::Bound(Bound::MaxCompletionTokens),
+    ),
+    (&["max_output_tokens"], Field::Bound(Bound::MaxOutputTokens)),
+    (
+        &["max_tokens_to_sample"],
+        Field::Bound(Bound::MaxTokensToSample),
+    ),
+    // Protocol buffers read as JSON take both spellings.
+    (
+        &["generationConfig", "maxOutputTokens"],
+        Field::Bound(Bound::Generation),
+    ),
+    (
+        &["generationConfig", "max_output_tokens"],
+        Field::Bound(Bound::Generation),
+    ),
+    (
+        &["generation_config", "maxOutputTokens"],
+        Field::Bound(Bound::Generation),
+    ),
+    (
+        &["generation_config", "max_output_tokens"],
+        Field::Bound(Bound::Generation),
+    ),
+    (
+        &["inferenceConfig", "maxTokens"],
+        Field::Bound(Bound::Inference),
+    ),
+    (
+        &["inferenceConfig", "max_new_tokens"],
+        Field::Bound(Bound::Inference),
+    ),
+    (
+        &["additionalModelRequestFields", "max_tokens"],
+        Field::Bound(Bound::Additional),
+    ),
+    (&["max_gen_len"], Field::Bound(Bound::Native)),
+    (
+        &["textGenerationConfig", "maxTokenCount"],
+        Field::Bound(Bound::Native),
+    ),
+    (&["n"], Field::Choices),
+    (&["best_of"], Field::Choices),
+    (&["generationConfig", "candidateCount"], Field::Choices),
+    (&["generationConfig", "candidate_count"], Field::Choices),
+    (&["generation_config", "candidateCount"], Field::Choices),
+    (&["generation_config", "candidate_count"], Field::Choices),
+    (&["prompt", EACH], Field::Prompt),
+    (&["prompt", EACH, EACH], Field::PromptToken),
+];
+
+/// More answers, prompts or tokens than any provider takes: what is above is unclear.
+const MOST: u64 = 1_000_000_000;
 
 impl RequestTap {
     /// A tap for a body with this `Content-Encoding`; `None` if the coding cannot be undone.
@@ -189,8 +124,9 @@ impl RequestTap {
     pub fn new(content_encoding: Option<&str>) -> Option<Self> {
         Some(Self {
             decoder: Decoder::new(content_encoding)?,
-            extractor: Extractor::new(PATHS),
+            extractor: Extractor::folding(PATHS),
             facts: Facts::default(),
+            length: 0,
         })
     }
 
@@ -200,10 +136,17 @@ impl RequestTap {
             decoder,
             extractor,
             facts,
+            length,
         } = self;
         decoder.feed(chunk, &mut |decoded| {
-            extractor.feed(decoded, &mut |field, scalar| facts.take(field, scalar))
+            *length = length.saturating_add(u64::try_from(decoded.len()).unwrap_or(u64::MAX));
+            extractor.feed(decoded, &mut |field, scalar| facts.take(field, scalar));
         });
+    }
+
+    /// Bytes read so far, without the content coding.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// The top-level `model` read so far: of several the last, as most servers have it. Longer ones than 256 bytes are none.
@@ -216,6 +159,11 @@ impl RequestTap {
         self.facts.model_is_contested
     }
 
+    /// How often the body has `model`.
+    pub fn models(&self) -> u32 {
+        self.facts.models
+    }
+
     /// The top-level `stream` read so far.
     pub fn stream(&self) -> Option<bool> {
         self.facts.stream
@@ -225,22 +173,89 @@ impl RequestTap {
     pub fn is_whole(&self) -> bool {
         self.extractor.is_whole()
     }
+
+    /// Output tokens that the request allows, in all answers together; `None` if it sets no bound.
+    ///
+    /// # Errors
+    /// [`Unclear`] if a number that says so is none.
+    pub fn declared_output(&self, operation: &Operation) -> Result<Option<u64>, Unclear> {
+        let facts = &self.facts;
+        if facts.unclear {
+            return Err(Unclear);
+        }
+        let meant = operation.bounds.unwrap_or_default();
+        let bounds = facts
+            .bounds
+            .iter()
+            .filter(|(bound, _)| meant.contains(bound));
+        let most = bounds.map(|(_, tokens)| *tokens).max();
+        Ok(most.map(|tokens| tokens.saturating_mul(self.answers())))
+    }
+
+    /// How many answers are asked for; at least one.
+    pub fn answers(&self) -> u64 {
+        let Facts {
+            choices, prompts, ..
+        } = &self.facts;
+        (*choices).max(1).saturating_mul((*prompts).max(1))
+    }
 }
+
+/// A bound on the output is no whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a bound on the output, or the number of answers, is no whole number")]
+pub struct Unclear;
 
 impl Facts {
     fn take(&mut self, field: Field, scalar: Scalar<'_>) {
-        match (field, scalar) {
-            (Field::Model, scalar) => {
+        match field {
+            Field::Model => {
                 let model = match scalar {
                     Scalar::Text(model) => Some(model),
                     _ => None,
                 };
-                self.model_is_contested |= self.has_model && self.model.as_deref() != model;
-                self.has_model = true;
+                self.model_is_contested |= self.models > 0 && self.model.as_deref() != model;
+                self.models = self.models.saturating_add(1);
                 self.model = model.map(str::to_owned);
             }
-            (Field::Stream, Scalar::Bool(stream)) => self.stream = Some(stream),
-            (Field::Stream, _) => {}
+            Field::Stream => {
+                if let Scalar::Bool(stream) = scalar {
+                    self.stream = Some(stream);
+                }
+            }
+            Field::Bound(bound) => {
+                if let Some(tokens) = self.number(scalar) {
+                    self.bound(bound, tokens);
+                }
+            }
+            Field::Choices => {
+                if let Some(choices) = self.number(scalar) {
+                    self.choices = self.choices.max(choices);
+                }
+            }
+            Field::Prompt if !matches!(scalar, Scalar::Text(_) | Scalar::TooLong(_)) => {}
+            // Lists of tokens count for more than they are: where one ends is not told.
+            Field::Prompt | Field::PromptToken => self.prompts = self.prompts.saturating_add(1),
         }
+    }
+
+    /// Kept once for each key: a body that repeats one takes no memory.
+    fn bound(&mut self, bound: Bound, tokens: u64) {
+        match self.bounds.iter_mut().find(|(known, _)| *known == bound) {
+            Some((_, known)) => *known = (*known).max(tokens),
+            None => self.bounds.push((bound, tokens)),
+        }
+    }
+
+    /// Protocol buffers read as JSON take numbers in quotes.
+    fn number(&mut self, scalar: Scalar<'_>) -> Option<u64> {
+        let number = match scalar {
+            Scalar::Null => return None,
+            Scalar::Text(text) => text.parse().ok(),
+            _ => scalar.as_u64(),
+        };
+        let number = number.filter(|number| *number <= MOST);
+        self.unclear |= number.is_none();
+        number
     }
 }

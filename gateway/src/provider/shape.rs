@@ -19,6 +19,8 @@ pub(super) enum Field {
     FinishReason,
     /// Repeated in each piece of a stream: counted once.
     RepeatedFinishReason,
+    /// A piece of output in a stream.
+    Piece,
 }
 
 /// A provider's way to write a response.
@@ -27,6 +29,10 @@ pub(super) enum Shape {
     Anthropic,
     OpenAi,
     Google,
+    /// Bedrock's Converse, whole and streamed.
+    Converse,
+    /// Bedrock's InvokeModel: whatever the model speaks, and Bedrock's own count at the end of a stream.
+    Invoke,
 }
 
 impl Shape {
@@ -37,14 +43,30 @@ impl Shape {
             Self::OpenAi => OPENAI,
             Self::Google if stream => GOOGLE_STREAM,
             Self::Google => GOOGLE,
+            Self::Converse => CONVERSE,
+            Self::Invoke => INVOKE,
         }
+    }
+
+    /// Are the counts of a stream those of the whole answer only once there is a reason for its end? The others
+    /// count once, at the end.
+    pub(super) fn counts_as_it_goes(self) -> bool {
+        match self {
+            Self::Anthropic | Self::Google | Self::Invoke => true,
+            Self::OpenAi | Self::Converse => false,
+        }
+    }
+
+    /// Is reasoning counted apart from the output?
+    pub(super) fn reasons_apart(self) -> bool {
+        self.disjoint().contains(&Field::Reasoning)
     }
 
     /// The parts of a usage that are not contained in another part, by which a total is made.
     pub(super) fn disjoint(self) -> &'static [Field] {
         match self {
             // "input_tokens" leaves out what the cache served or took in.
-            Self::Anthropic => &[
+            Self::Anthropic | Self::Converse | Self::Invoke => &[
                 Field::Input,
                 Field::CacheRead,
                 Field::CacheCreation,
@@ -83,6 +105,11 @@ const ANTHROPIC: &[(Path, Field)] = &[
         Field::CacheCreation,
     ),
     (&["delta", "stop_reason"], Field::RepeatedFinishReason),
+    (&["delta", "text"], Field::Piece),
+    (&["delta", "thinking"], Field::Piece),
+    (&["delta", "partial_json"], Field::Piece),
+    // The older text completions.
+    (&["completion"], Field::Piece),
 ];
 
 /// Chat completions, completions and embeddings; then responses, whole and (under "response") as events.
@@ -135,6 +162,27 @@ const OPENAI: &[(Path, Field)] = &[
         &["response", "incomplete_details", "reason"],
         Field::RepeatedFinishReason,
     ),
+    (&["choices", EACH, "text"], Field::Piece),
+    (&["choices", EACH, "delta", "content"], Field::Piece),
+    (&["choices", EACH, "delta", "refusal"], Field::Piece),
+    (
+        &["choices", EACH, "delta", "reasoning_content"],
+        Field::Piece,
+    ),
+    (
+        &[
+            "choices",
+            EACH,
+            "delta",
+            "tool_calls",
+            EACH,
+            "function",
+            "arguments",
+        ],
+        Field::Piece,
+    ),
+    // The deltas of responses: text, refusal, arguments, reasoning.
+    (&["delta"], Field::Piece),
 ];
 
 /// One response; or, as a stream without `alt=sse`, an array of them.
@@ -170,6 +218,101 @@ const GOOGLE: &[(Path, Field)] = &[
     ),
 ];
 
+/// A Converse response; `messageStop` and `metadata` of its stream have the same paths.
+const CONVERSE: &[(Path, Field)] = &[
+    (&["stopReason"], Field::FinishReason),
+    (&["usage", "inputTokens"], Field::Input),
+    (&["usage", "outputTokens"], Field::Output),
+    (&["usage", "cacheReadInputTokens"], Field::CacheRead),
+    (&["usage", "cacheWriteInputTokens"], Field::CacheCreation),
+    (&["delta", "text"], Field::Piece),
+    (&["delta", "toolUse", "input"], Field::Piece),
+    (&["delta", "reasoningContent", "text"], Field::Piece),
+];
+
+/// Anthropic's, Amazon Nova's, Llama's, Titan's and Mistral's own responses, and Bedrock's metrics, which end a stream.
+const INVOKE: &[(Path, Field)] = &[
+    (&["id"], Field::Id),
+    (&["model"], Field::Model),
+    (&["stop_reason"], Field::RepeatedFinishReason),
+    (&["usage", "input_tokens"], Field::Input),
+    (&["usage", "output_tokens"], Field::Output),
+    (&["usage", "cache_read_input_tokens"], Field::CacheRead),
+    (
+        &["usage", "cache_creation_input_tokens"],
+        Field::CacheCreation,
+    ),
+    (&["message", "id"], Field::Id),
+    (&["message", "model"], Field::Model),
+    (&["message", "usage", "input_tokens"], Field::Input),
+    (&["message", "usage", "output_tokens"], Field::Output),
+    (
+        &["message", "usage", "cache_read_input_tokens"],
+        Field::CacheRead,
+    ),
+    (
+        &["message", "usage", "cache_creation_input_tokens"],
+        Field::CacheCreation,
+    ),
+    (&["delta", "stop_reason"], Field::RepeatedFinishReason),
+    (&["delta", "text"], Field::Piece),
+    (&["delta", "thinking"], Field::Piece),
+    (&["delta", "partial_json"], Field::Piece),
+    (&["stopReason"], Field::RepeatedFinishReason),
+    (&["usage", "inputTokens"], Field::Input),
+    (&["usage", "outputTokens"], Field::Output),
+    (&["usage", "cacheReadInputTokenCount"], Field::CacheRead),
+    (
+        &["usage", "cacheWriteInputTokenCount"],
+        Field::CacheCreation,
+    ),
+    (&["messageStop", "stopReason"], Field::RepeatedFinishReason),
+    (&["metadata", "usage", "inputTokens"], Field::Input),
+    (&["metadata", "usage", "outputTokens"], Field::Output),
+    (&["contentBlockDelta", "delta", "text"], Field::Piece),
+    (&["prompt_token_count"], Field::Input),
+    (&["generation_token_count"], Field::Output),
+    (&["generation"], Field::Piece),
+    (&["inputTextTokenCount"], Field::Input),
+    (&["results", EACH, "tokenCount"], Field::Output),
+    (
+        &["results", EACH, "completionReason"],
+        Field::RepeatedFinishReason,
+    ),
+    (&["totalOutputTextTokenCount"], Field::Output),
+    (&["completionReason"], Field::RepeatedFinishReason),
+    (&["outputText"], Field::Piece),
+    (&["usage", "prompt_tokens"], Field::Input),
+    (&["usage", "completion_tokens"], Field::Output),
+    (
+        &["choices", EACH, "finish_reason"],
+        Field::RepeatedFinishReason,
+    ),
+    (&["choices", EACH, "delta", "content"], Field::Piece),
+    (
+        &["amazon-bedrock-invocationMetrics", "inputTokenCount"],
+        Field::Input,
+    ),
+    (
+        &["amazon-bedrock-invocationMetrics", "outputTokenCount"],
+        Field::Output,
+    ),
+    (
+        &[
+            "amazon-bedrock-invocationMetrics",
+            "cacheReadInputTokenCount",
+        ],
+        Field::CacheRead,
+    ),
+    (
+        &[
+            "amazon-bedrock-invocationMetrics",
+            "cacheWriteInputTokenCount",
+        ],
+        Field::CacheCreation,
+    ),
+];
+
 /// One response an event; every event repeats what is known so far, and some models the reason too.
 const GOOGLE_STREAM: &[(Path, Field)] = &[
     (&["responseId"], Field::Id),
@@ -185,4 +328,8 @@ const GOOGLE_STREAM: &[(Path, Field)] = &[
         Field::CacheRead,
     ),
     (&["usageMetadata", "thoughtsTokenCount"], Field::Reasoning),
+    (
+        &["candidates", EACH, "content", "parts", EACH, "text"],
+        Field::Piece,
+    ),
 ];

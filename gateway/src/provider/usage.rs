@@ -4,11 +4,12 @@
 //! says nothing leaves `None`.
 
 use super::decode::Decoder;
+use super::eventstream;
 use super::json::{Extractor, Scalar};
-use super::request::Operation;
+use super::operation::Operation;
 use super::shape::{Field, Shape};
 use super::sse::{Piece, Splitter};
-use crate::policy::Provider;
+use base64::Engine as _;
 
 /// The most finish reasons that are kept. OpenAI allows 128 choices.
 const MAX_FINISH_REASONS: usize = 128;
@@ -41,43 +42,61 @@ pub struct ResponseTap {
     decoder: Decoder,
     content: Content,
     shape: Shape,
-    usage: Usage,
+    told: Told,
 }
 
 struct Content {
     extractor: Extractor<Field>,
-    /// The body is a stream of events.
-    events: Option<Splitter>,
+    framing: Framing,
+}
+
+/// How documents follow each other in a body.
+enum Framing {
+    /// It is one.
+    Whole,
+    Events(Splitter),
+    Messages(eventstream::Reader),
+}
+
+/// What a response has told so far.
+#[derive(Default)]
+struct Told {
+    usage: Usage,
+    /// Bytes of output since the last count of it.
+    uncounted: u64,
 }
 
 impl ResponseTap {
     /// A tap for the response to `operation`, given the response's `Content-Type` and `Content-Encoding`.
     ///
-    /// `None` if there is nothing to read: another provider, content that is neither JSON nor events, or a coding that
+    /// `None` if there is nothing to read: content that is neither JSON nor events, or a coding that
     /// cannot be undone (anything but gzip, deflate and br).
     pub fn new(
-        provider: Provider,
         operation: &Operation,
         content_type: Option<&str>,
         content_encoding: Option<&str>,
     ) -> Option<Self> {
-        let shape = operation.shape(provider)?;
+        let shape = operation.shape();
         let media_type = content_type?.split(';').next().unwrap_or_default().trim();
-        let events = if media_type.eq_ignore_ascii_case("text/event-stream") {
-            Some(Splitter::default())
-        } else if media_type.eq_ignore_ascii_case("application/json") {
-            None
+        let is = |name: &str| media_type.eq_ignore_ascii_case(name);
+        let framing = if is("text/event-stream") {
+            Framing::Events(Splitter::default())
+        } else if is("application/vnd.amazon.eventstream") {
+            Framing::Messages(eventstream::Reader::default())
+        } else if is("application/json") {
+            Framing::Whole
         } else {
             return None;
         };
+        let stream = !matches!(framing, Framing::Whole);
         Some(Self {
             decoder: Decoder::new(content_encoding)?,
             content: Content {
-                extractor: Extractor::new(shape.paths(events.is_some())),
-                events,
+                extractor: Extractor::new(shape.paths(stream)),
+                framing,
             },
             shape,
-            usage: Usage::default(),
+            told: Told::default(),
         })
     }
 
@@ -86,34 +105,110 @@ impl ResponseTap {
         let Self {
             decoder,
             content,
-            usage,
+            told,
             ..
         } = self;
-        decoder.feed(chunk, &mut |decoded| content.read(decoded, usage));
+        decoder.feed(chunk, &mut |decoded| content.read(decoded, told));
+    }
+
+    /// Output tokens so far: as counted, and an estimate of what came since, a token for each `bytes_per_token` bytes.
+    pub fn output_so_far(&self, bytes_per_token: u64) -> u64 {
+        let apart = self.told.usage.reasoning_tokens;
+        let apart = apart.filter(|_| self.shape.reasons_apart());
+        let counted = self.told.usage.output_tokens.unwrap_or_default();
+        counted
+            .saturating_add(apart.unwrap_or_default())
+            .saturating_add(self.told.uncounted / bytes_per_token.max(1))
+    }
+
+    /// Does the answer come in pieces, so that the rest of it can be saved?
+    pub fn is_stream(&self) -> bool {
+        !matches!(self.content.framing, Framing::Whole)
+    }
+
+    /// Input tokens as counted so far, cached ones included.
+    pub fn input_so_far(&self) -> Option<u64> {
+        let is_input = |field: &&Field| !matches!(field, Field::Output | Field::Reasoning);
+        let counted = self.shape.disjoint().iter().filter(is_input);
+        counted
+            .filter_map(|field| self.told.usage.count(*field))
+            .reduce(u64::saturating_add)
+    }
+
+    /// Are the counts those of the whole answer, if the body has ended?
+    pub fn is_final(&self) -> bool {
+        let usage = &self.told.usage;
+        let counted = usage.input_tokens.is_some() || usage.output_tokens.is_some();
+        counted
+            && match self.content.framing {
+                Framing::Whole => self.content.extractor.is_whole(),
+                Framing::Events(_) | Framing::Messages(_) => {
+                    !self.shape.counts_as_it_goes() || !usage.finish_reasons.is_empty()
+                }
+            }
     }
 
     /// What the body said, at its end or where it was cut off.
     pub fn finish(mut self) -> Usage {
-        self.usage.total_tokens = self
+        self.told.usage.total_tokens = self
             .shape
             .disjoint()
             .iter()
-            .filter_map(|field| self.usage.count(*field))
+            .filter_map(|field| self.told.usage.count(*field))
             .reduce(u64::saturating_add);
-        self.usage
+        self.told.usage
     }
 }
 
 impl Content {
-    fn read(&mut self, decoded: &[u8], usage: &mut Usage) {
-        let Self { extractor, events } = self;
-        let mut take = |field, scalar: Scalar<'_>| usage.take(field, scalar);
-        match events {
-            None => extractor.feed(decoded, &mut take),
-            Some(events) => events.feed(decoded, &mut |piece| match piece {
+    fn read(&mut self, decoded: &[u8], told: &mut Told) {
+        let Self { extractor, framing } = self;
+        let mut take = |field, scalar: Scalar<'_>| told.take(field, scalar);
+        match framing {
+            Framing::Whole => extractor.feed(decoded, &mut take),
+            Framing::Events(events) => events.feed(decoded, &mut |piece| match piece {
                 Piece::Data(data) => extractor.feed(data, &mut take),
                 Piece::End => extractor.reset(),
             }),
+            Framing::Messages(reader) => reader.feed(decoded, &mut |message| {
+                match native(message) {
+                    Some(chunk) => extractor.feed(&chunk, &mut take),
+                    None => extractor.feed(message.payload, &mut take),
+                }
+                extractor.reset();
+            }),
+        }
+    }
+}
+
+/// What an InvokeModel stream wraps: `{"bytes": "BASE64"}`, in events called `chunk`.
+fn native(message: eventstream::Message<'_>) -> Option<Vec<u8>> {
+    #[derive(serde::Deserialize)]
+    struct Chunk {
+        bytes: String,
+    }
+    if message.event != Some("chunk") {
+        return None;
+    }
+    let chunk: Chunk = serde_json::from_slice(message.payload).ok()?;
+    let engine = &base64::engine::general_purpose::STANDARD;
+    engine.decode(chunk.bytes).ok()
+}
+
+impl Told {
+    fn take(&mut self, field: Field, scalar: Scalar<'_>) {
+        match field {
+            Field::Piece => {
+                let length = u64::try_from(scalar.text_len()).unwrap_or(u64::MAX);
+                self.uncounted = self.uncounted.saturating_add(length);
+            }
+            Field::Output => {
+                if scalar.as_u64().is_some() {
+                    self.uncounted = 0;
+                }
+                self.usage.take(field, scalar);
+            }
+            _ => self.usage.take(field, scalar),
         }
     }
 }
@@ -151,7 +246,11 @@ impl Usage {
             Field::CacheRead => self.cache_read_input_tokens,
             Field::CacheCreation => self.cache_creation_input_tokens,
             Field::Reasoning => self.reasoning_tokens,
-            Field::Model | Field::Id | Field::FinishReason | Field::RepeatedFinishReason => None,
+            Field::Model
+            | Field::Id
+            | Field::FinishReason
+            | Field::RepeatedFinishReason
+            | Field::Piece => None,
         }
     }
 
@@ -162,7 +261,11 @@ impl Usage {
             Field::CacheRead => Some(&mut self.cache_read_input_tokens),
             Field::CacheCreation => Some(&mut self.cache_creation_input_tokens),
             Field::Reasoning => Some(&mut self.reasoning_tokens),
-            Field::Model | Field::Id | Field::FinishReason | Field::RepeatedFinishReason => None,
+            Field::Model
+            | Field::Id
+            | Field::FinishReason
+            | Field::RepeatedFinishReason
+            | Field::Piece => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 use serde::{Deserialize, Serialize};
 
@@ -199,6 +200,11 @@ impl Work {
             outcome = cleaned.map_err(|error| named(path, &error)).and(outcome);
         }
         for path in &self.directories {
+            // It may have been given a file system of its own; where it has none there is nothing to do.
+            match umount2(path, MntFlags::MNT_DETACH) {
+                Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+                Err(error) => outcome = Err(named(path, &error.into())),
+            }
             let cleaned = match std::fs::remove_dir_all(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(path, &error)),
                 _ => Ok(()),

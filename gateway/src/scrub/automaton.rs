@@ -20,6 +20,10 @@ pub(super) struct Automaton {
     starts: Vec<Vec<u32>>,
     /// One bit for every two bytes that a match can begin with: few places of a text pass.
     pairs: Box<[u64; PAIRS]>,
+    /// No match is longer than this.
+    reach: usize,
+    /// No match goes past [a byte between words](is_between).
+    words: bool,
 }
 
 /// 65,536 bits: 8 KiB, which stay in the first cache.
@@ -29,15 +33,6 @@ const PAIRS: usize = 65_536 / 64;
 struct Edge {
     byte: u8,
     to: u32,
-}
-
-/// What is known of a match at one place.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The longest one so far ends before this offset.
-    pub(super) end: Option<usize>,
-    /// The text ended while a (longer) match was still possible.
-    pub(super) undecided: bool,
 }
 
 /// Working memory of [`Automaton::longest`], kept between calls.
@@ -63,8 +58,19 @@ impl Automaton {
         Some(from + at)
     }
 
-    /// The longest match that begins at the beginning of `text`.
-    pub(super) fn longest(&self, text: &[u8], threads: &mut Threads) -> Found {
+    /// How much of a text can be decided before more of it comes: all but its last word, or the last
+    /// [`reach`](Self::reach) bytes of that.
+    pub(super) fn settled(&self, text: &[u8]) -> usize {
+        let least = text.len().saturating_sub(self.reach);
+        let tail = text.get(least..).unwrap_or_default();
+        let word = tail
+            .iter()
+            .rposition(|byte| self.words && is_between(*byte));
+        least + word.map_or(0, |at| at + 1)
+    }
+
+    /// The length of the longest match that begins at the beginning of `text`.
+    pub(super) fn longest(&self, text: &[u8], threads: &mut Threads) -> Option<usize> {
         let Threads { live, next } = threads;
         let mut end = None;
         live.clear();
@@ -88,10 +94,7 @@ impl Automaton {
                 break;
             }
         }
-        Found {
-            end,
-            undecided: !live.is_empty(),
-        }
+        end
     }
 
     fn begins(&self, one: u8, other: u8) -> bool {
@@ -134,6 +137,8 @@ pub(super) struct Builder {
     nodes: u32,
     /// The nodes inside escapes. Those that begin alike share them, so that a `%` leaves one thread.
     inside: HashMap<(u32, Vec<u8>), u32>,
+    longest: usize,
+    words: bool,
 }
 
 impl Builder {
@@ -142,11 +147,15 @@ impl Builder {
             edges: Vec::new(),
             nodes: START + 1,
             inside: HashMap::new(),
+            longest: 0,
+            words: true,
         }
     }
 
     /// The bytes themselves. Where they are UTF-8, a JSON escape stands for a whole character.
     pub(super) fn literal(&mut self, secret: &[u8]) {
+        self.longest = self.longest.max(secret.len());
+        self.words &= !secret.iter().copied().any(is_between);
         let stops = self.stops(secret.len());
         for ((from, to), byte) in steps(&stops).zip(secret) {
             self.byte(from, *byte, to);
@@ -193,6 +202,8 @@ impl Builder {
             edges: self.edges.into_iter().map(|(_, edge)| edge).collect(),
             starts: vec![Vec::new(); 256],
             pairs: Box::new([0; PAIRS]),
+            reach: reach(self.longest),
+            words: self.words,
         };
         for byte in 0..=u8::MAX {
             let mut after: Vec<u32> = leads(automaton.edges(START), byte).collect();
@@ -297,6 +308,21 @@ impl Builder {
         self.edges.extend(edges);
     }
 }
+
+/// Parts words from each other: what neither a token (RFC 6750 §2.1) nor a user's name, a colon and a password
+/// (RFC 7617), nor any of their spellings is made of as a rule. Fixed, so that it tells nothing of a secret.
+fn is_between(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | b'"' | b'\'' | b'(' | b')' | b',' | b';' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | 0x7f..=0xff)
+}
+
+/// No spelling of so many bytes is longer: `\uXXXX` for each, or for each digit of their base64. A power of two,
+/// so that it tells little of how long a secret is.
+fn reach(secret: usize) -> usize {
+    (8 * secret + 16).next_power_of_two().max(MIN_REACH)
+}
+
+/// What most credentials reach: 250 bytes.
+const MIN_REACH: usize = 2048;
 
 fn steps(stops: &[u32]) -> impl Iterator<Item = (u32, u32)> {
     stops.iter().copied().zip(stops.iter().skip(1).copied())

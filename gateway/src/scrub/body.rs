@@ -176,9 +176,14 @@ impl BodyScrub {
         }
     }
 
-    /// What can be given of what is held back, when nothing more comes for now and all has been pulled.
-    pub fn yielded(&mut self) -> Bytes {
-        self.matcher.yielded()
+    /// Is something held back until more comes?
+    pub fn holds(&self) -> bool {
+        self.matcher.held() > 0
+    }
+
+    /// What is held back, when nothing more has come for a while and all has been pulled.
+    pub fn flush(&mut self) -> Bytes {
+        self.matcher.flush()
     }
 
     /// What was held back, when all has come and been pulled.

@@ -4,19 +4,16 @@
 //! Unlike the decoder of records it loses nothing: what is corrupt or cut short is an error, and the
 //! client must see one. It refuses to know what the content is.
 
-use crate::provider::{Flate, is_zlib};
+use crate::provider::{Flate, Zstd, is_zlib};
 use brotli::{BrotliDecompressStream, BrotliResult, BrotliState};
 use bytes::{Buf, Bytes};
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use std::io::Write;
-use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
 /// Compressed bytes that are inflated at a time. Deflate expands by 1032 at most: 512 KiB.
 const STRIDE: usize = 512;
-/// Bytes that brotli and zstd give out at a time.
+/// Bytes that brotli gives out at a time.
 const PIECE: usize = 32 * 1024;
-/// 8 MiB is the largest window that a zstd content coding may have (RFC 9659 §3).
-const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// The codings that can be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +71,6 @@ type Alloc = brotli::enc::StandardAlloc;
 struct Brotli {
     state: BrotliState<Alloc, Alloc, Alloc>,
     ended: bool,
-}
-
-struct Zstd {
-    decoder: zstd::stream::raw::Decoder<'static>,
-    /// Between two frames.
-    ended: bool,
-    /// The output was full: more may come without any input.
-    full: bool,
 }
 
 impl Decoder {
@@ -154,7 +143,7 @@ impl Decoder {
                 },
                 Stage::Broken => return Err(corrupt),
                 Stage::Zstd(zstd) => {
-                    if self.input.is_empty() && !zstd.full {
+                    if self.input.is_empty() && !zstd.has_more() {
                         return Ok(None);
                     }
                     zstd.pull(&mut self.input)
@@ -181,7 +170,7 @@ impl Decoder {
                 Ok(std::mem::take(flate.output()).into())
             }
             Stage::Brotli(brotli) if brotli.ended => Ok(Bytes::new()),
-            Stage::Zstd(zstd) if zstd.ended => Ok(Bytes::new()),
+            Stage::Zstd(zstd) if zstd.has_ended() => Ok(Bytes::new()),
             Stage::Deflate | Stage::Brotli(_) | Stage::Zstd(_) | Stage::Broken => Err(corrupt),
         }
     }
@@ -219,30 +208,5 @@ impl Brotli {
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
         }
         Some(out)
-    }
-}
-
-impl Zstd {
-    fn new() -> std::io::Result<Self> {
-        let mut decoder = zstd::stream::raw::Decoder::new()?;
-        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
-        Ok(Self {
-            decoder,
-            ended: false,
-            full: false,
-        })
-    }
-
-    fn pull(&mut self, input: &mut Bytes) -> std::io::Result<Vec<u8>> {
-        let mut out = vec![0; PIECE];
-        let mut from = InBuffer::around(input);
-        let mut to = OutBuffer::around(&mut out[..]);
-        let hint = self.decoder.run(&mut from, &mut to)?;
-        let (read, written) = (from.pos(), to.pos());
-        input.advance(read);
-        self.ended = hint == 0;
-        self.full = written == out.len() && !self.ended;
-        out.truncate(written);
-        Ok(out)
     }
 }

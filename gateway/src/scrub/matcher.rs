@@ -1,10 +1,11 @@
 //! Replaces what an [`Automaton`] finds in text that comes piece by piece.
 //!
 //! Every match is replaced whole, the ones that overlap too: each byte that any pattern covers goes.
-//! Of what has come, only the part that may yet turn out to be a match is held back, which is shorter
-//! than the longest spelling of the longest pattern. Where nothing more comes for now, the first bytes of
-//! that part are given all the same: two that answer each other would wait for ever for the last letter
-//! of a message. It refuses to know of HTTP.
+//!
+//! What is given when does not depend on the patterns: if the beginning of a secret were held back and a
+//! wrong guess were not, whoever has a text of his own sent through here would learn the secret letter by
+//! letter. So it is the unfinished last word that waits, whatever it is, until it is finished or nothing
+//! more comes for a while. It refuses to know of HTTP, and of time.
 
 use super::automaton::{Automaton, Threads};
 use crate::telemetry::redact::REDACTED;
@@ -21,23 +22,22 @@ pub(super) enum Replacement {
     SameLength,
 }
 
-/// So many bytes of what may be a match are given when nothing more comes for now: a message seldom ends with
-/// more of a secret's beginning, and of the shortest secret ([`MIN_SECRET`](super::MIN_SECRET)) it is the
-/// lesser part. What follows them is replaced as ever.
-const GIVEN: usize = 3;
-
 /// One text on its way.
 pub(super) struct Matcher {
     automaton: Arc<Automaton>,
     replacement: Replacement,
-    /// Came, and may be the beginning of a match.
+    /// The last word of what came: a match may begin anywhere in it.
     held: Vec<u8>,
-    /// How much of the beginning of `held` has been given or replaced already …
-    done: usize,
-    /// … and how much of that belongs to a match.
-    replaced: usize,
+    state: State,
     count: u64,
     threads: Threads,
+}
+
+/// Of a text: everything before `done` has been given or replaced, and what is replaced ends before `replaced`.
+#[derive(Clone, Copy, Default)]
+struct State {
+    done: usize,
+    replaced: usize,
 }
 
 impl Matcher {
@@ -46,35 +46,44 @@ impl Matcher {
             automaton,
             replacement,
             held: Vec::new(),
-            done: 0,
-            replaced: 0,
+            state: State::default(),
             count: 0,
             threads: Threads::default(),
         }
     }
 
-    /// Takes what comes next and gives what is decided. Where nothing is found, that is the same memory.
+    /// Takes what comes next and gives what is decided. Where nothing is found or held, that is the same memory.
     pub(super) fn push(&mut self, data: Bytes) -> Bytes {
-        if self.held.is_empty() {
-            return self.scan(&data, false);
-        }
-        let mut text = std::mem::take(&mut self.held);
-        text.extend_from_slice(&data);
-        self.scan(&Bytes::from(text), false)
+        let text = if self.held.is_empty() {
+            data
+        } else {
+            let mut text = std::mem::take(&mut self.held);
+            text.extend_from_slice(&data);
+            Bytes::from(text)
+        };
+        let settled = self.automaton.settled(&text);
+        let out = self.scan(&text, settled);
+        self.held = text.get(settled..).unwrap_or_default().to_vec();
+        self.state.done -= settled;
+        self.state.replaced = self.state.replaced.saturating_sub(settled);
+        out
     }
 
-    /// Nothing more comes for now: what can be spared of what is held back.
-    pub(super) fn yielded(&mut self) -> Bytes {
-        let given = self.held.get(self.done..GIVEN.min(self.held.len()));
-        let given = Bytes::copy_from_slice(given.unwrap_or_default());
-        self.done += given.len();
-        given
+    /// Nothing more has come for a while: all of it. What is a match together with what comes next is
+    /// replaced from there on.
+    pub(super) fn flush(&mut self) -> Bytes {
+        let text = Bytes::from(std::mem::take(&mut self.held));
+        let out = self.scan(&text, text.len());
+        self.held = text.into();
+        out
     }
 
     /// The rest: nothing follows.
     pub(super) fn finish(&mut self) -> Bytes {
-        let text = std::mem::take(&mut self.held);
-        self.scan(&Bytes::from(text), true)
+        let out = self.flush();
+        self.held.clear();
+        self.state = State::default();
+        out
     }
 
     /// How many places have been replaced.
@@ -84,34 +93,25 @@ impl Matcher {
 
     /// Bytes that came and have not been given.
     pub(super) fn held(&self) -> usize {
-        self.held.len() - self.done
+        self.held.len() - self.state.done
     }
 
-    fn scan(&mut self, text: &Bytes, last: bool) -> Bytes {
+    /// Replaces the matches that begin before `settled`, and gives what is then to be given.
+    fn scan(&mut self, text: &Bytes, settled: usize) -> Bytes {
         let automaton = Arc::clone(&self.automaton);
+        // A candidate is told by two bytes.
+        let begins = text.get(..=settled).unwrap_or(text);
         let mut out = Vec::new();
-        // Everything before these has been given or replaced, and is part of a match.
-        let (mut done, mut replaced) = (self.done, self.replaced);
-        let mut keep = text.len();
         let mut from = 0;
-        while let Some(at) = automaton.candidate(text, from) {
+        while let Some(at) = automaton.candidate(begins, from).filter(|at| *at < settled) {
             let rest = text.get(at..).unwrap_or_default();
-            let found = automaton.longest(rest, &mut self.threads);
-            if let Some(end) = found.end.map(|length| at + length) {
-                self.replace(text, &mut out, done, at..end, at >= replaced);
-                (done, replaced) = (done.max(end), replaced.max(end));
-            }
-            if found.undecided && !last {
-                keep = at;
-                break;
+            if let Some(length) = automaton.longest(rest, &mut self.threads) {
+                self.replace(text, &mut out, at..at + length);
             }
             from = at + 1;
         }
-        let rest = done..keep.max(done);
-        done = rest.end;
-        self.held = text.get(keep..).unwrap_or_default().to_vec();
-        self.done = done - keep;
-        self.replaced = replaced.saturating_sub(keep);
+        let rest = self.state.done..settled.max(self.state.done);
+        self.state.done = rest.end;
         if out.is_empty() {
             return text.slice(rest);
         }
@@ -119,14 +119,9 @@ impl Matcher {
         Bytes::from(out)
     }
 
-    fn replace(
-        &mut self,
-        text: &[u8],
-        out: &mut Vec<u8>,
-        done: usize,
-        at: Range<usize>,
-        is_new: bool,
-    ) {
+    fn replace(&mut self, text: &[u8], out: &mut Vec<u8>, at: Range<usize>) {
+        let State { done, replaced } = self.state;
+        let is_new = at.start >= replaced;
         if is_new {
             self.count += 1;
             out.extend_from_slice(text.get(done..at.start).unwrap_or_default());
@@ -139,5 +134,9 @@ impl Matcher {
                 out.extend(std::iter::repeat_n(b'*', stars));
             }
         }
+        self.state = State {
+            done: done.max(at.end),
+            replaced: replaced.max(at.end),
+        };
     }
 }

@@ -128,7 +128,7 @@ pub fn set(folder: &Path, of: &SecretRef, value: &[u8]) -> Result<(), EditError>
 pub fn remove_key(folder: &Path, of: &SecretRef) -> Result<(), EditError> {
     let home = folder.join(&*of.name);
     let path = home.join(&*of.key);
-    if fs::symlink_metadata(&path).is_err() {
+    if !exists(&path)? {
         return Err(missing(folder, &of.to_string()));
     }
     refuse_mounted(&home)?;
@@ -149,7 +149,7 @@ pub fn remove_key(folder: &Path, of: &SecretRef) -> Result<(), EditError> {
 pub fn remove_name(folder: &Path, name: &str) -> Result<(), EditError> {
     check_name(name)?;
     let home = folder.join(name);
-    if !home.is_dir() {
+    if !exists(&home)? || home.is_file() {
         return Err(missing(folder, name));
     }
     refuse_mounted(&home)?;
@@ -162,6 +162,25 @@ fn check_name(name: &str) -> Result<(), EditError> {
         Ok(())
     } else {
         Err(EditError::Name(name.to_owned()))
+    }
+}
+
+/// What may not be looked at is not known to be absent.
+///
+/// # Errors
+/// [`EditError::Io`].
+pub fn exists(path: &Path) -> Result<bool, EditError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(at(path)(error)),
     }
 }
 
@@ -266,6 +285,23 @@ mod tests {
         set(folder, &of("a"), b"1").unwrap();
         remove_name(folder, "s").unwrap();
         assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_not_said_to_be_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(exists(folder.path()).unwrap());
+        assert!(!exists(&folder.path().join("s")).unwrap());
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(!exists(&file.join("k")).unwrap());
+        // A loop stands for what root, too, cannot look behind.
+        let ring = folder.path().join("ring");
+        symlink("ring", &ring).unwrap();
+        assert!(matches!(exists(&ring.join("k")), Err(EditError::Io { .. })));
+        let of = reference("ring", "k").unwrap();
+        let error = remove_key(folder.path(), &of).unwrap_err();
+        assert!(matches!(error, EditError::Io { .. }), "{error}");
     }
 
     #[test]

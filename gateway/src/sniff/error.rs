@@ -47,6 +47,22 @@ pub enum SniffError {
 }
 
 impl SniffError {
+    /// Had the client begun as HTTP/1 does?
+    pub fn is_about_http(self) -> bool {
+        matches!(
+            self,
+            Self::BareLineFeed
+                | Self::HttpVersion
+                | Self::RequestTarget
+                | Self::HeaderSyntax
+                | Self::TooManyHeaders
+                | Self::MissingHost
+                | Self::SeveralHosts
+                | Self::Authority
+                | Self::AuthorityConflict
+        )
+    }
+
     /// A lower-case sentence fragment for people.
     pub fn as_str(self) -> &'static str {
         match self {

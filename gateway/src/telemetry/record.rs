@@ -1,7 +1,7 @@
 //! The records, as plain data.
 
 use crate::kernel::Origin;
-use crate::outcome::{DenyReason, Stage};
+use crate::outcome::{DenyReason, Stage, UpstreamError};
 use crate::provider::usage::Usage;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub struct Who {
     pub uid: u32,
     /// Command name.
     pub comm: Arc<str>,
+    /// Path of the program, if it is known.
+    pub executable: Option<Arc<str>>,
     /// Original destination.
     pub destination: SocketAddr,
     /// The policy's generation when it was decided.
@@ -41,6 +43,7 @@ impl Who {
             tgid: origin.tgid,
             uid: origin.uid,
             comm: origin.comm.as_str().into(),
+            executable: origin.executable.as_deref().map(Into::into),
             destination: origin.destination,
             generation,
         }
@@ -60,6 +63,25 @@ pub struct DenialRecord {
     pub host: Option<String>,
     /// More for people, never a secret.
     pub detail: Option<String>,
+}
+
+impl DenialRecord {
+    /// If `error` is a denial: the name led to an address where no name may lead, or was one too many.
+    #[must_use]
+    pub fn of_dial(who: &Who, host: &str, error: &UpstreamError) -> Option<Self> {
+        let reason = match error {
+            UpstreamError::Guarded { .. } => DenyReason::AddressGuard,
+            UpstreamError::Rationed { reason, .. } => *reason,
+            _ => return None,
+        };
+        Some(Self {
+            who: who.clone(),
+            reason,
+            stage: Stage::Dial,
+            host: Some(host.to_owned()),
+            detail: Some(error.to_string()),
+        })
+    }
 }
 
 /// A connection that was spliced, when it has ended.
@@ -120,6 +142,8 @@ pub struct RequestRecord {
     pub reason: Option<DenyReason>,
     /// What failed, if something did.
     pub error: Option<&'static str>,
+    /// More of either for people, never a secret. The sandbox is not told all of it.
+    pub detail: Option<String>,
     /// The policies whose credential was injected.
     pub credential: Option<Arc<str>>,
     /// `gen_ai.provider.name`.
@@ -148,6 +172,10 @@ pub struct RequestRecord {
     pub request_body: Option<Body>,
     /// Captured response body.
     pub response_body: Option<Body>,
+    /// When it was given to the upstream's connection, if it was.
+    pub sent: Option<Instant>,
+    /// When the head of the upstream's answer had come.
+    pub answered: Option<Instant>,
     /// The span that is being made of it.
-    pub span: Option<super::otlp::Begun>,
+    pub span: Option<super::Begun>,
 }

@@ -61,6 +61,30 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// The gateways that have an authority in the state folder, in the order of their names.
+///
+/// # Errors
+/// [`AuthorityError::Io`].
+pub fn known(state: &Path) -> Result<Vec<String>, AuthorityError> {
+    let folder = state.join("gateways");
+    let failed = |source| AuthorityError::Io {
+        path: folder.clone(),
+        source,
+    };
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        names.extend(name.filter(|_| path.join(FILE).exists()).map(str::to_owned));
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 impl Authority {
     /// Loads the authority of `gateway` from the state folder, or makes it there.
     pub fn load_or_create(state: &Path, gateway: &str) -> Result<Self, AuthorityError> {

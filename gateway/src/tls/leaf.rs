@@ -2,6 +2,7 @@
 //! configurations, is bounded, and lets one of several askers do the work while the others wait.
 
 use super::authority::Authority;
+use crate::telemetry::{LeafUse, Metrics};
 use quick_cache::sync::Cache;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
@@ -55,6 +56,7 @@ pub struct Leaves {
     tickets: Arc<dyn ProducesTickets>,
     provider: Arc<CryptoProvider>,
     cache: Cache<String, Leaf>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Clone)]
@@ -65,7 +67,7 @@ struct Leaf {
 
 impl Leaves {
     /// Certificates signed by `authority`.
-    pub fn new(authority: Authority) -> Result<Self, LeafError> {
+    pub fn new(authority: Authority, metrics: Arc<Metrics>) -> Result<Self, LeafError> {
         let failed = |source| LeafError::Mint {
             name: "any name".to_owned(),
             source,
@@ -81,6 +83,7 @@ impl Leaves {
             })?,
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             cache: Cache::new(CACHED),
+            metrics,
         })
     }
 
@@ -91,11 +94,17 @@ impl Leaves {
 
     /// A server configuration with a certificate for `name`, offering HTTP/2 and HTTP/1.1.
     pub fn server_config(&self, name: &str) -> Result<Arc<ServerConfig>, LeafError> {
-        let leaf = self.cache.get_or_insert_with(name, || self.mint(name))?;
+        let mut found = LeafUse::Hit;
+        let leaf = self.cache.get_or_insert_with(name, || {
+            found = LeafUse::Minted;
+            self.mint(name)
+        })?;
         let stale = leaf.minted.elapsed().map_or(true, |age| age > RENEW_AFTER);
         if !stale {
+            self.metrics.leaf(found);
             return Ok(leaf.config);
         }
+        self.metrics.leaf(LeafUse::Renewed);
         let leaf = self.mint(name)?;
         self.cache.insert(name.to_owned(), leaf.clone());
         Ok(leaf.config)
@@ -165,7 +174,8 @@ mod tests {
 
     fn leaves() -> Leaves {
         let state = tempfile::tempdir().unwrap();
-        Leaves::new(Authority::load_or_create(state.path(), "g").unwrap()).unwrap()
+        let authority = Authority::load_or_create(state.path(), "g").unwrap();
+        Leaves::new(authority, Arc::default()).unwrap()
     }
 
     #[test]

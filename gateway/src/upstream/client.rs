@@ -1,14 +1,15 @@
 //! Sends one permitted request on a pooled or a new connection.
 
-use super::Permit;
 use super::connect;
 use super::guarded::{Announce, Guarded};
 use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier, is_http2};
-use crate::guard::{Exchange, Violation};
+use super::{Permit, Ration};
+use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
+use crate::telemetry::{Metrics, PoolUse};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, Version};
@@ -17,6 +18,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -70,12 +72,20 @@ pub struct Upstream {
     gateway: Arc<Gateway>,
     resolver: Arc<Resolver>,
     verifier: Verifier,
+    ration: Arc<dyn Ration>,
     pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
 }
 
 impl Upstream {
     /// Must be called in a tokio runtime, which then also sweeps the pool while this lives.
-    pub fn new(gateway: Arc<Gateway>, resolver: Arc<Resolver>, verifier: Verifier) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        resolver: Arc<Resolver>,
+        verifier: Verifier,
+        metrics: Arc<Metrics>,
+        ration: Arc<dyn Ration>,
+    ) -> Self {
         let pool = Arc::new(Pool::default());
         let swept = Arc::downgrade(&pool);
         tokio::spawn(async move {
@@ -92,16 +102,19 @@ impl Upstream {
             gateway,
             resolver,
             verifier,
+            ration,
             pool,
+            metrics,
         }
     }
 
     /// A socket to what the permit names, for splicing.
     pub async fn connect(&self, permit: &Permit) -> Result<TcpStream, UpstreamError> {
-        connect::connect(&self.gateway, &self.resolver, permit).await
+        connect::connect(&self.gateway, &self.resolver, &*self.ration, permit).await
     }
 
-    /// Sends a request whose URI has scheme and authority, and waits for the head of the answer.
+    /// Sends a request whose URI has scheme and authority, and waits for the head of the answer, which may take
+    /// `requestTimeout` from the last `progress` of the request's body.
     /// A request that provably never left is sent again on a new connection, and no other.
     pub async fn send(
         &self,
@@ -109,16 +122,17 @@ impl Upstream {
         scheme: Scheme,
         verb: Verb,
         request: Request<RequestBody>,
+        progress: &Progress,
     ) -> Result<Answer, UpstreamError> {
         let limit = self.gateway.request_timeout;
-        let sending = self.send_untimed(permit, scheme, verb, request);
-        match tokio::time::timeout(limit, sending).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(UpstreamError::Timeout {
+        let sending = pin!(self.send_untimed(permit, scheme, verb, request));
+        let answer = progress.within(limit, sending).await;
+        answer.unwrap_or_else(|| {
+            Err(UpstreamError::Timeout {
                 host: permit.target().to_string(),
                 seconds: limit.as_secs(),
-            }),
-        }
+            })
+        })
     }
 
     async fn send_untimed(
@@ -155,15 +169,22 @@ impl Upstream {
                 break;
             };
             match self.exchange(&key, connection, request, true).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.metrics.pool(PoolUse::Reused);
+                    return Ok(answer);
+                }
                 Err(Failed::Unsent(unsent)) => {
+                    self.metrics.pool(PoolUse::Stale);
                     request = *unsent;
                     *request.uri_mut() = uri.clone();
                     if let Some(host) = &host {
                         request.headers_mut().insert(HOST, host.clone());
                     }
                 }
-                Err(Failed::Sent(error)) => return Err(error),
+                Err(Failed::Sent(error)) => {
+                    self.metrics.pool(PoolUse::Reused);
+                    return Err(error);
+                }
             }
         }
         let connection = self.new_connection(permit, &key).await?;
@@ -186,6 +207,7 @@ impl Upstream {
         if turn.is_some()
             && let Some(connection) = self.pool.take(key)
         {
+            self.metrics.pool(PoolUse::Reused);
             return Ok(connection);
         }
         let dialled = self.dial(permit, key, Offer::AnyHttp).await?;
@@ -205,6 +227,20 @@ impl Upstream {
     }
 
     async fn dial(
+        &self,
+        permit: &Permit,
+        key: &Key,
+        offer: Offer,
+    ) -> Result<Dialled, UpstreamError> {
+        let dialled = self.dial_uncounted(permit, key, offer).await;
+        self.metrics.pool(match dialled {
+            Ok(_) => PoolUse::New,
+            Err(_) => PoolUse::Failed,
+        });
+        dialled
+    }
+
+    async fn dial_uncounted(
         &self,
         permit: &Permit,
         key: &Key,

@@ -1,7 +1,7 @@
 //! From a permit to a connected socket: resolve, guard, connect.
 
-use super::Permit;
 use super::resolve::{Resolver, guard};
+use super::{Permit, Ration};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Host, Target};
 use std::io;
@@ -18,12 +18,21 @@ const MAX_ADDRESSES: usize = 8;
 pub(super) async fn connect(
     gateway: &Gateway,
     resolver: &Resolver,
+    ration: &dyn Ration,
     permit: &Permit,
 ) -> Result<TcpStream, UpstreamError> {
     match permit.target() {
         // A rule named the address itself, so the guard steps aside.
         Target::Address(address) => dial(&[*address], &address.to_string()).await,
-        Target::Name { host, port } => named(gateway, resolver, host, *port).await,
+        Target::Name { host, port } => {
+            ration
+                .spend(host)
+                .map_err(|reason| UpstreamError::Rationed {
+                    host: host.to_string(),
+                    reason,
+                })?;
+            named(gateway, resolver, host, *port).await
+        }
     }
 }
 

@@ -7,11 +7,15 @@ use gateway::policy::Provider;
 use gateway::provider::{RequestTap, ResponseTap, Usage, operation};
 use libfuzzer_sys::fuzz_target;
 
-const CALLS: [(Provider, &str); 4] = [
+const CALLS: [(Provider, &str); 8] = [
     (Provider::Anthropic, "/v1/messages"),
     (Provider::OpenAi, "/v1/chat/completions"),
     (Provider::AzureOpenAi, "/openai/deployments/d/embeddings"),
     (Provider::Google, "/v1beta/models/m:streamGenerateContent"),
+    (Provider::Bedrock, "/model/m/converse-stream"),
+    (Provider::Bedrock, "/model/m/invoke-with-response-stream"),
+    (Provider::OpenAi, "/v1/responses"),
+    (Provider::Custom, "/v1/completions"),
 ];
 const CODINGS: [Option<&str>; 4] = [None, Some("gzip"), Some("deflate"), Some("br")];
 
@@ -19,12 +23,12 @@ fuzz_target!(|input: &[u8]| {
     let [choice, size, body @ ..] = input else {
         return;
     };
-    let (provider, path) = CALLS[usize::from(choice & 3)];
+    let (provider, path) = CALLS[usize::from(choice & 3 | choice >> 4 & 4)];
     let coding = CODINGS[usize::from(choice >> 2 & 3)];
-    let content_type = if choice >> 4 & 1 == 0 {
-        "application/json"
-    } else {
-        "text/event-stream"
+    let content_type = match choice >> 4 & 3 {
+        0 | 1 => "application/json",
+        2 => "text/event-stream",
+        _ => "application/vnd.amazon.eventstream",
     };
     let size = usize::from(*size) + 1;
 
@@ -70,7 +74,7 @@ fn response<'a>(
     chunks: impl IntoIterator<Item = &'a [u8]>,
 ) -> Usage {
     let tap = operation(provider, path)
-        .and_then(|operation| ResponseTap::new(provider, &operation, Some(content_type), coding));
+        .and_then(|operation| ResponseTap::new(&operation, Some(content_type), coding));
     let mut tap = tap.unwrap_or_else(|| panic!("{path} with {coding:?} is known"));
     chunks.into_iter().for_each(|chunk| tap.feed(chunk));
     tap.finish()

@@ -6,6 +6,7 @@
 //! - `/trailers`: a body and the trailer `x-checksum`
 //! - `/slow/M`: an answer after M milliseconds
 //! - `/status/N`: an empty answer of status N
+//! - `/meanwhile`: the head of the answer at once, its body when the request's is there
 //! - `/early`: 413 before the body was read
 //! - `/reflect/CODING/KIND`: the client's `x-api-key` (see [`reflect`]); KIND is `text` or `binary`
 //! - `/cut`: a body that breaks off
@@ -40,6 +41,15 @@ impl Service for Echo {
         };
         match what {
             "ws" => return websocket::upgrade(request),
+            "meanwhile" => {
+                let (writer, body) = streamed();
+                tokio::spawn(async move {
+                    if record.read(request.into_body()).await.is_ok() {
+                        writer.data("all of it\n").await;
+                    }
+                });
+                return Response::new(body);
+            }
             "early" => {
                 if request.headers().contains_key(EXPECT) {
                     // Long enough for an impatient intermediary to ask for the body itself.

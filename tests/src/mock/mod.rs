@@ -7,6 +7,8 @@ pub mod body;
 pub mod dns;
 pub mod echo;
 pub mod git;
+pub mod google;
+pub mod metered;
 pub mod openai;
 pub mod otlp;
 pub mod record;

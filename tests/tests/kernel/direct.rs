@@ -185,6 +185,61 @@ fn dns_goes_to_the_gateway_whatever_rules_say_and_answers_keep_their_source() ->
 }
 
 #[test]
+fn a_connected_socket_of_either_family_may_ask_over_ipv4() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let guard = bench.guard(0, &[])?;
+    for (family, server) in [
+        ("AF_INET", "198.51.100.53"),
+        ("AF_INET6", "::ffff:198.51.100.53"),
+        ("AF_INET6", "::ffff:127.0.0.53"),
+    ] {
+        let [open, connect] = [
+            format!("open {server} {family}"),
+            format!("connect {server} {server} 53"),
+        ];
+        bench.client.expect(&[(&open, "ok"), (&connect, "ok")])?;
+        // More than one: the record outlives a datagram.
+        for query in ["first", "second"] {
+            let mut datagram = [0; 64];
+            let send = format!("send {server} {query}");
+            bench.client.expect(&[(&send, "ok")])?;
+            let (length, asker) = bench.listeners.dns.recv_from(&mut datagram)?;
+            assert_eq!(&datagram[..length], query.as_bytes());
+            bench.listeners.dns.send_to(b"answer", asker)?;
+            let heard = format!("ok answer {server} 53");
+            bench
+                .client
+                .expect(&[(&format!("recv {server}"), heard.as_str())])?;
+        }
+        let peer = format!("ok {server} 53");
+        bench
+            .client
+            .expect(&[(&format!("peer {server}"), peer.as_str())])?;
+    }
+    // Who names the listener gets nowhere, whether the socket has been redirected before or not.
+    let port = bench.listeners.dns.local_addr()?.port();
+    let own = format!("127.0.0.1:{port}");
+    let orders = [
+        format!("sendto fresh ::ffff:127.0.0.1 {port} x"),
+        format!("connect fresh ::ffff:127.0.0.1 {port}"),
+        format!("sendto ::ffff:198.51.100.53 ::ffff:127.0.0.2 {port} x"),
+    ];
+    bench.client.expect(&[("open fresh AF_INET6", "ok")])?;
+    for order in &orders {
+        bench.client.expect(&[(order, "EPERM")])?;
+    }
+    guard.refused(RefusalReason::OwnListener, &own)?;
+    guard.refused(RefusalReason::OwnListener, &own)?;
+    guard.refused(RefusalReason::OwnListener, &format!("127.0.0.2:{port}"))?;
+    bench.client.expect(&[
+        ("sendto fresh ::ffff:198.51.100.53 53 asks", "ok"),
+        (&orders[0], "EPERM"),
+        (&orders[1], "EPERM"),
+    ])?;
+    bench.internet.saw_nothing()
+}
+
+#[test]
 fn a_route_of_the_senders_own_making_is_dropped() -> Result<()> {
     let mut bench = Bench::new()?;
     let guard = bench.guard(0, &echo_rules()?)?;

@@ -4,16 +4,18 @@
 //! The framing stays as it was, byte for byte but for the signatures, so the length that the head announces
 //! stays right. A chunk is held back until it is whole: its signature stands before it.
 
-use super::super::MAX_SIGNED_BODY;
+use super::super::{MAX_SIGNED_BODY, Room};
 use crate::outcome::hyper_error::Error;
 use crate::upstream::RequestBody;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sigv4::sign::v4::calculate_signature;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
 /// `SIZE;chunk-signature=…`: sizes have eight digits at most, trailing headers are checksums.
@@ -36,6 +38,8 @@ pub(super) enum ChunkError {
     GoesOn,
     #[error("the body ends before its last chunk")]
     BreaksOff,
+    #[error("the gateway holds as much of the sandbox's bodies as it may")]
+    NoRoom,
 }
 
 /// Signs one body's chunks, each by the one before ("Signature Calculations for the Authorization Header:
@@ -95,8 +99,50 @@ fn hash(data: &[u8]) -> String {
 pub(super) struct Resigner {
     signer: Signer,
     trailer: bool,
+    room: Room,
+    /// As many bytes as are held.
+    place: Option<OwnedSemaphorePermit>,
     held: BytesMut,
     state: State,
+}
+
+/// A chunk on its way, and its place among what is held.
+struct Placed {
+    data: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// What can go, in order.
+#[derive(Default)]
+struct Ready {
+    pieces: VecDeque<Bytes>,
+    /// The last piece, while it grows.
+    text: BytesMut,
+}
+
+impl Ready {
+    fn put(&mut self, text: &[&str]) {
+        for part in text {
+            self.text.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn put_whole(&mut self, data: Bytes) {
+        self.end();
+        self.pieces.push_back(data);
+    }
+
+    fn end(&mut self) {
+        if !self.text.is_empty() {
+            self.pieces.push_back(self.text.split().freeze());
+        }
+    }
 }
 
 enum State {
@@ -118,21 +164,40 @@ enum State {
 }
 
 impl Resigner {
-    pub(super) fn new(signer: Signer, trailer: bool) -> Self {
+    pub(super) fn new(signer: Signer, trailer: bool, room: Room) -> Self {
         Self {
             signer,
             trailer,
+            room,
+            place: None,
             held: BytesMut::new(),
             state: State::Chunk,
         }
     }
 
     /// Takes what comes and returns what can go.
-    pub(super) fn feed(&mut self, data: &[u8]) -> Result<Bytes, ChunkError> {
+    pub(super) fn feed(&mut self, data: &[u8]) -> Result<VecDeque<Bytes>, ChunkError> {
+        let more = self.room.take(data.len()).ok_or(ChunkError::NoRoom)?;
+        match &mut self.place {
+            Some(place) => place.merge(more),
+            none => *none = Some(more),
+        }
         self.held.extend_from_slice(data);
-        let mut out = BytesMut::new();
+        let mut out = Ready::default();
         while self.step(&mut out)? {}
-        Ok(out.freeze())
+        // Lines are gone as soon as they are read.
+        let read = self
+            .place
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        drop(self.leave(read.saturating_sub(self.held.len())));
+        out.end();
+        Ok(out.pieces)
+    }
+
+    /// A part of the place.
+    fn leave(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.place.as_mut().and_then(|place| place.split(bytes))
     }
 
     /// Is it complete?
@@ -144,7 +209,7 @@ impl Resigner {
     }
 
     /// Says whether there may be more to do with what is held.
-    fn step(&mut self, out: &mut BytesMut) -> Result<bool, ChunkError> {
+    fn step(&mut self, out: &mut Ready) -> Result<bool, ChunkError> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Chunk => {
                 let Some(line) = self.line()? else {
@@ -173,8 +238,10 @@ impl Resigner {
                     return Err(ChunkError::Malformed);
                 }
                 self.put_signed(&head, size, out);
-                out.extend_from_slice(&self.held[..size + 2]);
-                self.held.advance(size + 2);
+                out.put_whole(Bytes::from_owner(Placed {
+                    data: self.held.split_to(size + 2).freeze(),
+                    _place: self.leave(size + 2),
+                }));
                 self.state = State::Chunk;
             }
             State::Trailer { canonical, read } => {
@@ -192,7 +259,7 @@ impl Resigner {
                 if !line.is_empty() {
                     return Err(ChunkError::Malformed);
                 }
-                out.extend_from_slice(b"\r\n");
+                out.put(&["\r\n"]);
             }
             State::Done if self.held.is_empty() => return Ok(false),
             State::Done => return Err(ChunkError::GoesOn),
@@ -200,11 +267,9 @@ impl Resigner {
         Ok(true)
     }
 
-    fn put_signed(&mut self, head: &str, size: usize, out: &mut BytesMut) {
+    fn put_signed(&mut self, head: &str, size: usize, out: &mut Ready) {
         let signature = self.signer.chunk(&self.held[..size]);
-        for part in [head, signature, "\r\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
+        out.put(&[head, signature, "\r\n"]);
     }
 
     /// Trailing headers, in the order sent, then their signature.
@@ -213,14 +278,12 @@ impl Resigner {
         line: &str,
         mut canonical: Vec<u8>,
         read: usize,
-        out: &mut BytesMut,
+        out: &mut Ready,
     ) -> Result<State, ChunkError> {
         if let Some(signature) = line.strip_prefix(TRAILER_SIGNATURE) {
             is_signature(signature)?;
             let signature = self.signer.trailer(&canonical);
-            for part in [TRAILER_SIGNATURE, signature, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
+            out.put(&[TRAILER_SIGNATURE, signature, "\r\n"]);
             return Ok(State::End);
         }
         let (name, value) = line.split_once(':').ok_or(ChunkError::Malformed)?;
@@ -229,8 +292,7 @@ impl Resigner {
         }
         let (name, value) = (name.to_ascii_lowercase(), value.trim());
         canonical.extend_from_slice(format!("{name}:{value}\n").as_bytes());
-        out.extend_from_slice(line.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        out.put(&[line, "\r\n"]);
         let read = read + 1;
         Ok(State::Trailer { canonical, read })
     }
@@ -282,14 +344,16 @@ fn is_signature(text: &str) -> Result<(), ChunkError> {
 pub(super) struct Chunked {
     body: RequestBody,
     resigner: Resigner,
+    ready: VecDeque<Bytes>,
     ended: bool,
 }
 
 impl Chunked {
-    pub(super) fn new(body: RequestBody, signer: Signer, trailer: bool) -> Self {
+    pub(super) fn new(body: RequestBody, signer: Signer, trailer: bool, room: Room) -> Self {
         Self {
             body,
-            resigner: Resigner::new(signer, trailer),
+            resigner: Resigner::new(signer, trailer, room),
+            ready: VecDeque::new(),
             ended: false,
         }
     }
@@ -303,7 +367,13 @@ impl Body for Chunked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        while !self.ended {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -318,8 +388,7 @@ impl Body for Chunked {
                 continue;
             };
             match self.resigner.feed(&data) {
-                Ok(signed) if signed.is_empty() => {}
-                Ok(signed) => return Poll::Ready(Some(Ok(Frame::data(signed)))),
+                Ok(signed) => self.ready = signed,
                 Err(error) => {
                     self.ended = true;
                     tracing::info!(%error, "body that has to be signed");
@@ -327,7 +396,6 @@ impl Body for Chunked {
                 }
             }
         }
-        Poll::Ready(None)
     }
 
     /// Signatures are as long as those that they replace.

@@ -46,6 +46,25 @@ pub(super) fn scope(host: &str) -> Scope {
     of_labels(&labels, host.ends_with(".cn")).unwrap_or_default()
 }
 
+/// The bucket that an S3 host names, and the rest of the host; `None` for a host that names none.
+pub(super) fn bucket(host: &str) -> Option<(&str, &str)> {
+    let name = host.strip_suffix(".cn").unwrap_or(host);
+    let labels = name.strip_suffix(".amazonaws.com")?;
+    let is_s3 =
+        |label: &str| label == "s3" || label.starts_with("s3-") || label.starts_with("s3express-");
+    let mut end = labels.len();
+    // From the right: a bucket may have such a label too.
+    for label in labels.rsplit('.') {
+        let begin = end - label.len();
+        if is_s3(label) {
+            let bucket = host.get(..begin)?.strip_suffix('.')?;
+            return Some((bucket, host.get(begin..)?));
+        }
+        end = begin.saturating_sub(1);
+    }
+    None
+}
+
 fn of_labels(labels: &[&str], china: bool) -> Option<Scope> {
     let (last, before) = labels.split_last()?;
     if is_region(last) {
@@ -117,7 +136,28 @@ fn is_region(label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Scope, scope};
+    use super::{Scope, bucket, scope};
+
+    #[test]
+    fn buckets_are_what_stands_before_the_endpoint() {
+        for (host, found) in [
+            ("s3.us-east-1.amazonaws.com", None),
+            ("s3-us-west-2.amazonaws.com", None),
+            ("sts.amazonaws.com", None),
+            ("b.s3.example.org", None),
+            ("b.s3.amazonaws.com", Some(("b", "s3.amazonaws.com"))),
+            (
+                "a.s3.b.s3.dualstack.eu-west-1.amazonaws.com",
+                Some(("a.s3.b", "s3.dualstack.eu-west-1.amazonaws.com")),
+            ),
+            (
+                "b.s3.cn-north-1.amazonaws.com.cn",
+                Some(("b", "s3.cn-north-1.amazonaws.com.cn")),
+            ),
+        ] {
+            assert_eq!(bucket(host), found, "{host}");
+        }
+    }
 
     #[test]
     fn hosts_of_the_known_forms_say_what_to_sign_for() {

@@ -4,7 +4,8 @@
 
 use super::{Denial, Permit, RequestFacts, RequestPermit, Target};
 use crate::policy::rules::{Allows, Grant, HttpRule, RequestRule};
-use crate::policy::{Gateway, Host, Injection};
+use crate::policy::{Gateway, Host, Injection, PathPattern, Provider};
+use http::Method;
 use std::sync::Arc;
 
 impl Gateway {
@@ -39,6 +40,7 @@ impl Gateway {
         };
         if let Some(rule) = narrowing {
             granted.add(&rule.injections, rule.credential.as_ref());
+            granted.narrow(&rule.methods, rule.path.as_slice());
         }
         // TRACE sends back what it was sent (RFC 9110 section 9.3.8), the injected header included.
         if !granted.injections.is_empty() && request.method.eq_ignore_ascii_case("TRACE") {
@@ -52,17 +54,24 @@ impl Gateway {
     /// whose model stays unknown matches no rule for certain models.
     #[must_use]
     pub fn needs_model(&self, permit: &Permit, request: &RequestFacts<'_>) -> bool {
+        self.model_provider(permit, request).is_some()
+    }
+
+    /// As [`Gateway::needs_model`]: the provider whose requests say what the model is.
+    #[must_use]
+    pub fn model_provider(&self, permit: &Permit, request: &RequestFacts<'_>) -> Option<Provider> {
         let Target::Name { host, .. } = &permit.target else {
-            return false;
+            return None;
         };
         if Some(host) != request.host || self.narrowing(permit, request).is_err() {
-            return false;
+            return None;
         }
         // The first route that matches without regard to the model is the one, if it names no models.
         self.request_rules(host, permit, request)
             .map(|(_, rule)| rule)
             .find(|rule| rule.provider.is_some() && rule.matches_but_for_the_model(request))
-            .is_some_and(|rule| !rule.models.is_empty())
+            .filter(|rule| !rule.models.is_empty())
+            .and_then(|rule| rule.provider)
     }
 
     /// The first `EgressHTTPRoute` rule that allows the request; `None` if none names its host.
@@ -144,6 +153,11 @@ impl RequestPermit {
             (one, other) => one.or_else(|| other.cloned()),
         };
     }
+
+    fn narrow(&mut self, methods: &[Method], paths: &[PathPattern]) {
+        self.narrow_path |= !paths.is_empty() && !paths.iter().any(PathPattern::is_every_path);
+        self.narrow |= self.narrow_path || !methods.is_empty();
+    }
 }
 
 fn combined(grant: &Grant, first: &RequestRule, second: Option<&RequestRule>) -> RequestPermit {
@@ -153,11 +167,14 @@ fn combined(grant: &Grant, first: &RequestRule, second: Option<&RequestRule>) ->
         injections: Vec::new(),
         credential: None,
         budget: None,
+        narrow: false,
+        narrow_path: false,
     };
     for rule in std::iter::once(first).chain(second) {
         granted.provider = granted.provider.or(rule.provider);
         granted.budget = granted.budget.or_else(|| rule.budget.clone());
         granted.add(&rule.injections, rule.credential.as_ref());
+        granted.narrow(&rule.methods, &rule.paths);
     }
     granted
 }
@@ -165,11 +182,17 @@ fn combined(grant: &Grant, first: &RequestRule, second: Option<&RequestRule>) ->
 /// No rule grants this very request: allowed only if the connection was allowed as a whole.
 fn untouched(permit: &Permit, narrowing: Option<&HttpRule>) -> Result<RequestPermit, Denial> {
     let open = permit.open.clone().ok_or(Denial::RequestNotAllowed)?;
-    Ok(RequestPermit {
+    let mut granted = RequestPermit {
         rule: narrowing.map_or(open, |rule| rule.rule.clone()),
         provider: None,
         injections: Vec::new(),
         credential: None,
         budget: None,
-    })
+        narrow: false,
+        narrow_path: false,
+    };
+    if let Some(rule) = narrowing {
+        granted.narrow(&rule.methods, rule.path.as_slice());
+    }
+    Ok(granted)
 }

@@ -19,7 +19,7 @@ const DNS_PORT: u16 = 53;
 #[must_use]
 pub fn decide(gateway: &Gateway, question: &Question, circumstances: Circumstances<'_>) -> Verdict {
     let (class, outcome) = match question {
-        Question::Name(host) => (None, look_up(gateway, host)),
+        Question::Name(host) => (None, look_up(gateway, host, circumstances.address)),
         Question::Datagram(address) => (None, datagram(gateway, *address)),
         Question::Connection { to, port, class } => {
             return connection(gateway, to, *port, *class, circumstances);
@@ -32,8 +32,14 @@ pub fn decide(gateway: &Gateway, question: &Question, circumstances: Circumstanc
     Verdict { class, outcome }
 }
 
-fn look_up(gateway: &Gateway, host: &Host) -> Result<Allowed, Refusal> {
+fn look_up(gateway: &Gateway, host: &Host, leads_to: Option<IpAddr>) -> Result<Allowed, Refusal> {
     let rule = gateway.resolves(host).ok_or(Refusal::NameNotAllowed)?;
+    if let Some(address) = leads_to.map(|address| address.to_canonical()) {
+        let special = guarded(address).is_some() || private(address);
+        if special && gateway.alias(host).is_none() && !gateway.names_address(address) {
+            return Err(Refusal::Withheld(address));
+        }
+    }
     Ok(Allowed {
         rule: Some(rule),
         ..dns()

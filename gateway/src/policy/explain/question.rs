@@ -20,6 +20,9 @@ pub enum QuestionError {
         "`{0}` is no question: ask for a URL (https://api.example.com/v1/x), HOST:PORT, tls://HOST:PORT, tcp://HOST:PORT, dns:NAME or udp:IP:PORT"
     )]
     Form(String),
+    /// A host alone.
+    #[error("`{0}` is a host alone; did you mean dns:{0} or https://{0}/?")]
+    Bare(String),
     /// A scheme that nothing is known about.
     #[error("unknown scheme `{0}`: https, http, tls and tcp are known")]
     Scheme(String),
@@ -38,6 +41,11 @@ pub enum QuestionError {
     /// A method that no request carries.
     #[error("`{0}` is not a method")]
     Method(String),
+    /// A request that is answered 400 before any rule is asked.
+    #[error(
+        "CONNECT is refused (400, malformed_request) whatever the policy says: connections are redirected, no proxy is spoken to; ask about the URL itself, or HOST:PORT"
+    )]
+    Connect,
     /// A method, header or model where there is no request.
     #[error("a method, header or model belongs to a URL, not to a connection or a name")]
     NoRequest,
@@ -90,6 +98,9 @@ impl Question {
                             QuestionError::Method(method.to_owned())
                         },
                     )?;
+                    if method == Method::CONNECT.as_str() {
+                        return Err(QuestionError::Connect);
+                    }
                     method.clone_into(&mut request.method);
                 }
                 request.headers = headers;
@@ -131,7 +142,10 @@ fn connection(text: &str, rest: &str, class: Option<Class>) -> Result<Question, 
         return Err(form());
     }
     let (to, port) = authority(rest)?;
-    let port = port.ok_or_else(form)?;
+    let port = port.ok_or_else(|| match (&to, class) {
+        (Peer::Name(host), None) => QuestionError::Bare(host.to_string()),
+        _ => form(),
+    })?;
     Ok(Question::Connection { to, port, class })
 }
 

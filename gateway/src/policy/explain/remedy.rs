@@ -4,12 +4,16 @@
 //! and the engine has allowed what was asked. Candidates go from narrow to wide, and one addition is
 //! tried before two.
 
+mod text;
+
 use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
+use self::text::{article, block, free_name, label, scalar, write_listener};
 use super::{Circumstances, Peer, Question, Refusal, Request, decide};
 use crate::policy::compile::compile_as_if;
+use crate::policy::rules::{Allows, Grant, HttpRule};
 use crate::policy::{
     Class, Gateway, HTTPS_PORT, Host, Listener, PathPattern, RuleName, SourceFile, TlsMode, guarded,
 };
@@ -53,7 +57,7 @@ pub fn remedy(
                     continue;
                 };
                 match asked.decide_with(&additions) {
-                    Some(Ok(())) => return Some(additions.remedy(question, circumstances)),
+                    Some(Ok(())) => return Some(asked.remedy(&additions)),
                     // What is still refused for the same reason was no help.
                     Some(Err(other)) if other != *refusal => next.push((additions, other)),
                     Some(Err(_)) | None => {}
@@ -117,22 +121,80 @@ impl Additions {
         texts.join("---\n")
     }
 
-    fn remedy(&self, question: &Question, circumstances: Circumstances<'_>) -> Remedy {
-        let opened = match question {
+    fn has(&self, kind: &str) -> bool {
+        self.documents.iter().any(|document| document.kind == kind)
+    }
+}
+
+impl Asked<'_> {
+    fn remedy(&self, additions: &Additions) -> Remedy {
+        let cautions = [
+            self.opens_special(),
+            self.sets_no_credential(additions),
+            self.opens_every_path(additions),
+        ];
+        let cautions: Vec<String> = cautions.into_iter().flatten().collect();
+        Remedy {
+            listener: additions.listener.as_ref().map(write_listener),
+            documents: additions.stream(),
+            caution: (!cautions.is_empty()).then(|| cautions.join("; and ")),
+        }
+    }
+
+    fn opens_special(&self) -> Option<String> {
+        let opened = match self.question {
             Question::Connection { to, .. } | Question::Request(Request { to, .. }) => {
-                address_of(to, circumstances)
+                address_of(to, self.circumstances)
             }
             Question::Datagram(to) => Some(to.ip().to_canonical()),
             Question::Name(_) => None,
         };
-        let kind = opened.and_then(|address| Some((address, guarded(address)?)));
-        Remedy {
-            listener: self.listener.as_ref().map(write_listener),
-            documents: self.stream(),
-            caution: kind.map(|(address, kind)| {
-                format!("{address} is a {kind} address: agents are kept from those for a reason")
-            }),
+        let address = opened?;
+        let kind = guarded(address)?;
+        Some(format!(
+            "{address} is {} {kind} address: agents are kept from those for a reason",
+            article(kind)
+        ))
+    }
+
+    /// Beside a rule that sets the host's credential, one that does not lets what the sandbox holds in its
+    /// place go upstream.
+    fn sets_no_credential(&self, additions: &Additions) -> Option<String> {
+        let Question::Request(request) = self.question else {
+            return None;
+        };
+        let Peer::Name(host) = &request.to else {
+            return None;
+        };
+        if !additions.has("SandboxProxyRule") && !additions.has("EgressHTTPRoute") {
+            return None;
         }
+        let rules = &self.gateway.rules;
+        let sets = |grant: &&Grant| match &grant.allows {
+            Allows::Requests(rule) => !rule.injections.is_empty(),
+            Allows::Connection => false,
+        };
+        let names = |rule: &&HttpRule| {
+            let mut hosts = rule.hosts.iter();
+            !rule.injections.is_empty() && hosts.any(|pattern| pattern.matches(host))
+        };
+        let grant = rules.naming(host).find(sets).map(|grant| &grant.rule);
+        let rule = grant.or_else(|| rules.http.iter().find(names).map(|rule| &rule.rule))?;
+        let place = self.gateway.place_of(rule);
+        let place = place.map_or(String::new(), |place| format!(" ({place})"));
+        Some(format!(
+            "no credential is set by this, and what the sandbox sends in its place goes upstream; to have it set, add the path to {rule}{place} instead"
+        ))
+    }
+
+    fn opens_every_path(&self, additions: &Additions) -> Option<String> {
+        let Question::Request(request) = self.question else {
+            return None;
+        };
+        (additions.has("SandboxProxyRule") && written_path(request).is_none()).then(|| {
+            "no pattern can mean this path alone, so that this opens every path of the host"
+                .to_owned()
+        })
     }
 }
 
@@ -171,7 +233,14 @@ impl Asked<'_> {
                 let class = class.unwrap_or_else(|| super::decide::usual_class(*port));
                 vec![self.listener(class, *port, TlsMode::Passthrough)]
             }
-            (_, Question::Name(host)) => vec![self.by_name(host, HTTPS_PORT)],
+            (Refusal::Withheld(address), Question::Name(_)) => {
+                vec![self.by_address(*address, HTTPS_PORT, "TCP")]
+            }
+            (_, Question::Name(host)) => {
+                let address = self.circumstances.address.map(|ip| self.by_both(host, ip));
+                let by_name = self.by_name(host, HTTPS_PORT);
+                std::iter::once(by_name).chain(address).collect()
+            }
             (_, Question::Connection { to, port, .. }) => self.connections(to, *port),
             (_, Question::Request(request)) => {
                 let mut steps = Vec::new();
@@ -232,9 +301,26 @@ impl Asked<'_> {
         self.document("EgressL4Route", &host, &rules)
     }
 
+    /// For a name that is answered only if a rule names it and another one where it leads.
+    fn by_both(&self, host: &Host, address: IpAddr) -> Step {
+        let host = scalar(host.as_str());
+        let block = block(address.to_canonical());
+        let rules = format!(
+            "  rules:
+    - matches:
+        - destinationHostnames:
+            - {host}
+          destinationCIDRs:
+            - {block}
+          ports:
+            - port: {HTTPS_PORT}
+"
+        );
+        self.document("EgressL4Route", &host, &rules)
+    }
+
     fn by_address(&self, address: IpAddr, port: u16, protocol: &str) -> Step {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let block = scalar(&format!("{address}/{length}"));
+        let block = block(address);
         // TCP goes without saying.
         let protocol = match protocol {
             "TCP" => String::new(),
@@ -334,74 +420,9 @@ fn written_path(request: &Request) -> Option<&str> {
     (pattern.matches(path) && !path.contains('*')).then_some(path)
 }
 
-fn write_listener(listener: &Listener) -> String {
-    let Listener {
-        name,
-        class,
-        port,
-        tls_mode,
-    } = listener;
-    let protocol = match class {
-        Class::Tls => "TLS",
-        Class::Http => "HTTP",
-        Class::Tcp => "TCP",
-    };
-    let port = port.map_or(String::new(), |port| format!(", port: {port}"));
-    let tls = match (class, tls_mode) {
-        (Class::Tls, TlsMode::Terminate) => ", tls: {mode: Terminate}",
-        _ => "",
-    };
-    format!(
-        "{{name: {}, protocol: {protocol}{port}{tls}}}",
-        scalar(name)
-    )
-}
-
 fn copy(file: &SourceFile) -> SourceFile {
     SourceFile {
         name: file.name.clone(),
         text: file.text.clone(),
-    }
-}
-
-fn free_name(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
-    let numbered = (2..).map(|number: u32| format!("{wanted}-{number}"));
-    std::iter::once(wanted.to_owned())
-        .chain(numbered)
-        .find(|name| !taken(name))
-        .unwrap_or_default()
-}
-
-/// A text as a part of an object's name: lower-case letters, digits and inner hyphens.
-fn label(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let hyphened: String = text
-        .chars()
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() {
-                letter
-            } else {
-                '-'
-            }
-        })
-        .take(LONGEST)
-        .collect();
-    let parts: Vec<&str> = hyphened
-        .split('-')
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.join("-").to_ascii_lowercase()
-}
-
-/// A string in YAML: plain where no reader could take it for anything else. JSON's strings are YAML's.
-fn scalar(text: &str) -> String {
-    let starts_well = text.starts_with(|first: char| first == '/' || first.is_ascii_alphabetic());
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
-    let word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    if starts_well && text.chars().all(plain) && !word.contains(&text.to_ascii_lowercase().as_str())
-    {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
     }
 }

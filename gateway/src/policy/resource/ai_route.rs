@@ -7,7 +7,6 @@ use super::route::{RawRule, read_rules};
 use super::{RawParent, read_gateways};
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
-use crate::policy::unsupported::Feature;
 use crate::policy::{HostPattern, ModelPattern, PathPattern, Provider};
 
 pub(in crate::policy) struct RawAiRoute {
@@ -69,7 +68,6 @@ fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawAiMatch> 
     let mut models = Vec::new();
     if let Some(list) = fields.optional("models") {
         const EXPECTED: &str = "the name of a model, or a pattern such as claude-*";
-        decoder.gate(Feature::Models, &list);
         for model in decoder.parse_list(&list, EXPECTED, ModelPattern::parse) {
             models.push(model.value);
         }
@@ -109,11 +107,8 @@ fn read_filters(decoder: &mut Decoder<'_, '_>, rule: &mut Fields<'_>) -> Option<
         let Some(mut fields) = decoder.fields(&item) else {
             continue;
         };
-        let kind = fields
-            .required(decoder, "type")
-            .and_then(|kind| decoder.choice(&kind, &[("TokenBudget", ())]));
-        if kind.is_some() {
-            decoder.gate(Feature::TokenBudget, &item);
+        if let Some(kind) = fields.required(decoder, "type") {
+            decoder.choice(&kind, &[("TokenBudget", ())]);
         }
         let found = fields
             .required(decoder, "tokenBudget")

@@ -12,7 +12,6 @@ use super::{ParentKind, RawParent, read_parents};
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
 use crate::policy::template::is_header_text;
-use crate::policy::unsupported::Feature;
 use crate::policy::{SecretRef, Template};
 
 /// The key of a secret that holds its value, unless a policy says otherwise.
@@ -118,9 +117,6 @@ impl RawCredentialPolicy {
             auth: spec.optional("providerAuth"),
             place: spec.place,
         };
-        if let (Some(TargetKind::QueryParam), Some(target)) = (kind, &written) {
-            decoder.gate(Feature::QueryParam, target);
-        }
         raw.target = kind.and_then(|kind| match kind {
             TargetKind::Header => read_header(decoder, &parts),
             TargetKind::QueryParam => read_query(decoder, &parts),
@@ -235,7 +231,6 @@ fn read_auth(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarg
     fields.finish(decoder);
     match kind.value {
         AuthKind::AwsV4 => {
-            gate(decoder, Feature::AwsV4, written.as_ref());
             decoder.refuse(scopes.as_ref(), "with type AWSv4");
             let why = "with type AWSv4, whose keys are access_key_id, secret_access_key and session_token";
             decoder.refuse(parts.key.as_ref(), why);
@@ -249,7 +244,6 @@ fn read_auth(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarg
             })
         }
         AuthKind::GcpServiceAccount => {
-            gate(decoder, Feature::GcpServiceAccount, written.as_ref());
             decoder.refuse(region.as_ref(), "with type GCPServiceAccount");
             decoder.refuse(service.as_ref(), "with type GCPServiceAccount");
             let mut wanted = vec![DEFAULT_SCOPE.to_owned()];
@@ -262,12 +256,6 @@ fn read_auth(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarg
                 scopes: wanted.into(),
             })
         }
-    }
-}
-
-fn gate(decoder: &mut Decoder<'_, '_>, feature: Feature, at: Option<&At<'_>>) {
-    if let Some(at) = at {
-        decoder.gate(feature, at);
     }
 }
 

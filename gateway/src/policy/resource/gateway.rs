@@ -15,10 +15,9 @@ use super::read_name;
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
 use crate::policy::template::is_secret_key;
-use crate::policy::unsupported::Feature;
 use crate::policy::{
-    CaptureBody, Class, DefaultPolicy, Dns, DnsTransport, Host, HostAlias, Limits, Listener,
-    LookupFamily, Otlp, OtlpProtocol, SecretRef, TlsMode, UpstreamTls,
+    CaptureBody, Class, DefaultPolicy, Dns, Host, HostAlias, Limits, Listener, LookupFamily, Otlp,
+    OtlpProtocol, SecretRef, TlsMode, UpstreamTls,
 };
 
 /// The most bytes of a body that may be captured: an exported event has to stay below the 4 MiB that
@@ -175,9 +174,6 @@ fn read_otlp(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Otlp> {
         ];
         let chosen = decoder.choice(&written, &known);
         protocol = chosen.map_or(protocol, |chosen| chosen.value);
-        if protocol == OtlpProtocol::Grpc {
-            decoder.gate(Feature::OtlpGrpc, &written);
-        }
     }
     let mut headers = Vec::new();
     if let Some(map) = fields.optional("headers") {
@@ -254,14 +250,13 @@ fn read_upstream_tls(
             tls.host_aliases.extend(read_alias(decoder, &item));
         }
     }
-    if let Some(certificate) = fields.optional("clientCertSecretRef") {
-        decoder.gate(Feature::ClientCertificate, &certificate);
-        if let Some(name) = read_secret_name(decoder, &certificate) {
-            tls.client_cert = Some(name.value.into());
-            let place = name.place;
-            let needed = tls.client_cert_refs().into_iter().flatten();
-            secrets.extend(needed.map(|value| Spanned { value, place }));
-        }
+    if let Some(certificate) = fields.optional("clientCertSecretRef")
+        && let Some(name) = read_secret_name(decoder, &certificate)
+    {
+        tls.client_cert = Some(name.value.into());
+        let place = name.place;
+        let needed = tls.client_cert_refs().into_iter().flatten();
+        secrets.extend(needed.map(|value| Spanned { value, place }));
     }
     fields.finish(decoder);
     Some(tls)
@@ -349,9 +344,6 @@ fn read_dns(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Dns> {
             let Some(upstream) = decoder.parse(&item, EXPECTED, parse_dns_upstream) else {
                 continue;
             };
-            if upstream.value.transport == DnsTransport::Tls {
-                decoder.gate(Feature::DnsOverTls, &item);
-            }
             upstreams.push(upstream.value);
         }
     }

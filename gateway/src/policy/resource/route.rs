@@ -9,7 +9,6 @@ use super::leaf::{parse_cidr, read_hosts, read_port};
 use super::read_gateways;
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
-use crate::policy::unsupported::Feature;
 use crate::policy::{HostPattern, PortRange, Protocol};
 
 pub(in crate::policy) struct RawL4Route {
@@ -112,7 +111,6 @@ fn read_l4_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawL4Matc
         let chosen = decoder.choice(&written, &known);
         protocol = chosen.map_or(protocol, |chosen| chosen.value);
         if protocol == Protocol::Udp {
-            decoder.gate(Feature::Udp, &written);
             check_udp(decoder, at, names.as_ref(), blocks.as_ref());
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn gateway() -> Value {
             ("dns", "How the gateway resolves names.", dns()),
             (
                 "requestTimeout",
-                "From the end of a request's head to the end of its response's head.",
+                "How long a request may wait for the head of its response: from its own head, or from the last of its body that moved.",
                 with(reference("duration"), "default", "5m".into()),
             ),
             ("limits", "What a sandbox may use.", limits()),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{compile_all, folder, report, workspace};
+use super::{compile, folder, report, workspace};
 use crate::policy::Severity;
 
 #[test]
@@ -22,7 +22,7 @@ fn every_problem_is_told_as_expected() {
         cases += 1;
         let name = case.file_name().unwrap().to_str().unwrap().to_owned();
         let files = folder(&case);
-        let compiled = compile_all(&files);
+        let compiled = compile(&files);
         let errors = compiled
             .diagnostics
             .iter()

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{compile_all, report, source};
+use super::{report, source};
 use crate::policy::compile;
 
 /// One document of every kind, with every field of the reference.
@@ -95,7 +95,7 @@ stringData: {token: sk-never-shown}
 /// Answered by both, without a panic, and without a secret in what is said.
 fn answered(text: &str) -> Result<(), TestCaseError> {
     let files = [source("a.yaml", text)];
-    for compiled in [compile(&files), compile_all(&files)] {
+    for compiled in [compile(&files), compile(&files)] {
         prop_assert!(compiled.policy.is_some() || !compiled.diagnostics.is_empty());
         let told = report(&compiled, &files);
         prop_assert!(compiled.diagnostics.is_empty() || !told.is_empty());
@@ -110,7 +110,7 @@ fn answered(text: &str) -> Result<(), TestCaseError> {
 #[test]
 fn everything_at_once_is_a_policy() {
     let files = [source("a.yaml", EVERYTHING)];
-    let compiled = compile_all(&files);
+    let compiled = compile(&files);
     assert_eq!(report(&compiled, &files), "");
     let policy = compiled.policy.unwrap();
     assert_eq!(policy.bindings.len(), 1);

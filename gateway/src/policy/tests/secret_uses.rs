@@ -1,7 +1,7 @@
 //! What a check says of secrets, given someone who knows them.
 
-use super::{compile_all, source};
-use crate::policy::{SecretIndex, SecretRef, SecretState};
+use super::{compile, source};
+use crate::policy::{Diagnostic, SecretIndex, SecretRef, SecretState};
 
 const POLICY: &str = "\
 apiVersion: postern.dev/v1alpha1
@@ -39,7 +39,7 @@ spec:
 ";
 
 /// Everything is there but these.
-struct Known(&'static [(&'static str, SecretState)]);
+struct Known(Vec<(&'static str, SecretState)>);
 
 impl SecretIndex for Known {
     fn state(&self, secret: &SecretRef) -> SecretState {
@@ -47,20 +47,21 @@ impl SecretIndex for Known {
         let mut known = self.0.iter();
         known
             .find(|(known, _)| *known == name)
-            .map_or(SecretState::Present, |(_, state)| *state)
+            .map_or(SecretState::Present, |(_, state)| state.clone())
     }
 }
 
-fn told(known: &Known) -> Vec<String> {
-    let compiled = compile_all(&[source("policy.yaml", POLICY)]);
+fn told(known: Vec<(&'static str, SecretState)>) -> Vec<String> {
+    let compiled = compile(&[source("policy.yaml", POLICY)]);
     assert!(compiled.policy.is_some());
-    let found = compiled.lint_secrets(known);
-    found.iter().map(ToString::to_string).collect()
+    let found = compiled.lint_secrets(&Known(known));
+    let told = |found: &Diagnostic| format!("{found}; {}", found.help().unwrap_or_default());
+    found.iter().map(told).collect()
 }
 
 #[test]
 fn every_value_that_must_be_there_is_used_somewhere() {
-    let compiled = compile_all(&[source("policy.yaml", POLICY)]);
+    let compiled = compile(&[source("policy.yaml", POLICY)]);
     let uses: Vec<String> = compiled
         .secret_uses
         .iter()
@@ -92,17 +93,37 @@ fn every_value_that_must_be_there_is_used_somewhere() {
 }
 
 #[test]
-fn a_missing_secret_and_one_that_others_may_read_are_told_where_they_are_used() {
-    assert_eq!(told(&Known(&[])), [""; 0]);
-    let known = Known(&[
+fn a_missing_secret_and_one_that_cannot_be_used_are_told_where_they_are_used_and_what_comes_of_it()
+{
+    assert_eq!(told(Vec::new()), [""; 0]);
+    let unusable = SecretState::Unusable("it is empty".to_owned());
+    let known = vec![
+        ("ca/ca.crt", SecretState::Missing),
         ("aws/secret_access_key", SecretState::Missing),
-        ("wiki/user", SecretState::Exposed { mode: 0o644 }),
-    ]);
+        ("wiki/user", unusable),
+    ];
+    let put = "put the value into the secrets folder as";
+    let (start, requests) = (
+        "until then the gateway does not start",
+        "until then requests that need it get 503",
+    );
+    let told = told(known);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(
+        told[0].ends_with(&format!(
+            "secret `ca/ca.crt` is missing; {put} ca/ca.crt (mode 0600); {start}"
+        )),
+        "{told:#?}"
+    );
     assert_eq!(
-        told(&known),
+        told[1..],
         [
-            "policy.yaml:22:21: warning: secret `aws/secret_access_key` is missing",
-            "policy.yaml:32:28: warning: secret `wiki/user` may be read by others (mode 0644)",
+            format!(
+                "policy.yaml:22:21: warning: secret `aws/secret_access_key` is missing; {put} aws/secret_access_key (mode 0600); {requests}"
+            ),
+            format!(
+                "policy.yaml:32:28: warning: secret `wiki/user` cannot be used: it is empty; {requests}"
+            ),
         ]
     );
 }

@@ -42,7 +42,7 @@ fn decoded(coding: &str, limit: u64, chunks: &[&[u8]]) -> Vec<u8> {
     plain
 }
 
-fn codings(plain: &[u8]) -> [(&'static str, Vec<u8>); 7] {
+fn codings(plain: &[u8]) -> [(&'static str, Vec<u8>); 8] {
     [
         ("identity", plain.to_vec()),
         ("", plain.to_vec()),
@@ -51,6 +51,7 @@ fn codings(plain: &[u8]) -> [(&'static str, Vec<u8>); 7] {
         (" deflate ", zlib(plain)),
         ("deflate", deflate(plain)),
         ("br", brotli(plain)),
+        ("zstd", ::zstd::encode_all(plain, 3).unwrap()),
     ]
 }
 
@@ -129,6 +130,7 @@ fn a_bomb_is_let_off_in_small_parts_and_not_wholly() {
         ("gzip", gzip(&plain)),
         ("deflate", deflate(&plain)),
         ("br", brotli(&plain)),
+        ("zstd", ::zstd::encode_all(&plain[..], 3).unwrap()),
     ] {
         let mut decoder = Decoder::new(Some(coding)).unwrap();
         let (mut total, mut largest) = (0, 0);
@@ -182,7 +184,7 @@ fn a_window_of_a_gibibyte_is_refused() {
 
 #[test]
 fn unknown_and_stacked_codings_are_refused() {
-    for coding in ["zstd", "gzip, br", "compress", "gzip gzip", "*"] {
+    for coding in ["zstd, br", "gzip, br", "compress", "gzip gzip", "*"] {
         assert!(Decoder::new(Some(coding)).is_none(), "{coding}");
     }
     assert!(Decoder::new(None).is_some());

@@ -67,6 +67,44 @@ fn paths_are_operations() {
         ),
         (AzureOpenAi, "/openai/v1/responses", "chat", None),
         (AzureOpenAi, "/openai/responses", "chat", None),
+        (Anthropic, "/v1/messages/count_tokens", "count_tokens", None),
+        (
+            Google,
+            "/v1beta/models/gemini-2.5-pro:countTokens",
+            "count_tokens",
+            Some("gemini-2.5-pro"),
+        ),
+        (
+            Bedrock,
+            "/model/amazon.nova-lite-v1%3A0/converse",
+            "chat",
+            Some("amazon.nova-lite-v1:0"),
+        ),
+        (Bedrock, "/model/m/converse-stream", "chat", Some("m")),
+        (
+            Bedrock,
+            "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.anthropic.claude/invoke",
+            "chat",
+            Some("arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude"),
+        ),
+        (
+            Bedrock,
+            "/model/m/invoke-with-response-stream",
+            "chat",
+            Some("m"),
+        ),
+        (
+            Bedrock,
+            "/model/amazon.titan-embed-text-v2:0/invoke",
+            "embeddings",
+            Some("amazon.titan-embed-text-v2:0"),
+        ),
+        (Bedrock, "/model/m/count-tokens", "count_tokens", Some("m")),
+        (Bedrock, "/openai/v1/chat/completions", "chat", None),
+        (Custom, "/v1/chat/completions", "chat", None),
+        (Custom, "/some/where/v1/responses", "chat", None),
+        (Custom, "/api/v1/messages", "chat", None),
+        (Custom, "/chat/completions", "chat", None),
     ];
     for (provider, path, name, model) in cases {
         let operation =
@@ -76,10 +114,64 @@ fn paths_are_operations() {
             (*name, *model),
             "{path}"
         );
+        let stream = [
+            "streamGenerateContent",
+            "converse-stream",
+            "response-stream",
+        ];
         assert_eq!(
             operation.stream_from_path,
-            path.contains("streamGenerateContent")
+            stream.iter().any(|stream| path.contains(stream)),
+            "{path}"
         );
+        assert_eq!(operation.spends(), *name != "count_tokens");
+        assert_eq!(
+            operation.has_output(),
+            !["count_tokens", "embeddings"].contains(name)
+        );
+    }
+}
+
+#[test]
+fn where_the_path_names_the_model_the_body_never_does() {
+    use Provider::*;
+    let path = |model: &str| Naming::Path(Some(model.to_owned()));
+    for (provider, at, expected) in [
+        (Google, "/v1beta/models/bad:predict", path("bad")),
+        (
+            Google,
+            "/v1beta/models/good/../bad%3AbatchGenerateContent",
+            path("bad"),
+        ),
+        (Google, "/v1beta/models/m", path("m")),
+        (
+            Google,
+            "/v1beta/dynamic/x:generateContent",
+            Naming::Path(None),
+        ),
+        (Google, "/v1beta/openai/chat/completions", Naming::Body),
+        (
+            AzureOpenAi,
+            "/openai/deployments/d/images/generations",
+            path("d"),
+        ),
+        (AzureOpenAi, "/openai/v1/responses", Naming::Body),
+        (
+            Bedrock,
+            "/model/a%2Fb/invoke-with-bidirectional-stream",
+            path("a/b"),
+        ),
+        (Bedrock, "/async-invoke", Naming::Path(None)),
+        (Bedrock, "/openai/v1/chat/completions", Naming::Body),
+        (OpenAi, "/v1/chat/completions", Naming::Body),
+        (Custom, "/models/x", Naming::Body),
+    ] {
+        assert_eq!(naming(provider, at), expected, "{at}");
+        if let Some(operation) = operation(provider, at)
+            && let Some(model) = operation.model_from_path
+        {
+            assert_eq!(naming(provider, at), path(&model));
+        }
     }
 }
 
@@ -94,15 +186,14 @@ fn other_paths_are_no_operation() {
         (OpenAi, "/chat/completions"),
         (OpenAi, "/v1/messages"),
         (OpenAi, "/v1/%ff%zz%4"),
-        (Anthropic, "/v1/messages/count_tokens"),
         (Anthropic, "/v1/messages/batches"),
-        (Google, "/v1beta/models/gemini-2.5-pro:countTokens"),
         (Google, "/v1beta/models/gemini-2.5-pro"),
         (Google, "/v1beta/files/x:generateContent"),
         (AzureOpenAi, "/openai/deployments/x"),
         (AzureOpenAi, "/v1/chat/completions"),
-        (Bedrock, "/model/m/invoke"),
-        (Custom, "/v1/chat/completions"),
+        (Bedrock, "/model/invoke"),
+        (Bedrock, "/model/m/invoke-with-bidirectional-stream"),
+        (Custom, "/v1/models"),
     ] {
         assert_eq!(operation(provider, path), None, "{path}");
     }
@@ -149,6 +240,89 @@ fn two_models_are_a_contest() {
 }
 
 #[test]
+fn every_spelling_of_a_key_counts() {
+    let tap = tapped(r#"{"model":"a","MODEL":"a"}"#);
+    assert_eq!((tap.models(), tap.model_is_contested()), (2, false));
+    let tap = tapped(r#"{"model":"a","Model":"b"}"#);
+    assert_eq!((tap.models(), tap.model_is_contested()), (2, true));
+    assert_eq!(
+        tapped(r#"{"messages":[{"model":"b"}],"model":"a"}"#).models(),
+        1
+    );
+}
+
+#[test]
+fn the_bound_on_the_output_is_the_operation_s_own_and_the_worst_of_several() {
+    use Provider::*;
+    let chat = (OpenAi, "/v1/chat/completions");
+    let google = (Google, "/v1beta/models/m:generateContent");
+    for ((provider, path), body, expected) in [
+        (chat, r#"{"model":"m"}"#, Ok(None)),
+        (chat, r#"{"max_tokens":null}"#, Ok(None)),
+        (chat, r#"{"max_tokens":5}"#, Ok(Some(5))),
+        (
+            chat,
+            r#"{"max_tokens":5,"max_completion_tokens":7}"#,
+            Ok(Some(7)),
+        ),
+        (chat, r#"{"max_tokens":9,"max_tokens":5}"#, Ok(Some(9))),
+        (chat, r#"{"max_tokens":5,"n":3}"#, Ok(Some(15))),
+        (chat, r#"{"max_output_tokens":1}"#, Ok(None)),
+        (chat, r#"{"max_tokens":1e9}"#, Err(Unclear)),
+        (chat, r#"{"max_tokens":-1}"#, Err(Unclear)),
+        (chat, r#"{"max_tokens":5,"n":1.5}"#, Err(Unclear)),
+        (
+            (OpenAi, "/v1/completions"),
+            r#"{"max_tokens":5,"prompt":["a","b"]}"#,
+            Ok(Some(10)),
+        ),
+        (
+            (OpenAi, "/v1/completions"),
+            r#"{"max_tokens":5,"prompt":[1,2,3]}"#,
+            Ok(Some(5)),
+        ),
+        (
+            (OpenAi, "/v1/responses"),
+            r#"{"max_output_tokens":8,"max_tokens":1}"#,
+            Ok(Some(8)),
+        ),
+        ((OpenAi, "/v1/embeddings"), r#"{"max_tokens":5}"#, Ok(None)),
+        (
+            (Anthropic, "/v1/messages"),
+            r#"{"max_tokens":64}"#,
+            Ok(Some(64)),
+        ),
+        (
+            google,
+            r#"{"generationConfig":{"maxOutputTokens":"64","candidateCount":2}}"#,
+            Ok(Some(128)),
+        ),
+        (
+            google,
+            r#"{"generation_config":{"max_output_tokens":64}}"#,
+            Ok(Some(64)),
+        ),
+        (
+            (Bedrock, "/model/m/converse"),
+            r#"{"inferenceConfig":{"maxTokens":3}}"#,
+            Ok(Some(3)),
+        ),
+        (
+            (Bedrock, "/model/m/invoke"),
+            r#"{"max_gen_len":3}"#,
+            Ok(Some(3)),
+        ),
+    ] {
+        let operation = operation(provider, path).unwrap();
+        assert_eq!(
+            tapped(body).declared_output(&operation),
+            expected,
+            "{path} {body}"
+        );
+    }
+}
+
+#[test]
 fn a_body_that_is_not_a_whole_object_with_a_model_has_none() {
     let long = format!("{{\"model\":\"{}\"}}", "m".repeat(json::MAX_SCALAR + 1));
     for body in [
@@ -156,7 +330,6 @@ fn a_body_that_is_not_a_whole_object_with_a_model_has_none() {
         "[{\"model\":\"a\"}]",
         "\"model\"",
         "--form\r\nmodel",
-        "{\"Model\":\"a\"}",
         "{\"a\":{\"model\":\"b\"}}",
         &long,
     ] {
@@ -176,5 +349,5 @@ fn a_compressed_body_is_read_too() {
         .chunks(1)
         .for_each(|chunk| tap.feed(chunk));
     assert_eq!((tap.model(), tap.is_whole()), (Some("a"), true));
-    assert!(RequestTap::new(Some("zstd")).is_none());
+    assert!(RequestTap::new(Some("compress")).is_none());
 }

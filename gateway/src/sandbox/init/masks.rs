@@ -64,7 +64,7 @@ impl Masks {
             None => Ok(()),
             Some(mask) => Err(Refusal(format!(
                 "{} must be hidden from the sandbox, and that would hide {} too: \
-                 move the former (policy, secrets or state) to a folder of its own elsewhere",
+                 move the former (policy, secrets, state or audit log) to a folder of its own elsewhere",
                 mask.path.display(),
                 path.display()
             ))),

@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 use aws_sigv4::sign::v4::generate_signing_key;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
+
+/// Bytes that may be held.
+const FREE: usize = 1024 * 1024;
 
 const KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// 2013-05-24T00:00:00Z
@@ -29,7 +34,7 @@ fn resigner(seed: &str, trailer: bool) -> Resigner {
     let key = generate_signing_key(KEY, time, "us-east-1", "s3");
     let scope = "20130524/us-east-1/s3/aws4_request";
     let signer = Signer::new(key.as_ref(), "20130524T000000Z", scope, seed.to_owned());
-    Resigner::new(signer, trailer)
+    Resigner::new(signer, trailer, Room::new(Arc::new(Semaphore::new(FREE))))
 }
 
 /// 65 KiB of `a` in chunks of 64 KiB, each with its signature.
@@ -54,7 +59,9 @@ fn body(signatures: &[&str], trailer: Option<&str>) -> Vec<u8> {
 fn pass(resigner: &mut Resigner, body: &[u8], piece: usize) -> Result<Vec<u8>, ChunkError> {
     let mut out = Vec::new();
     for piece in body.chunks(piece) {
-        out.extend_from_slice(&resigner.feed(piece)?);
+        for piece in resigner.feed(piece)? {
+            out.extend_from_slice(&piece);
+        }
     }
     resigner.finish()?;
     Ok(out)
@@ -104,4 +111,42 @@ fn what_is_no_signed_chunk_is_not_passed_on() {
     let unsigned = with("0;SIG\r\nx-amz-checksum-crc32c:sOO8/Q==\r\n\r\n");
     let passed = pass(&mut resigner(PLAIN[0], true), unsigned.as_bytes(), 100);
     assert_eq!(passed, Err(ChunkError::Malformed));
+}
+
+#[test]
+fn what_is_held_takes_room_until_it_is_sent_and_no_more_than_there_is() {
+    let memory = Arc::new(Semaphore::new(FREE));
+    let room = || Room::new(Arc::clone(&memory));
+    let line = format!("1000000;chunk-signature={}\r\n", "0".repeat(64));
+    let begun = || {
+        let room = room();
+        let mut resigner = resigner(PLAIN[0], false);
+        resigner.room = room.clone();
+        assert!(resigner.feed(line.as_bytes()).unwrap().is_empty());
+        (resigner, room)
+    };
+    // A declared size takes nothing.
+    let (mut one, _) = begun();
+    let (mut other, crowded) = begun();
+    assert_eq!(memory.available_permits(), FREE);
+    let piece = vec![b'a'; FREE / 4];
+    for _ in 0..2 {
+        assert!(one.feed(&piece).unwrap().is_empty());
+        assert!(other.feed(&piece).unwrap().is_empty());
+    }
+    assert_eq!(memory.available_permits(), 0);
+    assert_eq!(other.feed(b"a"), Err(ChunkError::NoRoom));
+    assert!(crowded.is_missing() && !room().is_missing());
+    drop((one, other));
+    assert_eq!(memory.available_permits(), FREE);
+
+    // What is whole goes on its way, and its place with it.
+    let mut resigner = resigner(PLAIN[0], false);
+    resigner.room = room();
+    let sent = body(&[&*"0".repeat(64); 3], None);
+    let ready = resigner.feed(&sent).unwrap();
+    resigner.finish().unwrap();
+    assert_eq!(memory.available_permits(), FREE - 65536 - 1024 - 4);
+    drop(ready);
+    assert_eq!(memory.available_permits(), FREE);
 }

@@ -258,8 +258,15 @@ fn data_path(
         Question::Request(request) if request.tls => (&request.to, request.port, Class::Tls),
         Question::Request(request) => (&request.to, request.port, Class::Http),
         Question::Name(host) => {
-            let allowed = gateway.resolves(host).is_some();
-            return (!allowed).then_some((Stage::Dns, DenyReason::NameNotAllowed));
+            if gateway.resolves(host).is_none() {
+                return Some((Stage::Dns, DenyReason::NameNotAllowed));
+            }
+            let withheld = leads_to.is_some_and(|address| {
+                (guarded(address).is_some() || private(address))
+                    && gateway.alias(host).is_none()
+                    && !gateway.names_address(address)
+            });
+            return withheld.then_some((Stage::Dns, DenyReason::AddressGuard));
         }
         Question::Datagram(address) => {
             if address.port() == 53 {

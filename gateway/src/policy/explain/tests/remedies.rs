@@ -120,6 +120,67 @@ fn opening_a_guarded_address_comes_with_a_caution() {
 }
 
 #[test]
+fn a_rule_beside_one_that_sets_the_credential_comes_with_a_caution() {
+    for (asked, rule) in [
+        (
+            "https://api.anthropic.com/v1/models",
+            "AIProviderRoute/ai#1 (policy.yaml:",
+        ),
+        (
+            "https://wiki.local:8000/",
+            "SandboxProxyRule/wiki (policy.yaml:",
+        ),
+    ] {
+        let caution = ask(POLICY, asked).remedy.unwrap().caution.unwrap();
+        assert!(
+            caution.contains("no credential is set by this"),
+            "{asked}: {caution}"
+        );
+        assert!(caution.contains(rule), "{asked}: {caution}");
+        assert!(!caution.contains("every path"), "{asked}: {caution}");
+    }
+    let remedy = ask(POLICY, "https://other.example/v1").remedy.unwrap();
+    assert_eq!(remedy.caution, None);
+}
+
+#[test]
+fn opening_every_path_of_a_host_comes_with_a_caution() {
+    let long = format!("https://other.example/{}", "x".repeat(100_000));
+    for asked in [
+        "https://other.example/v1/%2e%2e/x",
+        "https://other.example/v1/../x",
+        &long,
+    ] {
+        let remedy = ask(POLICY, asked).remedy.unwrap();
+        assert!(!remedy.documents.contains("paths:"), "{asked}");
+        let caution = remedy.caution.unwrap();
+        assert!(
+            caution.contains("opens every path of the host"),
+            "{caution}"
+        );
+    }
+}
+
+#[test]
+fn a_name_that_leads_into_a_private_network_is_answered_where_a_rule_names_the_address() {
+    let (files, gateway) = policy(POLICY);
+    let circumstances = Circumstances {
+        address: Some("10.0.0.1".parse().unwrap()),
+        ..Circumstances::default()
+    };
+    let asked = question("dns:wiki.local");
+    let explanation = explain(&files, &gateway, &asked, circumstances);
+    let refusal = explanation.verdict.outcome.unwrap_err();
+    assert_eq!(refusal, Refusal::Withheld("10.0.0.1".parse().unwrap()));
+    let remedy = explanation.remedy.unwrap();
+    let (_, healed) = policy(&heal(POLICY, &remedy));
+    assert!(decide(&healed, &asked, circumstances).outcome.is_ok());
+    // An alias stands before what the name leads to.
+    let aliased = question("dns:api.anthropic.com");
+    assert!(decide(&gateway, &aliased, circumstances).outcome.is_ok());
+}
+
+#[test]
 fn nothing_is_told_to_help_where_nothing_does() {
     assert_eq!(ask(POLICY, "https://wiki.local:53/").remedy, None);
 }

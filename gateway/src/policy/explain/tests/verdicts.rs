@@ -252,7 +252,7 @@ fn a_bare_host_and_port_is_what_the_port_is_for_before_anything_else() {
 fn what_is_no_question_is_told_so() {
     for (text, error) in [
         ("", "`` is not a host: the host name is empty"),
-        ("api.example.com", "`api.example.com` is no question"),
+        ("api.example.com", "`api.example.com` is a host alone"),
         ("ftp://a.example/", "unknown scheme `ftp`"),
         ("https://user:pw@a.example/", "user information"),
         ("https://a.example:0/", "`0` is not a port"),
@@ -275,7 +275,13 @@ fn what_is_no_question_is_told_so() {
         asked.with_request(Some(method), http::HeaderMap::new(), None)
     };
     assert_eq!(method("A B"), Err(QuestionError::Method("A B".to_owned())));
+    assert_eq!(method("CONNECT"), Err(QuestionError::Connect));
     assert!(method("get").is_ok());
+    let bare = Question::parse("example.com").unwrap_err().to_string();
+    assert!(
+        bare.contains("did you mean dns:example.com or https://example.com/"),
+        "{bare}"
+    );
     let name = question("dns:a.example").with_request(Some("GET"), http::HeaderMap::new(), None);
     assert_eq!(name, Err(QuestionError::NoRequest));
 }

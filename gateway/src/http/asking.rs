@@ -1,0 +1,278 @@
+//! What must be known of a request before it may be sent: the model it asks for, the tokens it may take, what its signature
+//! covers. The body is held for that, once, and then sent on as it came. Decides nothing about rules, and sends nothing.
+
+use super::capture::text;
+use super::held::{Bounds, Held};
+use super::overrides;
+use super::problem::Refused;
+use super::spending::Spending;
+use crate::budget::{Bound, Exceeded, Refusal};
+use crate::inject::{Late, MAX_SIGNED_BODY};
+use crate::live::View;
+use crate::outcome::DenyReason;
+use crate::outcome::hyper_error::Error;
+use crate::policy::{Provider, RequestPermit, TokenBudget};
+use crate::provider::{Naming, Operation, RequestTap, naming, operation};
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// The longest body that is held, bytes. Requests of a hundred thousand tokens have half a MiB; those with several
+/// images may have more, and go through where no rule asks for their model or their tokens.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+/// Bytes of a body that are taken for one token before the provider counts. English has 4 to 5, code 3 to 4, most other
+/// languages 3: the estimate is rather too high. What it misses is charged afterwards.
+const BYTES_PER_TOKEN: u64 = 3;
+/// The output that is reserved for a request that sets no bound, tokens; a stream that goes beyond it is charged on.
+const DEFAULT_OUTPUT: u64 = 4096;
+
+/// A request's body: still at the client, or held.
+pub(super) enum Asking {
+    /// Unread.
+    Client(Incoming),
+    /// Read.
+    Held(Held),
+    /// Read, and known what it asks for.
+    Known(Held, Box<RequestTap>),
+}
+
+impl Asking {
+    /// The model that a request to a rule for certain models asks for; `None` if it names none.
+    pub(super) async fn model(
+        &mut self,
+        provider: Provider,
+        view: &View,
+        parts: &Parts,
+    ) -> Result<Option<String>, Refused> {
+        if let Naming::Path(model) = naming(provider, parts.uri.path()) {
+            return Ok(model);
+        }
+        let tap = self.know(view, parts).await?;
+        if tap.models() > 1 {
+            return Err(unclear("the body names its model more than once"));
+        }
+        Ok(tap.model().map(str::to_owned))
+    }
+
+    /// Reserves what the request may take, if a token budget applies to it.
+    pub(super) async fn reserve(
+        &mut self,
+        permit: &RequestPermit,
+        view: &View,
+        parts: &mut Parts,
+        upgrade: bool,
+    ) -> Result<Option<Spending>, Refused> {
+        let (Some(budget), Some(provider)) = (permit.budget(), permit.provider()) else {
+            return Ok(None);
+        };
+        if !upgrade && is_harmless(parts) {
+            return Ok(None);
+        }
+        let Some(operation) = operation(provider, parts.uri.path()).filter(|_| !upgrade) else {
+            return Err(DenyReason::NotMetered.into());
+        };
+        if !operation.spends() {
+            return Ok(None);
+        }
+        let tap = self.know(view, parts).await?;
+        let input = tap.length().div_ceil(BYTES_PER_TOKEN);
+        let (output, declared) = output(tap, &operation, budget)?;
+        let tokens = input.saturating_add(output);
+        let bounded =
+            budget.max_tokens_per_day.is_some() || budget.max_tokens_per_execution.is_some();
+        let reservation = if bounded {
+            let gateway = &view.gateway.name;
+            let reserved = view.meter.reserve(gateway, budget, tokens).await;
+            Some(reserved.map_err(Refused::from)?)
+        } else {
+            None
+        };
+        understandable(&mut parts.headers);
+        Ok(Some(Spending::new(
+            reservation,
+            Arc::clone(budget),
+            operation,
+            input,
+            declared,
+        )))
+    }
+
+    /// Adds the body to what is to be signed, where the signature covers it. Trailers are no part of that, and end here.
+    pub(super) async fn cover(&mut self, late: &mut Late, view: &View) -> Result<(), Refused> {
+        if !late.covers_body() {
+            return Ok(());
+        }
+        if let Self::Client(body) = self {
+            let held = Held::read(body, bounds(view, MAX_SIGNED_BODY), |_| ()).await?;
+            *self = Self::Held(held);
+        }
+        if let Self::Held(held) | Self::Known(held, _) = self {
+            held.drop_trailers();
+            late.cover(held.pieces());
+        }
+        Ok(())
+    }
+
+    /// Reads the body to its end, and what it asks for.
+    async fn know(&mut self, view: &View, parts: &Parts) -> Result<&RequestTap, Refused> {
+        if let Self::Client(body) = self {
+            let encoding = text(&parts.headers, &CONTENT_ENCODING);
+            let Some(mut tap) = RequestTap::new(encoding.as_deref()) else {
+                return Err(unclear("its Content-Encoding cannot be undone"));
+            };
+            let held = Held::read(body, bounds(view, MAX_BODY), |data| tap.feed(data)).await?;
+            if held.left() > 0 && !tap.is_whole() {
+                return Err(DenyReason::BodyUnclear.into());
+            }
+            *self = Self::Known(held, Box::new(tap));
+        }
+        match self {
+            Self::Known(_, tap) => Ok(tap),
+            // Signatures come last.
+            Self::Client(_) | Self::Held(_) => Err(DenyReason::BodyUnclear.into()),
+        }
+    }
+}
+
+fn bounds(view: &View, longest: usize) -> Bounds<'_> {
+    Bounds {
+        longest,
+        memory: &view.bodies,
+        patience: view.gateway.request_timeout,
+    }
+}
+
+/// The output to reserve, and whether the request itself bounds it.
+fn output(
+    tap: &RequestTap,
+    operation: &Operation,
+    budget: &Arc<TokenBudget>,
+) -> Result<(u64, bool), Refused> {
+    if !operation.has_output() {
+        return Ok((0, true));
+    }
+    let declared = tap.declared_output(operation);
+    let declared = declared.map_err(|error| unclear(&error.to_string()))?;
+    let streams = operation.stream_from_path || tap.stream() == Some(true);
+    match (declared, budget.max_output_tokens_per_request) {
+        (Some(asked), Some(limit)) if asked > limit => Err(too_much(budget, limit, asked, None)),
+        (Some(asked), _) => Ok((asked, true)),
+        // An answer in one piece cannot be cut short: it is spent when it comes.
+        (None, Some(limit)) if !streams => Err(too_much(
+            budget,
+            limit,
+            DEFAULT_OUTPUT,
+            Some("set a bound on its output, as max_tokens does, or ask for a stream"),
+        )),
+        (None, limit) => {
+            let most = DEFAULT_OUTPUT.saturating_mul(tap.answers());
+            Ok((limit.map_or(most, |limit| most.min(limit)), false))
+        }
+    }
+}
+
+fn too_much(
+    budget: &Arc<TokenBudget>,
+    limit: u64,
+    asked: u64,
+    advice: Option<&'static str>,
+) -> Refused {
+    let advice = advice
+        .map(|advice| format!("the request must {advice}: its rule grants {limit} output tokens"));
+    Refused {
+        reason: DenyReason::OutputLimit,
+        detail: advice,
+        exceeded: Some(Box::new(Exceeded {
+            route: Arc::clone(&budget.route),
+            bound: Bound::Output,
+            limit,
+            used: 0,
+            asked,
+            resets_at: None,
+        })),
+    }
+}
+
+fn unclear(detail: &str) -> Refused {
+    Refused::saying(DenyReason::BodyUnclear, detail)
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unavailable => DenyReason::BudgetUnavailable.into(),
+            Refusal::Exceeded(exceeded) => Self {
+                reason: DenyReason::BudgetExceeded,
+                detail: Some(exceeded.to_string()),
+                exceeded: Some(Box::new(exceeded)),
+            },
+        }
+    }
+}
+
+/// Methods that ask for no work; a header by which some servers take another method for the real one makes it unclear.
+fn is_harmless(parts: &Parts) -> bool {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
+    reads.contains(&parts.method) && overrides::found(&parts.headers).is_none()
+}
+
+/// Lets the upstream use the content codings that its answer can be counted in, and no other.
+fn understandable(headers: &mut HeaderMap) {
+    let asked: Vec<String> = headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|coding| coding.trim().to_owned())
+        .filter(|coding| {
+            let name = coding.split(';').next().unwrap_or_default().trim_end();
+            ["gzip", "deflate", "br", "zstd", "identity"]
+                .contains(&name.to_ascii_lowercase().as_str())
+        })
+        .collect();
+    let asked = if asked.is_empty() {
+        "identity".to_owned()
+    } else {
+        asked.join(", ")
+    };
+    if let Ok(asked) = HeaderValue::try_from(asked) {
+        headers.insert(ACCEPT_ENCODING, asked);
+    }
+}
+
+impl Body for Asking {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut *self {
+            Self::Client(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                frame.map(|frame| frame.map_err(|error| -> Error { Box::new(error) }))
+            }),
+            Self::Held(held) | Self::Known(held, _) => Poll::Ready(held.next().map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Held(held) | Self::Known(held, _) => held.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Held(held) | Self::Known(held, _) => held.size_hint(),
+        }
+    }
+}
