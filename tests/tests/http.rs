@@ -188,7 +188,7 @@ fn an_answer_before_the_end_of_the_upload_arrives() -> Result<()> {
 fn a_refusal_before_the_end_of_the_upload_arrives_and_is_no_error_of_the_protocol() -> Result<()> {
     let world = World::new()?;
     std::fs::File::create(world.work("upload"))?.set_len(20 << 20)?;
-    for flag in ["--http1.1", "--http2"] {
+    for flag in ["--http2", "--http1.1"] {
         for _ in 0..5 {
             let done = world
                 .curl(&[

@@ -47,26 +47,34 @@ fn the_secret_command_writes_lists_and_removes_and_shows_no_value() -> Result<()
     let problem = row["problem"].as_str().context("no problem")?;
     assert!(problem.contains("chmod 600"), "{problem}");
 
-    for (arguments, expected) in [
-        (vec!["set", "Listed", "--from-literal", "a=b"], "lower-case"),
+    for (status, arguments, expected) in [
         (
-            vec!["set", "listed", "--from-literal", "a/b=c"],
+            2,
+            &["set", "Listed", "--from-literal", "a=b"][..],
+            "lower-case",
+        ),
+        (
+            2,
+            &["set", "listed", "--from-literal", "a/b=c"],
             "not a key",
         ),
         (
-            vec!["set", "listed", "--from-literal", "novalue"],
+            2,
+            &["set", "listed", "--from-literal", "novalue"],
             "KEY=VALUE",
         ),
-        (vec!["set", "listed", "--from-literal", "a="], "is empty"),
-        (vec!["set", "listed", "--from-stdin", "a"], "is empty"),
+        (2, &["set", "listed", "--from-literal", "a="], "is empty"),
+        (2, &["set", "listed", "--from-stdin", "a"], "is empty"),
+        (2, &["rm", "Listed"], "lower-case"),
         (
-            vec!["set", "listed", "--from-file", "a=/nowhere"],
+            125,
+            &["set", "listed", "--from-file", "a=/nowhere"],
             "/nowhere",
         ),
-        (vec!["rm", "listed/nothing"], "listed/token, listed/user"),
+        (1, &["rm", "listed/nothing"], "listed/token, listed/user"),
     ] {
-        let ended = world.secret_command(&arguments)?;
-        assert_eq!(ended.code(), 125, "{arguments:?}: {ended:#?}");
+        let ended = world.secret_command(arguments)?;
+        assert_eq!(ended.code(), status, "{arguments:?}: {ended:#?}");
         assert!(ended.err().contains(expected), "{arguments:?}: {ended:#?}");
     }
     assert_eq!(world.secret_command(&["set", "listed"])?.code(), 2);

@@ -92,7 +92,12 @@ fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()>
         .collect();
     let without_query = |(method, target, length): &Request| {
         let path = target.split('?').next().unwrap_or_default();
-        (method.clone(), path.to_owned(), *length)
+        // Records keep the first 2 KiB.
+        let path = match path.get(..2048) {
+            Some(kept) if path.len() > 2048 => format!("{kept}… ({} bytes)", path.len()),
+            _ => path.to_owned(),
+        };
+        (method.clone(), path, *length)
     };
     let expected_paths: Vec<Request> = expected.iter().map(without_query).collect();
     ensure!(judged == expected_paths, "judged: {judged:?}");
@@ -212,9 +217,10 @@ fn early_hints_end_at_the_gateway_and_the_answer_after_them_is_whole() -> Result
     let url = format!("http://{}/{number}", HOSTILE.0);
     let done = world.curl(&["-i", &url]).succeed()?;
     let out = done.out();
-    ensure!(out.starts_with("HTTP/1.1 200 OK\r\n"), "{done}");
-    ensure!(out.ends_with("\r\n\r\nok"), "{done}");
-    ensure!(!out.contains("103") && !out.contains("preload"), "{done}");
+    let lines: Vec<&str> = out.lines().map(str::trim_end).collect();
+    ensure!(lines.first() == Some(&"HTTP/1.1 200 OK"), "{done}");
+    ensure!(lines.last() == Some(&"ok"), "{done}");
+    ensure!(!out.contains("preload"), "{done}");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use e2e::cgroup::Cgroup;
-use e2e::process::{Process, patient};
+use e2e::process::{Process, fewer, patient};
 use e2e::{World, policy, postern};
 use nix::sys::signal::Signal;
 
@@ -54,7 +54,9 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
 
     let enough = world.work("enough");
     let enough_text = enough.display().to_string();
-    let mut clients: Vec<Process> = (0..CLIENTS)
+    // Each is a Python that reads the authorities of a whole system.
+    let count = fewer(CLIENTS).max(5);
+    let mut clients: Vec<Process> = (0..count)
         .map(|_| {
             let command = ["python3", "-c", CLIENT, &ca, &enough_text];
             Process::start(group.command(command), b"")
@@ -108,7 +110,7 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
         }
     }
     println!("{before} answers before, {between} errors between, {after} answers after");
-    assert!(before >= CLIENTS && between >= CLIENTS && after >= CLIENTS);
+    assert!(before >= count && between >= count && after >= count);
     world.internet.saw_nothing()?;
     daemon.signal(Signal::SIGTERM)?;
     let ended = daemon.wait(SOON)?;

@@ -139,7 +139,6 @@ pub(crate) fn oldest(
     }
     let options = suites::TestOptions {
         suites: suites.iter().map(|&name| name.to_owned()).collect(),
-        extent: Extent::Small,
         ..suites::TestOptions::default()
     };
     let passed = suites::run(&vm, &options, Some(postern))?;

@@ -17,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Asked for at once when a head is awaited; most heads fit.
 const READ: usize = 4096;
-/// Read and thrown away after a refusal, so that the answer is not lost to a reset (RFC 9112 §9.6) …
-const MAX_DRAINED: usize = 256 * 1024;
+/// Read and thrown away after a refusal, so that the answer is not lost to a reset (RFC 9112 §9.6): what two sockets hold,
+/// and a client sends before it looks up …
+const MAX_DRAINED: usize = 16 * 1024 * 1024;
 /// … and for how long. Also how long the client has to take the answer.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -286,7 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         loop {
             self.parting = match &mut self.parting {
                 Parting::NotYet => match self.watch.found.get() {
-                    None => return Pin::new(&mut self.stream).poll_shutdown(cx),
+                    // Answered before the end of its body.
+                    None => Parting::Shutdown,
                     Some(found) => match self.refuse.take() {
                         Some(refuse) if !found.under_way => {
                             Parting::Answer(refuse(found.violation))
@@ -365,7 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watch.is_clean() {
+        if self.watch.is_clean() && self.guard.position() != Position::InBody {
             let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
             let idle = self.idle;
             return self.stalled.written(outcome, idle, cx);

@@ -67,7 +67,6 @@ pub(crate) fn parse(rest: &mut Vec<String>) -> Result<Order, Failure> {
                 without_lsm: !with_lsm(rest)?,
                 wan: take_flag(rest, "--wan"),
                 keep: take_flag(rest, "--keep"),
-                ..TestOptions::default()
             })
         }
         "shell" => Order::Shell {

@@ -6,16 +6,16 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Vm;
 use super::apt::Debian;
 use super::files::{Key, fail, make_image, replaced, size_of};
+use super::{VERIFIER_SUITE, Vm};
 use crate::Failure;
 use crate::console::Note;
 use crate::setup;
 
 /// What a guest needs to run, and what the prompt and the box call there. What the suites call is set-up's to say.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iputils-ping,kmod,procps,less,bpftool,busybox-static,sudo,rsync";
-/// What the programs of [`super::oldest`]'s suites call, and the guest's own scripts.
+/// What the programs of [`SMALL_SUITES`] call, and the guest's own scripts.
 const SMALL: &str = "iproute2,kmod,procps,python3,bpftool,busybox-static,curl,ca-certificates";
 const CUSTOMIZE: &str = include_str!("guest/customize.sh");
 /// Where the guest has the Python with the SDKs.
@@ -24,16 +24,28 @@ pub(super) const VENV: &str = "/opt/postern/venv";
 const SPARE_MIB: u64 = 1536;
 
 /// How much is in a root file system.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
     /// What every suite, the prompt and the box call.
-    #[default]
     Whole,
     /// What a few suites call: here in a fraction of the time.
     Small,
 }
 
+/// Suites that need a Python without a package, and no other program than `curl` and `ip`.
+const SMALL_SUITES: &[&str] = &[VERIFIER_SUITE, "kernel", "attach"];
+
 impl Extent {
+    /// What is enough for these suites; none are all.
+    pub(super) fn of(suites: &[String]) -> Self {
+        let is_small = |name: &String| SMALL_SUITES.contains(&name.as_str());
+        if !suites.is_empty() && suites.iter().all(is_small) {
+            Self::Small
+        } else {
+            Self::Whole
+        }
+    }
+
     /// Of its folder's name.
     fn prefix(self) -> &'static str {
         match self {
@@ -95,9 +107,10 @@ pub(super) fn provide(
     let draft = replaced(&vm.folder, extent.prefix())?;
     note.say(&format!("Debian {}", debian.codename));
     bootstrap(vm, debian, &extent.packages(), &draft)?;
+    let venv = environment(&draft.join("tree"))?;
     if extent == Extent::Whole {
         note.say("Python clients");
-        python(vm, &draft.join("tree"), &requirements_path)?;
+        python(vm, &draft.join("tree"), &venv, &requirements_path)?;
     }
     note.say("file system");
     make_image(vm, &draft.join("tree"), &draft.join("disk.ext4"), SPARE_MIB)?;
@@ -133,8 +146,8 @@ fn bootstrap(vm: &Vm<'_>, debian: &Debian, packages: &str, draft: &Path) -> Resu
     vm.log.run(&mut command)
 }
 
-/// The pinned SDKs for the guest's own Python, which need not be the host's.
-fn python(vm: &Vm<'_>, tree: &Path, requirements: &Path) -> Result<(), Failure> {
+/// A Python at [`VENV`], with nothing in it: its version, and where its packages go.
+fn environment(tree: &Path) -> Result<(String, PathBuf), Failure> {
     let link = tree.join("usr/bin/python3");
     let name = fs::read_link(&link).map_err(|error| fail("read", &link, &error))?;
     let name = name.to_string_lossy().into_owned();
@@ -153,6 +166,16 @@ fn python(vm: &Vm<'_>, tree: &Path, requirements: &Path) -> Result<(), Failure> 
         })
         .and_then(|()| symlink("/usr/bin/python3", venv.join("bin/python")))
         .map_err(|error| fail("make", &venv, &error))?;
+    Ok((version.to_owned(), packages))
+}
+
+/// The pinned SDKs for the guest's own Python, which need not be the host's.
+fn python(
+    vm: &Vm<'_>,
+    tree: &Path,
+    (version, packages): &(String, PathBuf),
+    requirements: &Path,
+) -> Result<(), Failure> {
     // The requirements name what they pull in too, so that nothing has to be resolved for another Python.
     vm.log.run(
         Command::new(vm.workspace.tools.join("venv/bin/python"))
@@ -165,7 +188,7 @@ fn python(vm: &Vm<'_>, tree: &Path, requirements: &Path) -> Result<(), Failure> 
                 "--only-binary=:all:",
             ])
             .args(["--python-version", version, "--target"])
-            .arg(&packages)
+            .arg(packages)
             .arg("--requirement")
             .arg(requirements),
     )?;

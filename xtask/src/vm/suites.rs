@@ -45,8 +45,6 @@ pub(crate) struct TestOptions {
     pub(crate) wan: bool,
     /// Leave disks and the packed tree where they were.
     pub(crate) keep: bool,
-    /// What the guest has to have in it for these suites.
-    pub(super) extent: Extent,
 }
 
 /// Where a run takes place.
@@ -75,7 +73,7 @@ pub(super) fn run(
     let places = places(&options.kernels)?;
     // What the kernel makes of the programs is known without a test program: minutes earlier.
     let is_verifier_only = options.suites == [VERIFIER_SUITE];
-    let ground = Ground::prepare(vm, !is_verifier_only, binary, options.extent)?;
+    let ground = Ground::prepare(vm, !is_verifier_only, binary, Extent::of(&options.suites))?;
     let chosen = choose(&ground.built, &options.suites)?;
     let mut runs: Vec<Run> = Vec::new();
     let mut failures = Vec::new();
