@@ -1,5 +1,9 @@
 //! Network namespaces of an attached sandbox: loopback is its own business where nobody else is, and what
 //! nobody is in any more is given back.
+#![allow(
+    clippy::print_stdout,
+    reason = "a measurement is shown with the test that made it"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +18,10 @@ use nix::sys::signal::Signal;
 const SOON: Duration = Duration::from_secs(30);
 /// What `postern run` allows a sandbox (MOST_NAMESPACES).
 const MOST: usize = 32;
+
+/// Connections to the telemetry collector that refusals have the daemon open: some, where listeners in so many
+/// namespaces would be 124 sockets.
+const COLLECTOR: usize = 8;
 
 /// Tries again and again, and says what came of it: a server of somebody else's on port 8000 of loopback, one of
 /// its own on another port.
@@ -112,15 +120,17 @@ fn namespaces_that_nobody_is_in_are_given_back_and_one_sandbox_has_not_too_many(
     }
     until("all that it may have", || Ok(namespaces()? == MOST))?;
     // The host's is one of them.
-    assert!(sockets(&daemon)? <= before + 4 * (MOST - 1));
+    assert!(sockets(&daemon)? <= before + 4 * (MOST - 1) + COLLECTOR);
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(namespaces()?, MOST);
     for one in crowd {
         one.signal(Signal::SIGKILL)?;
     }
     until("the host's alone", || Ok(namespaces()? == 1))?;
-    until("as few sockets as before", || {
-        Ok(sockets(&daemon)? <= before)
+    until("hardly more sockets than before", || {
+        let now = sockets(&daemon)?;
+        println!("{now} sockets, {before} before");
+        Ok(now <= before + COLLECTOR)
     })?;
     let again = ["unshare", "-n", "bash", "-c", script];
     let again = Process::start(group.command(again), b"")?;
