@@ -31,6 +31,34 @@ fn the_exit_status_is_the_command_s() -> Result<()> {
 }
 
 #[test]
+fn a_capability_that_is_kept_opens_nothing() -> Result<()> {
+    let world = World::new()?;
+    let script = "grep CapEff /proc/self/status; ip link add x type dummy && echo escaped; \
+        ip route add default dev lo && echo escaped; mount -t tmpfs x /mnt && echo escaped; \
+        bash -c 'exec 3<>/dev/tcp/203.0.113.9/8443' && echo escaped; exit 0";
+    let mut exec = world.exec(["sh", "-c", script]);
+    for capability in ["CAP_NET_RAW", "net_admin", "SYS_ADMIN", "BPF", "sys_ptrace"] {
+        exec = exec.flag("--keep-cap", capability);
+    }
+    let done = exec.succeed()?;
+    let wanted = 0x8004_05fb_u64 | 1 << 12 | 1 << 13 | 1 << 19 | 1 << 21 | 1 << 39;
+    assert_eq!(
+        done.out().trim(),
+        format!("CapEff:\t{wanted:016x}"),
+        "{done}"
+    );
+    let unknown = world.exec(["true"]).flag("--keep-cap", "SYS_MODULE");
+    let unknown = unknown.run()?;
+    assert_eq!(unknown.code(), 2, "{unknown}");
+    assert!(unknown.err().contains("cannot be kept"), "{unknown}");
+    let nobody = world.exec(["true"]).flag("--user", "nobody");
+    let nobody = nobody.flag("--keep-cap", "BPF").run()?;
+    assert_eq!(nobody.code(), 125, "{nobody}");
+    assert!(nobody.err().contains("--user root"), "{nobody}");
+    world.internet.saw_nothing()
+}
+
+#[test]
 fn a_failure_of_its_own_is_125_and_says_why() -> Result<()> {
     let world = World::new()?;
     let done = world.exec(["true"]).flag("--gateway", "another").run()?;

@@ -379,7 +379,6 @@ fn a_mounted_secret_is_followed_through_its_links() -> Result<()> {
 }
 
 #[test]
-#[ignore = "echo scrubbing keeps the sandbox from learning the key, which is what this test begins with"]
 fn a_former_key_that_the_sandbox_has_learnt_stays_out_of_captured_bodies() -> Result<()> {
     let world = World::new()?;
     let endpoint = world.otlp.endpoint();
@@ -391,21 +390,22 @@ fn a_former_key_that_the_sandbox_has_learnt_stays_out_of_captured_bodies() -> Re
     world.write_policy(&world.documents(&gateway))?;
     let former = random("sk-former-")?;
     world.secret("injected", "value", &former)?;
-    // The echo tells the key that it was sent.
+    // Somebody has told it; the gateway does not.
+    fs::write(world.work("learnt"), format!("{{\"key\": \"{former}\"}}"))?;
     let script = "post() { curl -sS --fail --max-time 20 -H 'content-type: application/json' \
             https://injected.test/$1 -d @$2; }; \
-        echo '{}' > empty; post first empty > learnt; touch asked; \
+        echo '{}' > empty; post first empty > answer; touch asked; \
         while [ ! -e changed ]; do sleep 0.05; done; \
-        post second learnt > answer; cat answer";
+        post second learnt > answer";
     let running = world.exec(["sh", "-c", script]).start()?;
     world.wait_for_file("asked")?;
-    assert!(fs::read_to_string(world.work("learnt"))?.contains(&former));
     world.secret("injected", "value", &world.keys.injected)?;
     std::thread::sleep(patient(Duration::from_millis(1500)));
     fs::write(world.work("changed"), "")?;
     let done = running.wait()?;
     ensure!(done.code() == 0, "{done}");
-    assert!(done.out().contains(&world.keys.injected), "{done}");
+    let seen = world.mocks.echo.seen().of("/second");
+    assert_eq!(seen[0].header("x-api-key"), [&world.keys.injected]);
     let span = world
         .otlp
         .wait_for(SOON, |span| span.text("url.path") == Some("/second"))?;

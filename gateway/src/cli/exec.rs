@@ -5,7 +5,7 @@ use super::{Folders, hidden, load};
 use crate::app::{App, Attached, Follower, Stray};
 use crate::policy::Gateway;
 use crate::sandbox::{
-    Cgroup, Identity, Init, Janitor, NetNs, Network, Plan, TrustPlan, environment, identity,
+    Cgroup, Identity, Init, Janitor, Keep, NetNs, Network, Plan, TrustPlan, environment, identity,
     spawn::SpawnError, trust,
 };
 use anyhow::{Context, Result, bail};
@@ -67,6 +67,10 @@ pub(super) struct Cage {
     /// User to run as [default: the one who called sudo; root becomes root of a user namespace]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// Let root in the sandbox keep a capability that it loses otherwise: NET_RAW, NET_ADMIN, BPF, SYS_ADMIN or
+    /// SYS_PTRACE, over its own user namespace only; may be given more than once
+    #[arg(long, value_name = "CAP")]
+    keep_cap: Vec<Keep>,
     /// Another folder that may be written to for good; may be given more than once
     #[arg(long, value_name = "DIR")]
     writable: Vec<PathBuf>,
@@ -103,7 +107,7 @@ impl Cage {
         gateway: &str,
         debug_kernel: bool,
     ) -> Result<ExitCode> {
-        let identity = identity::resolve(self.user.as_deref())?;
+        let identity = identity::resolve(self.user.as_deref(), &self.keep_cap)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;

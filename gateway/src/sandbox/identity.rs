@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,48 @@ pub enum Identity {
     },
     /// Root of a user namespace in which only it exists (0 ↔ 0). It owns root's files, but has no
     /// capability over any namespace of the sandbox or the host.
-    NamespaceRoot { account: Account },
+    NamespaceRoot {
+        account: Account,
+        /// What it keeps beyond the usual, over its own user namespace and what is made in there.
+        kept: Vec<Keep>,
+    },
+}
+
+/// A capability that root of a user namespace loses unless it is told to keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    NetRaw,
+    NetAdmin,
+    Bpf,
+    SysAdmin,
+    SysPtrace,
+}
+
+impl Keep {
+    /// Each, and what it is called.
+    const NAMES: [(&str, Self); 5] = [
+        ("CAP_NET_RAW", Self::NetRaw),
+        ("CAP_NET_ADMIN", Self::NetAdmin),
+        ("CAP_BPF", Self::Bpf),
+        ("CAP_SYS_ADMIN", Self::SysAdmin),
+        ("CAP_SYS_PTRACE", Self::SysPtrace),
+    ];
+}
+
+impl FromStr for Keep {
+    type Err = IdentityError;
+
+    /// `CAP_SYS_PTRACE`, `sys_ptrace`.
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        let name = text.to_ascii_uppercase();
+        let found = Self::NAMES
+            .iter()
+            .find(|(known, _)| *known == name || known.strip_prefix("CAP_") == Some(&name));
+        match found {
+            Some((_, keep)) => Ok(*keep),
+            None => Err(IdentityError::NotKept(text.to_owned())),
+        }
+    }
 }
 
 /// What the environment says about the identity.
@@ -37,6 +79,15 @@ pub struct Account {
 pub enum IdentityError {
     #[error("there is no user {0:?} on this machine")]
     Unknown(String),
+    #[error(
+        "{0} cannot be kept: CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF, CAP_SYS_ADMIN and CAP_SYS_PTRACE can, the harmless ones \
+         are there anyway"
+    )]
+    NotKept(String),
+    #[error(
+        "{0} has no capabilities to keep: only root of a user namespace has, see `--user root`"
+    )]
+    NoRoot(String),
     #[error("{name}={value:?} in the environment is not a number")]
     NotANumber { name: &'static str, value: String },
     #[error("cannot read the user database: {0}")]
@@ -44,12 +95,12 @@ pub enum IdentityError {
 }
 
 /// Decides by the `--user` flag (a name or a number) or else by `SUDO_UID` and `SUDO_GID`; root
-/// without either is [`Identity::NamespaceRoot`], and so is `--user root`.
+/// without either is [`Identity::NamespaceRoot`], and so is `--user root`. It alone can `keep` anything.
 ///
 /// # Errors
-/// [`IdentityError`]: an unknown name, or `SUDO_*` that make no sense.
-pub fn resolve(user_flag: Option<&str>) -> Result<Identity, IdentityError> {
-    resolve_from(user_flag, |name| std::env::var(name).ok())
+/// [`IdentityError`]: an unknown name, `SUDO_*` that make no sense, or somebody who has nothing to keep.
+pub fn resolve(user_flag: Option<&str>, keep: &[Keep]) -> Result<Identity, IdentityError> {
+    resolve_from(user_flag, |name| std::env::var(name).ok())?.keeping(keep)
 }
 
 fn resolve_from(
@@ -114,12 +165,26 @@ impl Identity {
             },
             Account::from,
         );
-        Self::NamespaceRoot { account }
+        Self::NamespaceRoot {
+            account,
+            kept: Vec::new(),
+        }
+    }
+
+    fn keeping(mut self, keep: &[Keep]) -> Result<Self, IdentityError> {
+        match &mut self {
+            Self::NamespaceRoot { kept, .. } => kept.extend(keep),
+            Self::User { account, .. } if !keep.is_empty() => {
+                return Err(IdentityError::NoRoot(account.name.clone()));
+            }
+            Self::User { .. } => {}
+        }
+        Ok(self)
     }
 
     pub fn account(&self) -> &Account {
         match self {
-            Self::User { account, .. } | Self::NamespaceRoot { account } => account,
+            Self::User { account, .. } | Self::NamespaceRoot { account, .. } => account,
         }
     }
 
@@ -159,6 +224,24 @@ mod tests {
         resolve_from(None, |name| {
             uid.filter(|_| name == "SUDO_UID").map(str::to_owned)
         })
+    }
+
+    #[test]
+    fn a_capability_is_kept_by_root_alone_and_only_one_that_it_would_lose() {
+        for text in ["CAP_SYS_PTRACE", "sys_ptrace", "SYS_PTRACE"] {
+            assert_eq!(text.parse::<Keep>().unwrap(), Keep::SysPtrace);
+        }
+        for text in ["", "CAP_", "CAP_CHOWN", "SYS_MODULE", "CAP_CAP_BPF"] {
+            assert!(text.parse::<Keep>().is_err(), "{text}");
+        }
+        let root = Identity::namespace_root().keeping(&[Keep::Bpf]).unwrap();
+        assert!(matches!(root, Identity::NamespaceRoot { kept, .. } if kept == [Keep::Bpf]));
+        if let Ok(Some(nobody)) = User::from_name("nobody") {
+            let gid = nobody.gid;
+            let nobody = of_user(nobody, gid).unwrap();
+            assert!(nobody.clone().keeping(&[]).is_ok());
+            assert!(nobody.keeping(&[Keep::Bpf]).is_err());
+        }
     }
 
     #[test]

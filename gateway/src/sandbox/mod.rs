@@ -61,7 +61,7 @@ pub(crate) mod testing;
 pub mod trust;
 
 pub use cgroup::{Cgroup, CgroupError};
-pub use identity::{Account, Identity, IdentityError};
+pub use identity::{Account, Identity, IdentityError, Keep};
 pub use janitor::Janitor;
 pub use netns::NetNs;
 pub use plan::{Event, Plan, TrustPlan};

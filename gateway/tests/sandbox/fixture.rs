@@ -128,7 +128,7 @@ async fn sandboxed(mut arguments: impl Iterator<Item = OsString>) -> u8 {
             _ => break,
         }
     }
-    let identity = identity::resolve(user.as_deref()).unwrap();
+    let identity = identity::resolve(user.as_deref(), &[]).unwrap();
 
     let janitor = Janitor::spawn().unwrap();
     let runtime = PathBuf::from(format!("/run/postern-test-{}", std::process::id()));

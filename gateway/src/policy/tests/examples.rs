@@ -48,6 +48,7 @@ fn every_example_policy_is_accepted() {
             "anthropic",
             "azure-openai",
             "bedrock",
+            "bedrock-sigv4",
             "gemini",
             "github-read-only",
             "internal-wiki",
@@ -274,6 +275,19 @@ const TABLES: &[Table] = &[
                 NO_NAME,
             ),
             ("GET https://s3.eu-central-1.amazonaws.com/", NO_NAME),
+        ],
+    ),
+    (
+        "bedrock-sigv4",
+        &[
+            (
+                "POST https://bedrock-runtime.eu-central-1.amazonaws.com/model/anthropic.claude-x-v1:0/converse",
+                "AIProviderRoute/bedrock-sigv4#1 header authorization",
+            ),
+            (
+                "POST https://bedrock-runtime.us-east-1.amazonaws.com/model/x/converse",
+                NO_NAME,
+            ),
         ],
     ),
     (

@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::{Context, Refusal};
-use crate::sandbox::identity::Identity;
+use crate::sandbox::identity::{Identity, Keep};
 use crate::sys;
 
 /// What root of its own user namespace keeps over its own files and processes: Docker's default
@@ -43,7 +43,7 @@ pub(super) fn assume(identity: &Identity, proc_sys: &OwnedFd) -> Result<(), Refu
         Identity::User {
             uid, gid, groups, ..
         } => become_user(*uid, *gid, groups)?,
-        Identity::NamespaceRoot { .. } => become_namespace_root(proc_sys)?,
+        Identity::NamespaceRoot { kept, .. } => become_namespace_root(proc_sys, kept)?,
     }
     prctl::set_no_new_privs().doing(|| "set no_new_privs".into())
 }
@@ -85,7 +85,7 @@ fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Refusal> {
     verify(&CapsHashSet::new())
 }
 
-fn become_namespace_root(proc_sys: &OwnedFd) -> Result<(), Refusal> {
+fn become_namespace_root(proc_sys: &OwnedFd, more: &[Keep]) -> Result<(), Refusal> {
     setgroups(&[]).doing(|| "drop groups".into())?;
     unshare(CloneFlags::CLONE_NEWUSER).doing(|| {
         "make a user namespace (if the host forbids them, run the command as a user: --user)".into()
@@ -102,7 +102,14 @@ fn become_namespace_root(proc_sys: &OwnedFd) -> Result<(), Refusal> {
     // limit holds whatever the system call.
     limit(proc_sys, "user/max_cgroup_namespaces")
         .doing(|| "forbid further cgroup namespaces".into())?;
-    keep_only(&KEPT)
+    let more = more.iter().map(|keep| match keep {
+        Keep::NetRaw => Capability::CAP_NET_RAW,
+        Keep::NetAdmin => Capability::CAP_NET_ADMIN,
+        Keep::Bpf => Capability::CAP_BPF,
+        Keep::SysAdmin => Capability::CAP_SYS_ADMIN,
+        Keep::SysPtrace => Capability::CAP_SYS_PTRACE,
+    });
+    keep_only(&KEPT.into_iter().chain(more).collect::<Vec<_>>())
 }
 
 fn limit(proc_sys: &OwnedFd, name: &str) -> io::Result<()> {

@@ -72,7 +72,10 @@ fn several_that_share_a_file_lose_no_line_while_it_rotates() {
     });
     let found: HashSet<String> = lines(folder.path()).into_iter().collect();
     assert_eq!(found.len(), WRITERS * LINES);
-    assert!(fs::read_dir(folder.path()).unwrap().count() > 10);
+    // Each counts its own bytes: together they may fill a file as many times over.
+    let bytes: usize = found.iter().map(|line| line.len() + 1).sum();
+    let files = fs::read_dir(folder.path()).unwrap().count();
+    assert!(files >= bytes / (WRITERS * 2100), "{files} files");
 }
 
 #[test]
