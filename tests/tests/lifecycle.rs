@@ -49,7 +49,7 @@ fn a_capability_that_is_kept_opens_nothing() -> Result<()> {
     );
     let unknown = world.exec(["true"]).flag("--keep-cap", "SYS_MODULE");
     let unknown = unknown.run()?;
-    assert_eq!(unknown.code(), 2, "{unknown}");
+    assert_eq!(unknown.code(), 125, "{unknown}");
     assert!(unknown.err().contains("cannot be kept"), "{unknown}");
     let nobody = world.exec(["true"]).flag("--user", "nobody");
     let nobody = nobody.flag("--keep-cap", "BPF").run()?;

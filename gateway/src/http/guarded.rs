@@ -17,9 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Asked for at once when a head is awaited; most heads fit.
 const READ: usize = 4096;
-/// Read and thrown away after a refusal, so that the answer is not lost to a reset (RFC 9112 §9.6): what two sockets hold,
-/// and a client sends before it looks up …
+/// Read and thrown away after an answer that comes before the end of a body, so that it is not lost to a reset (RFC 9112
+/// §9.6): what two sockets hold, and a client sends before it looks up …
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
+/// … or after what breaks a rule: such a client is owed little …
+const MAX_REFUSED: usize = 256 * 1024;
 /// … and for how long. Also how long the client has to take the answer.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -311,7 +313,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 }
                 Parting::Shutdown => {
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                    Parting::Drain(MAX_DRAINED)
+                    let is_clean = self.watch.is_clean();
+                    Parting::Drain(if is_clean { MAX_DRAINED } else { MAX_REFUSED })
                 }
                 Parting::Drain(left) => {
                     self.held.clear();
