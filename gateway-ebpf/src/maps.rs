@@ -12,8 +12,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use gateway_common::{
     Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
-    RuleKey,
-    SandboxCounters, Settings, capacity, counter, refusal,
+    RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
