@@ -282,7 +282,7 @@ const TABLES: &[Table] = &[
         &[
             (
                 "POST https://bedrock-runtime.eu-central-1.amazonaws.com/model/anthropic.claude-x-v1:0/converse",
-                "AIProviderRoute/bedrock-sigv4#1 header authorization",
+                "AIProviderRoute/bedrock-sigv4#1 AWS signature",
             ),
             (
                 "POST https://bedrock-runtime.us-east-1.amazonaws.com/model/x/converse",
