@@ -230,34 +230,28 @@ const CONVERSE: &[(Path, Field)] = &[
     (&["delta", "reasoningContent", "text"], Field::Piece),
 ];
 
-/// Anthropic's, Amazon Nova's, Llama's, Titan's and Mistral's own responses, and Bedrock's metrics, which end a stream.
-const INVOKE: &[(Path, Field)] = &[
-    (&["id"], Field::Id),
-    (&["model"], Field::Model),
-    (&["stop_reason"], Field::RepeatedFinishReason),
-    (&["usage", "input_tokens"], Field::Input),
-    (&["usage", "output_tokens"], Field::Output),
-    (&["usage", "cache_read_input_tokens"], Field::CacheRead),
-    (
-        &["usage", "cache_creation_input_tokens"],
-        Field::CacheCreation,
-    ),
-    (&["message", "id"], Field::Id),
-    (&["message", "model"], Field::Model),
-    (&["message", "usage", "input_tokens"], Field::Input),
-    (&["message", "usage", "output_tokens"], Field::Output),
-    (
-        &["message", "usage", "cache_read_input_tokens"],
-        Field::CacheRead,
-    ),
-    (
-        &["message", "usage", "cache_creation_input_tokens"],
-        Field::CacheCreation,
-    ),
-    (&["delta", "stop_reason"], Field::RepeatedFinishReason),
-    (&["delta", "text"], Field::Piece),
-    (&["delta", "thinking"], Field::Piece),
-    (&["delta", "partial_json"], Field::Piece),
+/// Anthropic's own responses, and the others that Bedrock's models speak.
+const INVOKE: &[(Path, Field)] = &joined::<{ ANTHROPIC.len() + OTHERS.len() }>(ANTHROPIC, OTHERS);
+
+const fn joined<const N: usize>(
+    one: &[(Path, Field)],
+    other: &[(Path, Field)],
+) -> [(Path, Field); N] {
+    let mut all = [one[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < one.len() {
+            one[at]
+        } else {
+            other[at - one.len()]
+        };
+        at += 1;
+    }
+    all
+}
+
+/// Amazon Nova's, Llama's, Titan's and Mistral's own responses, and Bedrock's metrics, which end a stream.
+const OTHERS: &[(Path, Field)] = &[
     (&["stopReason"], Field::RepeatedFinishReason),
     (&["usage", "inputTokens"], Field::Input),
     (&["usage", "outputTokens"], Field::Output),
