@@ -13,7 +13,7 @@ use super::rewrite::{outgoing, rewrite, watch};
 use super::server::{Route, Session};
 use super::spending::Spending;
 use super::standing::{check_authority, permit_by};
-use crate::inject::{Late, Room};
+use crate::inject::{self, Late, Room};
 use crate::lease::Subject;
 use crate::live::View;
 use crate::outcome::{DenyReason, UpstreamError, hyper_error::Error};
@@ -22,7 +22,7 @@ use crate::provider::operation;
 use crate::scrub;
 use crate::upstream::{Scheme, Verb};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -126,6 +126,9 @@ pub(super) async fn handle(
         Err(_) if room.is_missing() => Ok(crowded(&session, open)),
         Err(error) => Ok(unanswered(&session, open, &granted, &error)),
         Ok(answer) => {
+            if answer.response.status() == StatusCode::UNAUTHORIZED {
+                inject::doubt(&granted.request_permit, &view.tokens, &view.secrets);
+            }
             let operation = call.map(|(_, operation)| operation);
             Ok(pass_on(
                 &session, answer, open, operation, on_upgrade, scrubber,
