@@ -88,6 +88,15 @@ impl InjectError {
             Self::Unsignable(_) => DenyReason::RequestFormNotAllowed,
         }
     }
+
+    /// What the sandbox is told of it: no address of the gateway's own surroundings.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Token(error) => error.told(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Whom a request goes to, as far as credentials depend on it.

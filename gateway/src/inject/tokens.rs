@@ -76,6 +76,17 @@ pub enum TokenError {
     },
 }
 
+impl TokenError {
+    /// What the sandbox is told of it.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Unreachable(error) => format!("no access token: {}", error.told()),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The tokens of one gateway. Clones share them, and may ask for new ones in another way.
 #[derive(Clone)]
 pub struct Tokens {
