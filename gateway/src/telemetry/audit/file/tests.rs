@@ -53,6 +53,28 @@ fn a_line_longer_than_the_limit_has_a_file_of_its_own() {
 }
 
 #[test]
+fn what_a_killed_gateway_left_of_a_line_spoils_none_but_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    for (left, then) in [
+        ("", "next\n"),
+        ("whole\n", "whole\nnext\n"),
+        ("whole\nhal", "whole\nhal\nnext\n"),
+    ] {
+        fs::write(&path, left).unwrap();
+        let log = LogFile::open(&path, small(1000, 3)).unwrap();
+        log.append("next", false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), then);
+        log.append("last", false).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            format!("{then}last\n"),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
 fn several_that_share_a_file_lose_no_line_while_it_rotates() {
     const WRITERS: usize = 4;
     const LINES: usize = 500;
