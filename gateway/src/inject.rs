@@ -6,19 +6,24 @@
 //! answer from elsewhere (a signature, an access token), is left to [`Late::finish`].
 
 mod aws;
+mod client;
 mod google;
 mod query;
+mod tokens;
 
 pub use aws::copy::{Named, named};
-pub use google::{TokenError, Tokens};
 pub use query::query;
+pub use tokens::{TokenError, Tokens};
 
 use crate::outcome::DenyReason;
-use crate::policy::{Injection, InjectionTarget, MissingSecret, RequestPermit, SecretRef};
+use crate::policy::{
+    Injection, InjectionTarget, MissingSecret, RequestPermit, SecretRef, TokenSource,
+};
 use crate::secrets::{SecretValue, Secrets};
 use crate::upstream::RequestBody;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +31,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The longest body that is held back to be hashed for a signature, bytes. Services that take more (S3)
 /// sign without it.
 pub const MAX_SIGNED_BODY: usize = 16 * 1024 * 1024;
+
+/// All but RFC 3986's unreserved characters.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Why nothing may be sent.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +86,15 @@ impl InjectError {
                 DenyReason::CredentialUnavailable
             }
             Self::Unsignable(_) => DenyReason::RequestFormNotAllowed,
+        }
+    }
+
+    /// What the sandbox is told of it: no address of the gateway's own surroundings.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Token(error) => error.told(),
+            other => other.to_string(),
         }
     }
 }
@@ -128,10 +149,7 @@ pub struct Late(Kind);
 
 enum Kind {
     Aws(aws::Plan),
-    Google {
-        key: SecretRef,
-        scopes: Arc<[String]>,
-    },
+    Token(TokenSource),
 }
 
 /// Removes the sandbox's own credentials from the headers and sets the permit's. On an error the headers
@@ -172,10 +190,7 @@ fn remaining(
         InjectionTarget::AwsV4 { .. } => {
             aws::Plan::new(injection, secrets, recipient, headers)?.map(Kind::Aws)
         }
-        InjectionTarget::GcpServiceAccount { key, scopes } => Some(Kind::Google {
-            key: key.clone(),
-            scopes: Arc::clone(scopes),
-        }),
+        InjectionTarget::AccessToken(source) => Some(Kind::Token(source.clone())),
     })
 }
 
@@ -203,13 +218,22 @@ impl Late {
     ) -> Result<Request<RequestBody>, InjectError> {
         match self.0 {
             Kind::Aws(plan) => plan.finish(request, room),
-            Kind::Google { key, scopes } => {
-                let token = tokens.get(secrets, &key, &scopes).await?;
+            Kind::Token(source) => {
+                let token = tokens.get(secrets, &source).await?;
                 let bearer = [b"Bearer ", token.expose()].concat();
                 let value = field_value(&AUTHORIZATION, &SecretValue::new(bearer))?;
                 request.headers_mut().insert(AUTHORIZATION, value);
                 Ok(request)
             }
+        }
+    }
+}
+
+/// The upstream refuses what it was sent (401): tokens among the permit's credentials may have been revoked.
+pub fn doubt(permit: &RequestPermit, tokens: &Tokens, secrets: &Secrets) {
+    for injection in permit.injections() {
+        if let InjectionTarget::AccessToken(source) = &injection.target {
+            tokens.doubt(secrets, source);
         }
     }
 }

@@ -191,7 +191,7 @@ pub fn injected(permit: &RequestPermit, secrets: &Secrets, sent: &HeaderMap) -> 
                 session_token,
                 ..
             } => vec![access_key_id, session_token],
-            InjectionTarget::GcpServiceAccount { .. } => Vec::new(),
+            InjectionTarget::AccessToken(_) => Vec::new(),
         };
         for reference in &references {
             let value = secrets.get(reference);
@@ -211,8 +211,7 @@ pub fn injected(permit: &RequestPermit, secrets: &Secrets, sent: &HeaderMap) -> 
 /// The access token in the head `sent`, which is there when all else is done.
 #[must_use]
 pub fn token(permit: &RequestPermit, sent: &HeaderMap) -> Vec<SecretValue> {
-    let is_token =
-        |target: &InjectionTarget| matches!(target, InjectionTarget::GcpServiceAccount { .. });
+    let is_token = |target: &InjectionTarget| matches!(target, InjectionTarget::AccessToken(_));
     let mut injections = permit.injections().iter();
     sent.get(AUTHORIZATION)
         .filter(|_| injections.any(|injection| is_token(&injection.target)))

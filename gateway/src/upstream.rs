@@ -12,7 +12,7 @@ mod verify;
 
 pub use client::{Answer, RequestBody, Scheme, Upstream, Verb};
 pub use collector::Collector;
-pub use direct::Direct;
+pub use direct::{Direct, Form};
 pub use pool::PooledBody;
 pub use resolve::{NameError, Resolver};
 pub use verify::{IdentityError, TrustError, Verifier};

@@ -29,7 +29,7 @@ use crate::mock::otlp::Otlp;
 use crate::mock::wiki::Wiki;
 use crate::mock::{Mock, Service};
 use crate::policy::{self, Destinations, Gateway, Host};
-use crate::postern::{self, Daemon, Exec};
+use crate::postern::{self, Daemon, Done, Exec};
 use crate::process::{Ended, Process, patient};
 
 /// What a sandbox says where a key is wanted. It buys nothing.
@@ -280,6 +280,13 @@ impl World {
         let limit = patient(Duration::from_secs(30)).as_secs().to_string();
         let base = ["curl", "--silent", "--show-error", "--max-time", &limit];
         self.exec(base.iter().chain(arguments).copied())
+    }
+
+    /// The same, ended: the status of the one answer, whose body is left out.
+    pub fn status(&self, arguments: &[&str]) -> Result<(String, Done)> {
+        let base = ["-o", "/dev/null", "-w", "%{http_code}"];
+        let done = self.curl(&[&base, arguments].concat()).run()?;
+        Ok((done.out().trim().to_owned(), done))
     }
 
     /// `postern exec` of a script of this crate's `scripts` folder, by the Python that has the

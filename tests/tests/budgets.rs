@@ -201,6 +201,50 @@ fn what_cannot_be_bounded_or_counted_is_refused_before_it_is_sent() -> Result<()
 }
 
 #[test]
+fn a_request_that_is_refused_for_its_call_has_the_call_on_record() -> Result<()> {
+    let matched = ", endpoints: [/v1/chat/completions], models: ['good-*']";
+    let (world, mock, _) = world(matched, "maxOutputTokensPerRequest: 10")?;
+    let answers = "https://metered.test/v1/responses";
+    for (url, body, reason, model) in [
+        (
+            URL,
+            r#"{"model":"bad-1"}"#,
+            "request_not_allowed",
+            Some("bad-1"),
+        ),
+        (
+            URL,
+            r#"{"model":"good-1","max_tokens":11}"#,
+            "output_limit",
+            Some("good-1"),
+        ),
+        // Which of the two it asks for is nobody's to say.
+        (
+            URL,
+            r#"{"model":"good-1","model":"bad-1"}"#,
+            "body_unclear",
+            None,
+        ),
+        // Refused for its path: what it asks for there is not read.
+        (answers, r#"{"model":"bad-1"}"#, "request_not_allowed", None),
+    ] {
+        let path = url.trim_start_matches("https://metered.test");
+        let (_, done) = world.status(&[url, "-d", body])?;
+        let denied = done.record("denied", |_| true)?;
+        assert_eq!(denied.reason(), reason, "{}", denied.0);
+        assert_eq!(denied.0["provider"], "custom", "{}", denied.0);
+        assert_eq!(denied.0["model"].as_str(), model, "{}", denied.0);
+        let span = world.otlp.wait_for(Duration::from_secs(10), |span| {
+            span.text("url.path") == Some(path) && span.text("postern.deny.reason") == Some(reason)
+        })?;
+        assert_eq!(span.text("gen_ai.request.model"), model);
+        assert_eq!(span.text("gen_ai.provider.name"), Some("custom"));
+    }
+    assert!(mock.seen().all().is_empty());
+    Ok(())
+}
+
+#[test]
 fn a_rule_for_certain_models_lets_no_other_through() -> Result<()> {
     let (world, mock, _) = world(", models: ['good-*']", "")?;
     let long = format!(
@@ -227,19 +271,8 @@ fn a_rule_for_certain_models_lets_no_other_through() -> Result<()> {
         ("@too-long", "413"),
     ] {
         for flag in ["--http1.1", "--http2"] {
-            let done = world
-                .curl(&[
-                    flag,
-                    "-o",
-                    "/dev/null",
-                    "-w",
-                    "%{http_code}",
-                    URL,
-                    "--data-binary",
-                    body,
-                ])
-                .run()?;
-            assert_eq!(done.out().trim(), status, "{body} {flag}: {done}");
+            let (answered, done) = world.status(&[flag, URL, "--data-binary", body])?;
+            assert_eq!(answered, status, "{body} {flag}: {done}");
         }
     }
     let seen = mock.seen().all();

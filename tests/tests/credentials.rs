@@ -134,19 +134,7 @@ fn a_path_outside_the_route_s_endpoints_is_403_and_carries_no_key() -> Result<()
         "/",
     ] {
         let url = format!("https://api.anthropic.com{path}");
-        let done = world
-            .curl(&[
-                "--path-as-is",
-                "-o",
-                "/dev/null",
-                "-w",
-                "%{http_code}",
-                "-d",
-                "{}",
-                &url,
-            ])
-            .run()?;
-        let status = done.out().trim().to_owned();
+        let (status, done) = world.status(&["--path-as-is", "-d", "{}", &url])?;
         assert!(["403", "400"].contains(&status.as_str()), "{path}: {done}");
         assert!(!done.records("denied").is_empty(), "{done}");
     }
@@ -161,16 +149,8 @@ fn plain_http_passes_where_a_rule_names_its_port_and_never_with_a_credential() -
     assert_eq!(done.json()?["path"], "/plain");
     let request = done.record("request", |_| true)?;
     assert_eq!((request.host(), request.status()), ("echo.test", Some(200)));
-    let done = world
-        .curl(&[
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            "http://injected.test/plain",
-        ])
-        .run()?;
-    assert_eq!(done.out().trim(), "403", "{done}");
+    let (status, done) = world.status(&["http://injected.test/plain"])?;
+    assert_eq!(status, "403", "{done}");
     let seen = world.mocks.plain.seen();
     assert_eq!(seen.of("/plain").len(), 1);
     assert_eq!(seen.occurrences(&world.keys.injected), 0);
@@ -188,19 +168,9 @@ fn an_authority_that_is_not_the_server_name_is_misdirected() -> Result<()> {
     ] {
         let header = format!("Host: {host}");
         for flag in ["--http1.1", "--http2"] {
-            let done = world
-                .curl(&[
-                    flag,
-                    "-o",
-                    "/dev/null",
-                    "-w",
-                    "%{http_code}",
-                    "-H",
-                    &header,
-                    "https://echo.test/fronted",
-                ])
-                .run()?;
-            assert_eq!(done.out().trim(), "421", "{flag}, {host}: {done}");
+            let (status, done) =
+                world.status(&[flag, "-H", &header, "https://echo.test/fronted"])?;
+            assert_eq!(status, "421", "{flag}, {host}: {done}");
             let denied = done.record("denied", |_| true)?;
             assert_eq!(denied.stage(), "http", "{}", denied.0);
         }
@@ -210,19 +180,9 @@ fn an_authority_that_is_not_the_server_name_is_misdirected() -> Result<()> {
     // One and the same name, however it is written.
     for host in ["echo.test:443", "ECHO.test", "echo.test."] {
         let header = format!("Host: {host}");
-        let done = world
-            .curl(&[
-                "--http1.1",
-                "-o",
-                "/dev/null",
-                "-w",
-                "%{http_code}",
-                "-H",
-                &header,
-                "https://echo.test/same",
-            ])
-            .succeed()?;
-        assert_eq!(done.out().trim(), "200", "{host}: {done}");
+        let (status, done) =
+            world.status(&["--http1.1", "-H", &header, "https://echo.test/same"])?;
+        assert_eq!(status, "200", "{host}: {done}");
     }
     Ok(())
 }

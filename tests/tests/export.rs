@@ -270,14 +270,20 @@ fn by_environment(exec: &Exec, variables: &[(&str, &str)]) -> Result<Ended> {
     Process::start(command, b"")?.wait(Duration::from_secs(60))
 }
 
-#[test]
-fn a_collector_is_spoken_to_by_http_and_grpc_in_the_clear_and_over_tls() -> Result<()> {
+/// A world whose policy names no collector.
+fn without_a_collector() -> Result<World> {
     let world = World::new()?;
     world.write_policy(&world.documents(&Gateway {
         default: "deny-all",
         otlp: None,
         capture: 0,
     }))?;
+    Ok(world)
+}
+
+#[test]
+fn a_collector_is_spoken_to_by_http_and_grpc_in_the_clear_and_over_tls() -> Result<()> {
+    let world = without_a_collector()?;
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let tls = world.ca.server(&["127.0.0.1"], Alpn::Both)?;
     for (protocol, tls) in [
@@ -319,12 +325,7 @@ fn a_collector_is_spoken_to_by_http_and_grpc_in_the_clear_and_over_tls() -> Resu
 
 #[test]
 fn a_collector_that_cannot_prove_who_it_is_is_told_nothing() -> Result<()> {
-    let world = World::new()?;
-    world.write_policy(&world.documents(&Gateway {
-        default: "deny-all",
-        otlp: None,
-        capture: 0,
-    }))?;
+    let world = without_a_collector()?;
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let other = world.ca.server(&["other.test"], Alpn::Both)?;
     let otlp = Otlp::start_tls(&world.handle(), any, other)?;

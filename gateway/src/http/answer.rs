@@ -91,7 +91,8 @@ pub(super) fn refuse(
     }
     let record = &mut open.record;
     record.reason = Some(refused.reason);
-    record.detail = refused.detail.clone().map(cut);
+    let recorded = refused.recorded.as_ref().or(refused.detail.as_ref());
+    record.detail = recorded.cloned().map(cut);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
         record.request_headers = open.view.telemetry.headers(headers);

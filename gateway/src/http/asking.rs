@@ -13,6 +13,7 @@ use crate::outcome::DenyReason;
 use crate::outcome::hyper_error::Error;
 use crate::policy::{Provider, RequestPermit, TokenBudget};
 use crate::provider::{Naming, Operation, RequestTap, naming, operation};
+use crate::telemetry::RequestRecord;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use http::request::Parts;
@@ -119,6 +120,16 @@ impl Asking {
         Ok(())
     }
 
+    /// Puts the model on record that the body names, if it was read for that; where the path names one, it counts.
+    pub(super) fn name_model(&self, record: &mut RequestRecord) {
+        if let Self::Known(_, tap) = self
+            && record.model.is_none()
+            && tap.models() == 1
+        {
+            record.model = tap.model().map(str::to_owned);
+        }
+    }
+
     /// Reads the body to its end, and what it asks for.
     async fn know(&mut self, view: &View, parts: &Parts) -> Result<&RequestTap, Refused> {
         if let Self::Client(body) = self {
@@ -188,6 +199,7 @@ fn too_much(
     Refused {
         reason: DenyReason::OutputLimit,
         detail: advice,
+        recorded: None,
         exceeded: Some(Box::new(Exceeded {
             route: Arc::clone(&budget.route),
             bound: Bound::Output,
@@ -210,6 +222,7 @@ impl From<Refusal> for Refused {
             Refusal::Exceeded(exceeded) => Self {
                 reason: DenyReason::BudgetExceeded,
                 detail: Some(exceeded.to_string()),
+                recorded: None,
                 exceeded: Some(Box::new(exceeded)),
             },
         }

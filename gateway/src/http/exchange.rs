@@ -13,16 +13,17 @@ use super::rewrite::{outgoing, rewrite, watch};
 use super::server::{Route, Session};
 use super::spending::Spending;
 use super::standing::{check_authority, permit_by};
-use crate::inject::{Late, Room};
+use crate::inject::{self, Late, Room};
 use crate::lease::Subject;
 use crate::live::View;
 use crate::outcome::{DenyReason, UpstreamError, hyper_error::Error};
-use crate::policy::{Class, Permit, RequestFacts, RequestPermit};
-use crate::provider::operation;
+use crate::policy::{Class, Permit, Provider, RequestFacts, RequestPermit};
+use crate::provider::{Operation, operation};
 use crate::scrub;
+use crate::telemetry::RequestRecord;
 use crate::upstream::{Scheme, Verb};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -53,12 +54,17 @@ pub(super) async fn handle(
     let mut body = Asking::Client(body);
     let granted = async {
         admit(&view, &mut open)?;
-        authorize(&session, &view, &parts, &mut body).await
+        authorize(&session, &view, &parts, &mut body, &mut open.record).await
     };
     let granted = match granted.await {
         Ok(granted) => granted,
-        Err(refused) => return Ok(refuse(&session, open, &parts.headers, &refused)),
+        Err(refused) => {
+            body.name_model(&mut open.record);
+            return Ok(refuse(&session, open, &parts.headers, &refused));
+        }
     };
+    let provider = granted.request_permit.provider();
+    let operation = describe(&mut open.record, provider, &parts);
     open.held = Some(
         session
             .live
@@ -78,18 +84,12 @@ pub(super) async fn handle(
     };
     match known {
         Ok(spending) => open.spending = spending,
-        Err(refused) => return Ok(refuse(&session, open, &parts.headers, &refused)),
+        Err(refused) => {
+            body.name_model(&mut open.record);
+            return Ok(refuse(&session, open, &parts.headers, &refused));
+        }
     }
-    let call = granted
-        .request_permit
-        .provider()
-        .and_then(|provider| Some((provider, operation(provider, parts.uri.path())?)));
-    if let Some((provider, operation)) = &call {
-        open.record.provider = Some(provider.as_str());
-        open.record.operation = Some(operation.name);
-        open.record.model.clone_from(&operation.model_from_path);
-    }
-    open.request = Arc::new(Mutex::new(watch(&view, &parts, call.is_some())));
+    open.request = Arc::new(Mutex::new(watch(&view, &parts, operation.is_some())));
     let verb = if granted.upgrade {
         Verb::Upgrade
     } else {
@@ -126,7 +126,9 @@ pub(super) async fn handle(
         Err(_) if room.is_missing() => Ok(crowded(&session, open)),
         Err(error) => Ok(unanswered(&session, open, &granted, &error)),
         Ok(answer) => {
-            let operation = call.map(|(_, operation)| operation);
+            if answer.response.status() == StatusCode::UNAUTHORIZED {
+                inject::doubt(&granted.request_permit, &view.tokens, &view.secrets);
+            }
             Ok(pass_on(
                 &session, answer, open, operation, on_upgrade, scrubber,
             ))
@@ -195,6 +197,7 @@ async fn authorize(
     view: &View,
     parts: &Parts,
     body: &mut Asking,
+    record: &mut RequestRecord,
 ) -> Result<Granted, Refused> {
     if let Route::Denied(reason) = &session.route {
         return Err((*reason).into());
@@ -243,6 +246,8 @@ async fn authorize(
         model: None,
         tls: session.scheme == Scheme::Https,
     };
+    // Whoever is refused for its call has it on record.
+    describe(record, view.gateway.asked_provider(&permit, &facts), parts);
     let model = match view.gateway.model_provider(&permit, &facts) {
         Some(provider) => body.model(provider, view, parts).await?,
         None => None,
@@ -264,6 +269,21 @@ async fn authorize(
         upgrade,
         model,
     })
+}
+
+/// Puts on record which call of which provider it is, as far as its path says.
+fn describe(
+    record: &mut RequestRecord,
+    provider: Option<Provider>,
+    parts: &Parts,
+) -> Option<Operation> {
+    let operation = provider.and_then(|provider| operation(provider, parts.uri.path()));
+    record.provider = provider.map(Provider::as_str);
+    record.operation = operation.as_ref().map(|operation| operation.name);
+    record.model = operation
+        .as_ref()
+        .and_then(|operation| operation.model_from_path.clone());
+    operation
 }
 
 fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {

@@ -15,7 +15,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Why a request goes no further.
 pub(super) struct Refused {
     pub(super) reason: DenyReason,
+    /// What the sandbox is told.
     pub(super) detail: Option<String>,
+    /// What the record says, where it is more.
+    pub(super) recorded: Option<String>,
     /// The budget that it goes beyond.
     pub(super) exceeded: Option<Box<Exceeded>>,
 }
@@ -26,6 +29,7 @@ impl Refused {
         Self {
             reason,
             detail: Some(detail.to_string()),
+            recorded: None,
             exceeded: None,
         }
     }
@@ -33,7 +37,9 @@ impl Refused {
 
 impl From<InjectError> for Refused {
     fn from(error: InjectError) -> Self {
-        Self::saying(error.reason(), error)
+        let mut refused = Self::saying(error.reason(), error.told());
+        refused.recorded = Some(error.to_string());
+        refused
     }
 }
 
@@ -42,6 +48,7 @@ impl From<DenyReason> for Refused {
         Self {
             reason,
             detail: None,
+            recorded: None,
             exceeded: None,
         }
     }

@@ -1,300 +1,62 @@
-//! Access tokens of Google service accounts: an assertion signed with the account's key is exchanged for a
-//! token (RFC 7523 §2.1), which is kept until shortly before it expires. It refuses to know what the token
-//! is used for; and no sandbox has a say in where it is asked for: the key file names the endpoint.
+//! How a Google service account asks for a token: with an assertion signed with the account's key (RFC 7523 §2.1). It
+//! refuses to know how the token is kept.
 
-use super::InjectError;
-use crate::outcome::UpstreamError;
-use crate::policy::{Host, MissingSecret, SecretRef};
-use crate::secrets::{SecretValue, Secrets};
-use crate::upstream::Direct;
-use aws_lc_rs::digest::{SHA256, digest};
+use super::tokens::{TokenError, urlencoded};
+use crate::policy::{SecretRef, TokenUrl};
+use crate::secrets::SecretValue;
+use crate::upstream::Form;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bytes::Bytes;
-use http::Uri;
 use serde::Deserialize;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
-/// A token is replaced this long before it expires, or at half its life if that is later: whoever gets it
-/// has time to use it.
-const EARLY: Duration = Duration::from_secs(5 * 60);
 /// Life of an assertion, the longest that Google takes.
 const ASSERTION_LIFE: Duration = Duration::from_secs(60 * 60);
-/// The longest life that is believed; Google gives an hour, by request twelve.
-const MAX_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
-/// After a failure the endpoint is left alone for this long, and all get the same error.
-const FAILURE_LIFE: Duration = Duration::from_secs(2);
 /// The grant (RFC 7523 §2.1).
-const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
+const GRANT: &[u8] = b"urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The endpoint did not answer.
-    #[error("no access token: {0}")]
-    Unreachable(#[from] UpstreamError),
-    /// The endpoint gave none.
-    #[error("no access token: the token endpoint {host} answered {status}{code}")]
-    Refused {
-        /// The endpoint.
-        host: Host,
-        /// Its HTTP status.
-        status: u16,
-        /// Its OAuth error code in brackets, if it gave one.
-        code: String,
-    },
-    /// The endpoint gave something else.
-    #[error("no access token: the token endpoint {host} gave no bearer token with its life")]
-    NoToken {
-        /// The endpoint.
-        host: Host,
-    },
-    /// The key cannot sign.
-    #[error("no access token: secret {secret} cannot be used: {what}")]
-    Key {
-        /// The key file's secret.
-        secret: SecretRef,
-        /// What is wrong with it, without the value.
-        what: &'static str,
-    },
+/// A service account and what its token shall be for.
+pub(super) struct Grant<'s> {
+    /// Where its key file is kept.
+    pub(super) secret: &'s SecretRef,
+    /// The key file.
+    pub(super) key: Arc<SecretValue>,
+    /// What for.
+    pub(super) scopes: &'s [String],
 }
 
-/// The tokens of one gateway. Clones share them, and may ask for new ones in another way.
-#[derive(Clone)]
-pub struct Tokens {
-    direct: Direct,
-    accounts: Arc<Mutex<HashMap<Account, Arc<Slot>>>>,
-}
-
-/// Whose tokens: the key, by its digest, and what for.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Account {
-    key: Vec<u8>,
-    scopes: Arc<[String]>,
-}
-
-#[derive(Default)]
-struct Slot {
-    state: Mutex<State>,
-    /// Held by the one who asks for a token; the others wait for it.
-    asking: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct State {
-    token: Option<Token>,
-    /// Not used before those who keep it out of records know it.
-    coming: Option<Arc<SecretValue>>,
-    failure: Option<(Instant, Arc<TokenError>)>,
-}
-
-#[derive(Clone)]
-struct Token {
-    value: Arc<SecretValue>,
-    renew: Instant,
-    expires: Instant,
-}
-
-impl Tokens {
-    /// Asks by `direct`.
-    #[must_use]
-    pub fn new(direct: Direct) -> Self {
-        Self {
-            direct,
-            accounts: Arc::default(),
+impl Grant<'_> {
+    /// Gives `add` all that decides which token it is.
+    pub(super) fn identify(&self, add: &mut dyn FnMut(&[u8])) {
+        add(self.key.expose());
+        for scope in self.scopes {
+            add(scope.as_bytes());
         }
     }
 
-    /// The same tokens; new ones are asked for by `direct`.
-    #[must_use]
-    pub fn through(&self, direct: Direct) -> Self {
-        Self {
-            direct,
-            accounts: Arc::clone(&self.accounts),
-        }
-    }
-
-    /// Every token that may be in use, for those who keep them out of what the sandbox and the records see.
-    #[must_use]
-    pub fn values(&self) -> Vec<Arc<SecretValue>> {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = accounts.values();
-        let values = slots.flat_map(|slot| {
-            let state = slot.lock();
-            let valid = state.valid().map(|token| token.value);
-            [valid, state.coming.clone()]
-        });
-        values.flatten().collect()
-    }
-
-    /// A token for the service account with this key, valid for some minutes. However many ask at once, the
-    /// endpoint is asked once.
+    /// What is asked, and whom.
     ///
     /// # Errors
-    /// The key is missing or broken, or the endpoint gives no token and none is left that is valid.
-    pub async fn get(
-        &self,
-        secrets: &Secrets,
-        secret: &SecretRef,
-        scopes: &Arc<[String]>,
-    ) -> Result<Arc<SecretValue>, InjectError> {
-        let key = secrets
-            .get(secret)
-            .ok_or_else(|| MissingSecret(secret.clone()))?;
-        let slot = self.slot(Account {
-            key: digest(&SHA256, key.expose()).as_ref().to_vec(),
-            scopes: Arc::clone(scopes),
-        });
-        if let Some(token) = slot.lock().fresh() {
-            return Ok(token.value);
-        }
-        let _turn = match slot.asking.try_lock() {
-            Ok(turn) => turn,
-            Err(_taken) => {
-                // Somebody renews it already: no need to wait while it is valid.
-                if let Some(token) = slot.lock().valid() {
-                    return Ok(token.value);
-                }
-                slot.asking.lock().await
-            }
-        };
-        if let Some(settled) = slot.lock().settled() {
-            return Ok(settled?);
-        }
-        match self.ask(secret, &key, scopes).await {
-            Ok(token) => {
-                let value = Arc::clone(&token.value);
-                slot.lock().coming = Some(Arc::clone(&value));
-                secrets.remind();
-                *slot.lock() = State {
-                    token: Some(token),
-                    ..State::default()
-                };
-                Ok(value)
-            }
-            Err(error) => {
-                tracing::warn!(%secret, %error, "service account");
-                let error = Arc::new(error);
-                let mut state = slot.lock();
-                state.failure = Some((Instant::now(), Arc::clone(&error)));
-                match state.valid() {
-                    Some(token) => Ok(token.value),
-                    None => Err(error.into()),
-                }
-            }
-        }
-    }
-
-    fn slot(&self, account: Account) -> Arc<Slot> {
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if !accounts.contains_key(&account) {
-            // A key that was rotated away leaves its slot behind.
-            accounts.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().valid().is_some());
-        }
-        Arc::clone(accounts.entry(account).or_default())
-    }
-
-    async fn ask(
-        &self,
-        secret: &SecretRef,
-        key: &SecretValue,
-        scopes: &[String],
-    ) -> Result<Token, TokenError> {
+    /// The key file is none, or its key does not sign.
+    pub(super) fn form(&self) -> Result<(TokenUrl, Form), TokenError> {
         let broken = |what| TokenError::Key {
-            secret: secret.clone(),
+            secret: self.secret.clone(),
             what,
         };
-        let key = Key::read(key.expose()).map_err(broken)?;
-        let assertion = key.assertion(scopes, SystemTime::now()).map_err(broken)?;
-        let body = format!("grant_type={GRANT}&assertion={assertion}");
-        let asked = Instant::now();
-        let (status, answer) = self
-            .direct
-            .post_form(&key.host, key.port, &key.path, Bytes::from(body))
-            .await?;
-        if !status.is_success() {
-            return Err(TokenError::Refused {
-                host: key.host,
-                status: status.as_u16(),
-                code: error_code(&answer),
-            });
-        }
-        token(&answer, asked).ok_or(TokenError::NoToken { host: key.host })
+        let key = Key::read(self.key.expose()).map_err(broken)?;
+        let assertion = key.assertion(self.scopes, SystemTime::now());
+        let assertion = assertion.map_err(broken)?;
+        let body = urlencoded(&[("grant_type", GRANT), ("assertion", assertion.as_bytes())]);
+        let form = Form {
+            body,
+            authorization: None,
+        };
+        Ok((key.url, form))
     }
-}
-
-impl Slot {
-    /// Never held across a wait.
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// The token, if it need not be renewed.
-    fn fresh(&self) -> Option<Token> {
-        let now = Instant::now();
-        self.token.clone().filter(|token| now < token.renew)
-    }
-
-    /// The token, as long as it can be used.
-    fn valid(&self) -> Option<Token> {
-        let now = Instant::now();
-        self.token.clone().filter(|token| now < token.expires)
-    }
-
-    /// What the one before has found out.
-    fn settled(&self) -> Option<Result<Arc<SecretValue>, Arc<TokenError>>> {
-        if let Some(token) = self.fresh() {
-            return Some(Ok(token.value));
-        }
-        let (at, error) = self.failure.as_ref()?;
-        let lately = at.elapsed() < FAILURE_LIFE;
-        lately.then(|| match self.valid() {
-            Some(token) => Ok(token.value),
-            None => Err(Arc::clone(error)),
-        })
-    }
-}
-
-/// What the endpoint answers (RFC 6749 §5.1).
-#[derive(Deserialize)]
-struct Answer {
-    access_token: Zeroizing<String>,
-    token_type: String,
-    expires_in: u64,
-}
-
-fn token(answer: &[u8], asked: Instant) -> Option<Token> {
-    let answer: Answer = serde_json::from_slice(answer).ok()?;
-    let text = answer.access_token.as_bytes();
-    let is_token = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
-    let life = Duration::from_secs(answer.expires_in).min(MAX_LIFE);
-    let usable = is_token && !life.is_zero() && answer.token_type.eq_ignore_ascii_case("bearer");
-    usable.then(|| Token {
-        value: Arc::new(SecretValue::kept(text)),
-        renew: asked + life.saturating_sub(EARLY).max(life / 2),
-        expires: asked + life,
-    })
-}
-
-/// The OAuth error (RFC 6749 §5.2), if it is one word.
-fn error_code(answer: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Failure {
-        error: String,
-    }
-    let failure: Option<Failure> = serde_json::from_slice(answer).ok();
-    let word = |code: &String| {
-        (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-    };
-    let code = failure.map(|failure| failure.error).filter(word);
-    code.map_or_else(String::new, |code| format!(" ({code})"))
 }
 
 /// A service account's key file.
@@ -302,10 +64,9 @@ struct Key {
     email: String,
     id: Option<String>,
     pair: RsaKeyPair,
+    /// As written, which is what Google compares.
     endpoint: String,
-    host: Host,
-    port: u16,
-    path: String,
+    url: TokenUrl,
 }
 
 #[derive(Deserialize)]
@@ -326,24 +87,15 @@ impl Key {
             return Err("its `type` is not `service_account`");
         }
         let pair = rsa_key(&file.private_key)?;
-        let Ok(uri) = file.token_uri.parse::<Uri>() else {
-            return Err("its `token_uri` is not a URL");
+        let Ok(url) = TokenUrl::parse(&file.token_uri) else {
+            return Err("its `token_uri` is not an https URL with a host name");
         };
-        if uri.scheme_str() != Some("https") {
-            return Err("its `token_uri` is not an https URL");
-        }
-        let Some(Ok(host)) = uri.host().map(Host::parse) else {
-            return Err("its `token_uri` has no host name");
-        };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
-            host,
-            port: uri.port_u16().unwrap_or(443),
-            path: path.to_owned(),
             email: file.client_email,
             id: file.private_key_id,
             pair,
             endpoint: file.token_uri,
+            url,
         })
     }
 

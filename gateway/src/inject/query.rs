@@ -1,11 +1,11 @@
 //! Credentials in the query: the sandbox's own are taken out, however they are spelled, and the real one
 //! is appended. It refuses to know about headers.
 
-use super::{InjectError, aws};
+use super::{ESCAPED, InjectError, aws};
 use crate::policy::{Injection, InjectionTarget, RequestPermit};
 use crate::secrets::Secrets;
 use http::header::AUTHORIZATION;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{percent_decode_str, percent_encode};
 use std::collections::BTreeSet;
 
 /// Query parameters by which providers take a credential too.
@@ -20,12 +20,6 @@ const CREDENTIAL_PARAMETERS: [&str; 7] = [
 ];
 /// The parameter that stands for `Authorization: Bearer` (RFC 6750 §2.3).
 const BEARER_PARAMETER: &str = "access_token";
-/// All but RFC 3986's unreserved characters.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// The query as it is to be sent: without the sandbox's own credentials, with the permit's. Empty for
 /// none. On an error nothing may be sent.
@@ -77,7 +71,7 @@ fn forbidden(injections: &[Injection], sent: &str) -> BTreeSet<String> {
                     names.insert(fold("Expires"));
                 }
             }
-            InjectionTarget::Header { .. } | InjectionTarget::GcpServiceAccount { .. } => {}
+            InjectionTarget::Header { .. } | InjectionTarget::AccessToken(_) => {}
         }
     }
     names

@@ -15,6 +15,7 @@ use http::HeaderMap;
 
 use super::{
     Class, Gateway, Host, Injection, InjectionTarget, RuleName, SecretRef, SourceFile, Target,
+    TokenSource,
 };
 
 pub use decide::decide;
@@ -225,8 +226,11 @@ impl From<&Injection> for Injected {
                 InjectionTarget::Header { name, .. } => format!("header {name}"),
                 InjectionTarget::QueryParam { name, .. } => format!("query parameter {name}"),
                 InjectionTarget::AwsV4 { .. } => "AWS signature".to_owned(),
-                InjectionTarget::GcpServiceAccount { .. } => {
+                InjectionTarget::AccessToken(TokenSource::GcpServiceAccount { .. }) => {
                     "header authorization, with a token of the service account".to_owned()
+                }
+                InjectionTarget::AccessToken(TokenSource::OAuth2Client(client)) => {
+                    format!("header authorization, with a token of {}", client.endpoint)
                 }
             },
             secrets: injection.secret_refs().into_iter().cloned().collect(),

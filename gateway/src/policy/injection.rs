@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::{Provider, SecretRef, Template};
+use super::{Provider, SecretRef, Template, TokenSource};
 
 /// One credential to set on a permitted request, last of all.
 #[derive(Clone, Debug)]
@@ -51,13 +51,8 @@ pub enum InjectionTarget {
         /// As written; `None` where the route's hosts are all AWS's own, which carry it.
         service: Option<Arc<str>>,
     },
-    /// An access token that Google's token endpoint gives for a service account.
-    GcpServiceAccount {
-        /// The service account's key file (JSON).
-        key: SecretRef,
-        /// OAuth scopes asked for; never empty.
-        scopes: Arc<[String]>,
-    },
+    /// `Authorization` with a bearer token (RFC 6750) that somebody gives for the credential.
+    AccessToken(TokenSource),
 }
 
 /// The header that carries a signature or an access token.
@@ -79,7 +74,7 @@ impl Injection {
             InjectionTarget::AwsV4 { .. } => {
                 std::iter::once(AUTHORIZATION).chain(AWS_HEADERS).collect()
             }
-            InjectionTarget::GcpServiceAccount { .. } => vec![AUTHORIZATION],
+            InjectionTarget::AccessToken(_) => vec![AUTHORIZATION],
         }
     }
 
@@ -89,7 +84,7 @@ impl Injection {
         match &self.target {
             InjectionTarget::Header { template, .. }
             | InjectionTarget::QueryParam { template, .. } => Some(template),
-            InjectionTarget::AwsV4 { .. } | InjectionTarget::GcpServiceAccount { .. } => None,
+            InjectionTarget::AwsV4 { .. } | InjectionTarget::AccessToken(_) => None,
         }
     }
 
@@ -104,7 +99,7 @@ impl Injection {
                 secret_access_key,
                 ..
             } => vec![access_key_id, secret_access_key],
-            InjectionTarget::GcpServiceAccount { key, .. } => vec![key],
+            InjectionTarget::AccessToken(source) => source.secret_refs(),
         }
     }
 

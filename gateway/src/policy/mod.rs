@@ -5,7 +5,7 @@
 //! `yaml` (text → tree with places; problems go to `problems`) → `decode` (tree → typed values, every problem kept) → `resource`
 //! (the documents as written, `Raw*`) → `compile` (references,
 //! defaults, conflicts, lints → [`Policy`]) → `decision` (what a [`Gateway`] answers, by `rules` and `index`). `host`,
-//! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `provider` and `gateway` are the vocabulary;
+//! `address`, `path`, `glob`, `model`, `binding`, `template`, `injection`, `token_source`, `provider` and `gateway` are the vocabulary;
 //! `diagnostic` is how a problem is shown, `explain` how a decision is, and `schema` is what an editor knows of the documents.
 
 mod address;
@@ -30,6 +30,7 @@ mod rules;
 pub mod schema;
 mod secret_use;
 mod template;
+mod token_source;
 mod yaml;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use provider::{HTTPS_PORT, Provider};
 pub use secret_use::{SecretIndex, SecretState, SecretUse};
 pub use template::{MissingSecret, SecretRef, Template};
 pub(crate) use template::{is_secret_key, is_secret_name};
+pub use token_source::{ClientAuthMethod, OAuth2Client, TokenSource, TokenUrl, TokenUrlError};
 
 use crate::secrets::SecretValue;
 

@@ -61,14 +61,14 @@ impl Files {
     /// Adds what is only read. A file's folder comes with it: editors replace files.
     #[must_use]
     pub fn reading(mut self, path: &Path) -> Self {
-        self.read.push(with_folder(path));
+        add(&mut self.read, path);
         self
     }
 
     /// Adds what is read, written, made and removed. A file's folder comes with it: logs are rotated.
     #[must_use]
     pub fn writing(mut self, path: &Path) -> Self {
-        self.write.push(with_folder(path));
+        add(&mut self.write, path);
         self
     }
 
@@ -137,10 +137,14 @@ fn never() -> BitFlags<AccessFs> {
         | AccessFs::IoctlDev
 }
 
-fn with_folder(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !path.is_dir() => folder.to_owned(),
-        _ => path.to_owned(),
+/// Once, however many files of a folder there are.
+fn add(paths: &mut Vec<PathBuf>, path: &Path) {
+    let path = match path.parent() {
+        Some(folder) if !path.is_dir() => folder,
+        _ => path,
+    };
+    if !paths.iter().any(|other| other == path) {
+        paths.push(path.to_owned());
     }
 }
 
@@ -200,6 +204,15 @@ mod tests {
             chown(&file, owner, owner).unwrap();
         }
         folder
+    }
+
+    #[test]
+    fn a_folder_is_told_once_however_many_files_are_in_it() {
+        let folder = folder(0o600, None);
+        let socket = folder.path().join("socket");
+        let files = Files::default().writing(folder.path()).writing(&socket);
+        let shown = folder.path().display();
+        assert_eq!(told(&files), format!("writes below {shown} alone"));
     }
 
     #[test]

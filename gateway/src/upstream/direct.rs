@@ -5,20 +5,29 @@ use super::connect;
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier};
 use crate::outcome::UpstreamError;
-use crate::policy::{Gateway, Host};
+use crate::policy::{Gateway, TokenUrl};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// One exchange, connection included: a request of the sandbox waits for it.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// What is read of an answer: tokens are a few KB.
 const MAX_ANSWER: usize = 256 * 1024;
+
+/// What is posted, as `application/x-www-form-urlencoded`; wiped when it is sent.
+pub struct Form {
+    /// The fields.
+    pub body: Zeroizing<Vec<u8>>,
+    /// Who asks, if the fields do not say it.
+    pub authorization: Option<HeaderValue>,
+}
 
 /// Speaks HTTP/1.1 over verified TLS.
 #[derive(Clone)]
@@ -38,21 +47,19 @@ impl Direct {
         }
     }
 
-    /// Posts a form to `https://host:port/path`.
+    /// Posts a form. Redirects are not followed: they are an answer.
     ///
     /// # Errors
     /// There was no whole answer within ten seconds.
     pub async fn post_form(
         &self,
-        host: &Host,
-        port: u16,
-        path: &str,
-        form: Bytes,
+        url: &TokenUrl,
+        form: Form,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
-        match tokio::time::timeout(DEADLINE, self.exchange(host, port, path, form)).await {
+        match tokio::time::timeout(DEADLINE, self.exchange(url, form)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(UpstreamError::Timeout {
-                host: host.to_string(),
+                host: url.host().to_string(),
                 seconds: DEADLINE.as_secs(),
             }),
         }
@@ -60,16 +67,15 @@ impl Direct {
 
     async fn exchange(
         &self,
-        host: &Host,
-        port: u16,
-        path: &str,
-        form: Bytes,
+        url: &TokenUrl,
+        form: Form,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
+        let host = url.host();
         let failed = |source| UpstreamError::Http {
             host: host.to_string(),
             source,
         };
-        let stream = connect::named(&self.gateway, &self.resolver, host, port).await?;
+        let stream = connect::named(&self.gateway, &self.resolver, host, url.port()).await?;
         let stream = self
             .verifier
             .connect(Offer::Http1, host.as_str(), stream)
@@ -86,16 +92,16 @@ impl Direct {
                 tracing::debug!(%error, "the gateway's own connection ended");
             }
         });
-        let authority = match port {
-            443 => host.to_string(),
-            port => format!("{host}:{port}"),
-        };
-        let request = Request::post(path)
-            .header(HOST, authority)
+        let mut request = Request::post(url.path())
+            .header(HOST, url.authority())
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Full::new(form))
+            .body(Full::new(Bytes::from_owner(form.body)))
             .map_err(|error| failed(error.into()))?;
+        request.headers_mut().extend(
+            form.authorization
+                .map(|authorization| (AUTHORIZATION, authorization)),
+        );
         let response = sender
             .send_request(request)
             .await

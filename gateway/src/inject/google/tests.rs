@@ -1,4 +1,4 @@
-//! Keys, assertions and the life of tokens; the exchange itself has an end-to-end suite.
+//! Keys and assertions; the exchange itself has an end-to-end suite.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 use aws_lc_rs::encoding::AsDer;
@@ -36,8 +36,7 @@ fn file(pem: &str, kind: &str, endpoint: &str) -> Vec<u8> {
 fn an_assertion_says_who_asks_for_what_and_is_signed_with_the_key() {
     let endpoint = "https://oauth2.example:8443/token?x=1";
     let key = Key::read(&file(&pem(), "service_account", endpoint)).unwrap();
-    assert_eq!((key.host.as_str(), key.port), ("oauth2.example", 8443));
-    assert_eq!(key.path, "/token?x=1");
+    assert_eq!(key.url.to_string(), endpoint);
     let scopes = ["https://a".to_owned(), "b".to_owned()];
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let assertion = key.assertion(&scopes, now).unwrap();
@@ -86,37 +85,4 @@ fn a_key_that_cannot_be_used_is_refused_without_being_told() {
         let what = Key::read(&file).err().unwrap();
         assert!(what.contains(word), "{what}");
     }
-}
-
-#[test]
-fn a_token_is_renewed_early_and_used_to_its_end() {
-    let asked = Instant::now();
-    let life = |text: &str| {
-        let token = token(text.as_bytes(), asked)?;
-        Some((
-            (token.renew - asked).as_secs(),
-            (token.expires - asked).as_secs(),
-        ))
-    };
-    let answer = |life: &str| {
-        format!(r#"{{"access_token": "ya29.x", "token_type": "Bearer", "expires_in": {life}}}"#)
-    };
-    assert_eq!(life(&answer("3599")), Some((3299, 3599)));
-    assert_eq!(life(&answer("60")), Some((30, 60)));
-    assert_eq!(life(&answer("99999999")), Some((42900, 43200)));
-    assert_eq!(life(&answer("0")), None);
-    assert_eq!(life(&answer("-1")), None);
-    assert_eq!(life(&answer("60").replace("ya29.x", "a b")), None);
-    assert_eq!(life(&answer("60").replace("Bearer", "mac")), None);
-    assert_eq!(life("{}"), None);
-}
-
-#[test]
-fn the_endpoint_s_error_is_told_if_it_is_one_word() {
-    assert_eq!(
-        error_code(br#"{"error": "invalid_grant"}"#),
-        " (invalid_grant)"
-    );
-    assert_eq!(error_code(br#"{"error": "<b>secret</b>"}"#), "");
-    assert_eq!(error_code(b"oops"), "");
 }

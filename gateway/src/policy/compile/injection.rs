@@ -168,10 +168,7 @@ fn injection(
                 service: service.clone(),
             }
         }
-        RawTarget::GcpServiceAccount { key, scopes } => InjectionTarget::GcpServiceAccount {
-            key: key.clone(),
-            scopes: scopes.clone(),
-        },
+        RawTarget::AccessToken(source) => InjectionTarget::AccessToken(source.clone()),
     };
     Some(Injection {
         policy: policy.name.value.as_str().into(),

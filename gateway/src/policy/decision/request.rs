@@ -74,6 +74,16 @@ impl Gateway {
             .and_then(|rule| rule.provider)
     }
 
+    /// The provider whose host the request is for, whether or not the request is allowed: for the record.
+    #[must_use]
+    pub fn asked_provider(&self, permit: &Permit, request: &RequestFacts<'_>) -> Option<Provider> {
+        let Target::Name { host, .. } = &permit.target else {
+            return None;
+        };
+        self.request_rules(host, permit, request)
+            .find_map(|(_, rule)| rule.provider)
+    }
+
     /// The first `EgressHTTPRoute` rule that allows the request; `None` if none names its host.
     fn narrowing(
         &self,

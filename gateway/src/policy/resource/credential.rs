@@ -8,17 +8,14 @@ use http::HeaderName;
 
 use super::gateway::{read_secret_key, read_secret_name};
 use super::leaf::parse_header_name;
-use super::{ParentKind, RawParent, read_parents};
+use super::{ParentKind, RawParent, provider_auth, read_parents};
 use crate::policy::decode::{At, Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
 use crate::policy::template::is_header_text;
-use crate::policy::{SecretRef, Template};
+use crate::policy::{SecretRef, Template, TokenSource};
 
 /// The key of a secret that holds its value, unless a policy says otherwise.
 const DEFAULT_SECRET_KEY: &str = "token";
-/// What an access token may do unless a policy narrows it: every API that the account itself may use (Google Cloud's
-/// own default for service accounts).
-const DEFAULT_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// What a header is expected to be called.
 pub(super) const HEADER_EXPECTED: &str = "the name of a request header";
 
@@ -51,10 +48,7 @@ pub(in crate::policy) enum RawTarget {
         /// To blame for what is missing there.
         place: Place,
     },
-    GcpServiceAccount {
-        key: SecretRef,
-        scopes: Arc<[String]>,
-    },
+    AccessToken(TokenSource),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,16 +58,10 @@ enum TargetKind {
     ProviderAuth,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AuthKind {
-    AwsV4,
-    GcpServiceAccount,
-}
-
 /// The fields whose meaning depends on the target.
-struct Parts<'n> {
-    secret: Option<Spanned<String>>,
-    key: Option<At<'n>>,
+pub(super) struct Parts<'n> {
+    pub(super) secret: Option<Spanned<String>>,
+    pub(super) key: Option<At<'n>>,
     header: Option<At<'n>>,
     template: Option<At<'n>>,
     query: Option<At<'n>>,
@@ -157,7 +145,7 @@ impl RawTarget {
                     key: key.into(),
                 })
                 .into(),
-            Self::GcpServiceAccount { key, .. } => vec![key.clone()],
+            Self::AccessToken(source) => source.secret_refs().into_iter().cloned().collect(),
         }
     }
 }
@@ -214,79 +202,17 @@ fn read_auth(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<RawTarg
         decoder
             .problems
             .error(parts.place, "`spec.providerAuth` is missing")
-            .help("say which: `providerAuth: {type: AWSv4}` or `{type: GCPServiceAccount}`");
+            .help(format!(
+                "say which, as in `providerAuth: {{type: AWSv4}}`; known types: {}",
+                provider_auth::names().join(", ")
+            ));
         return None;
     };
-    let mut fields = decoder.fields(auth)?;
-    let known = [
-        ("AWSv4", AuthKind::AwsV4),
-        ("GCPServiceAccount", AuthKind::GcpServiceAccount),
-    ];
-    let written = fields.required(decoder, "type");
-    let kind = written
-        .as_ref()
-        .and_then(|kind| decoder.choice(kind, &known))?;
-    let (region, service) = (fields.optional("region"), fields.optional("service"));
-    let scopes = fields.optional("scopes");
-    fields.finish(decoder);
-    match kind.value {
-        AuthKind::AwsV4 => {
-            decoder.refuse(scopes.as_ref(), "with type AWSv4");
-            let why = "with type AWSv4, whose keys are access_key_id, secret_access_key and session_token";
-            decoder.refuse(parts.key.as_ref(), why);
-            let region = region.map(|region| read_word(decoder, &region));
-            let service = service.map(|service| read_word(decoder, &service));
-            Some(RawTarget::AwsV4 {
-                secret: parts.secret.as_ref()?.value.as_str().into(),
-                region: region.flatten(),
-                service: service.flatten(),
-                place: kind.place,
-            })
-        }
-        AuthKind::GcpServiceAccount => {
-            decoder.refuse(region.as_ref(), "with type GCPServiceAccount");
-            decoder.refuse(service.as_ref(), "with type GCPServiceAccount");
-            let mut wanted = vec![DEFAULT_SCOPE.to_owned()];
-            if let Some(scopes) = scopes {
-                decoder.some_items(&scopes, "scope");
-                wanted = read_scopes(decoder, &scopes);
-            }
-            Some(RawTarget::GcpServiceAccount {
-                key: read_secret(decoder, parts)?,
-                scopes: wanted.into(),
-            })
-        }
-    }
+    provider_auth::read(decoder, auth, parts)
 }
 
-/// A part of an AWS credential scope, such as `us-east-1` or `bedrock`.
-fn read_word(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Arc<str>> {
-    let word = decoder.parse(at, "lower-case letters, digits and `-`", |text| {
-        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if !text.is_empty() && text.len() <= 63 && text.bytes().all(known) {
-            Ok(text.into())
-        } else {
-            Err("not a name of AWS")
-        }
-    });
-    word.map(|word| word.value)
-}
-
-fn read_scopes(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Vec<String> {
-    const EXPECTED: &str = "a scope such as https://www.googleapis.com/auth/cloud-platform";
-    let scopes = decoder.parse_list(at, EXPECTED, |text| {
-        // RFC 6749 section 3.3.
-        let known = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        if !text.is_empty() && text.bytes().all(known) {
-            Ok(text.to_owned())
-        } else {
-            Err("not an OAuth scope")
-        }
-    });
-    scopes.into_iter().map(|scope| scope.value).collect()
-}
-
-fn read_secret(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<SecretRef> {
+/// The secret's value that the policy names, or the default one.
+pub(super) fn read_secret(decoder: &mut Decoder<'_, '_>, parts: &Parts<'_>) -> Option<SecretRef> {
     let key = match &parts.key {
         Some(key) => read_secret_key(decoder, key).map(|key| key.value),
         None => Some(DEFAULT_SECRET_KEY.to_owned()),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::leaf::text;
 use super::{core_document, document, list, map, object, reference, some, with, words};
+use crate::policy::resource::{client_auth_methods, provider_auth_types};
 
 pub(super) fn injection_policy() -> Value {
     let route = object(
@@ -29,12 +30,12 @@ pub(super) fn injection_policy() -> Value {
         &["name"],
     );
     let auth = object(
-        "How requests are signed.",
+        "How requests are signed, or what token they carry.",
         [
             (
                 "type",
-                "AWSv4 takes the keys access_key_id, secret_access_key and session_token of the secret; GCPServiceAccount takes the service account's JSON.",
-                words(&["AWSv4", "GCPServiceAccount"], false),
+                "AWSv4 takes the keys access_key_id, secret_access_key and session_token of the secret, GCPServiceAccount the service account's JSON, OAuth2ClientCredentials the keys client_id and client_secret.",
+                words(&provider_auth_types(), false),
             ),
             (
                 "region",
@@ -48,8 +49,36 @@ pub(super) fn injection_policy() -> Value {
             ),
             (
                 "scopes",
-                "GCPServiceAccount: what the access token is for.",
-                list(plain("https://www.googleapis.com/auth/cloud-platform")),
+                "GCPServiceAccount and OAuth2ClientCredentials: what the access token is for.",
+                with(
+                    list(plain("https://www.googleapis.com/auth/cloud-platform")),
+                    "minItems",
+                    json!(1),
+                ),
+            ),
+            (
+                "tokenUrl",
+                "OAuth2ClientCredentials: where tokens are asked for, by the gateway itself.",
+                text(
+                    "An https URL with a host name.",
+                    "^https://[^@#]+$",
+                    "https://login.example.com/oauth2/token",
+                ),
+            ),
+            (
+                "audience",
+                "OAuth2ClientCredentials: whom the token is for, for servers that want the parameter audience.",
+                plain("https://api.example.com/"),
+            ),
+            (
+                "resource",
+                "OAuth2ClientCredentials: whom the token is for, for servers that want the parameter resource (RFC 8707).",
+                plain("https://api.example.com/"),
+            ),
+            (
+                "authMethod",
+                "OAuth2ClientCredentials: how the client proves itself; ClientSecretPost is for servers that do not take HTTP Basic.",
+                words(&client_auth_methods(), true),
             ),
         ],
         &["type"],

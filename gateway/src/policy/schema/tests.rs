@@ -144,6 +144,7 @@ const BY_ANOTHER_DOCUMENT: &[&str] = &[
     "credential-header-missing",
     // By another field.
     "credential-target-query",
+    "oauth2-without-token-url",
     "provider-auth-missing",
 ];
 

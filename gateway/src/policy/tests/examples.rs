@@ -53,6 +53,7 @@ fn every_example_policy_is_accepted() {
             "github-read-only",
             "internal-wiki",
             "locked-down",
+            "oauth2-client",
             "observe",
             "openai",
             "package-registries",
@@ -288,6 +289,18 @@ const TABLES: &[Table] = &[
                 "POST https://bedrock-runtime.us-east-1.amazonaws.com/model/x/converse",
                 NO_NAME,
             ),
+        ],
+    ),
+    (
+        "oauth2-client",
+        &[
+            (
+                "GET https://crm.example.com/api/contacts/7",
+                "EgressHTTPRoute/crm#1 header authorization, with a token of https://login.example.com/oauth2/token",
+            ),
+            ("POST https://crm.example.com/api/contacts", NO_REQUEST),
+            ("GET https://crm.example.com/api/users", NO_REQUEST),
+            ("POST https://login.example.com/oauth2/token", NO_NAME),
         ],
     ),
     (

@@ -6,7 +6,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -51,7 +51,8 @@ struct State {
     file: Arc<File>,
     bytes: u64,
     looked: Instant,
-    /// The last write failed, perhaps half-way.
+    /// The last write failed, perhaps half-way, or its process was killed in the middle of it: the kernel heeds
+    /// SIGKILL between the pages of a write.
     cut: bool,
 }
 
@@ -59,11 +60,12 @@ impl LogFile {
     /// Opens or creates it, readable by its owner alone.
     pub(super) fn open(path: &Path, limits: Limits) -> io::Result<Self> {
         let file = append_to(path)?;
+        let bytes = file.metadata()?.len();
         let state = State {
-            bytes: file.metadata()?.len(),
+            bytes,
+            cut: is_cut(&file, bytes)?,
             file: Arc::new(file),
             looked: Instant::now(),
-            cut: false,
         };
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -159,8 +161,8 @@ impl Shared {
     fn reopen(&self, state: &mut State) -> io::Result<()> {
         let file = Arc::new(append_to(&self.path)?);
         state.bytes = file.metadata()?.len();
+        state.cut = is_cut(&file, state.bytes)?;
         let before = std::mem::replace(&mut state.file, file);
-        state.cut = false;
         self.aside().push(before);
         Ok(())
     }
@@ -229,10 +231,23 @@ fn keep_on_disk(shared: &Shared, asked: &Receiver<()>) {
     }
 }
 
+/// Does a file of this length end within a line? Another process that writes at this very moment makes it look so:
+/// then there is an empty line more.
+fn is_cut(file: &File, length: u64) -> io::Result<bool> {
+    let Some(last) = length.checked_sub(1) else {
+        return Ok(false);
+    };
+    let mut byte = [0];
+    let read = file.read_at(&mut byte, last)?;
+    Ok(read == 1 && byte != *b"\n")
+}
+
 fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
         .append(true)
+        // For its last byte.
+        .read(true)
         .mode(0o600)
         .open(path)
 }

@@ -30,8 +30,7 @@ fn a_full_file_is_put_aside_and_the_oldest_goes() {
     let path = folder.path().join("audit.jsonl");
     let log = LogFile::open(&path, small(20, 3)).unwrap();
     for number in 0..50 {
-        append(&log, &format!("line {number:02}"), number % 2 == 0)
-            .unwrap();
+        append(&log, &format!("line {number:02}"), number % 2 == 0).unwrap();
     }
     log.sync().unwrap();
     // Two lines of eight bytes fit into twenty.
@@ -57,6 +56,28 @@ fn a_line_longer_than_the_limit_has_a_file_of_its_own() {
 }
 
 #[test]
+fn what_a_killed_gateway_left_of_a_line_spoils_none_but_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    for (left, then) in [
+        ("", "next\n"),
+        ("whole\n", "whole\nnext\n"),
+        ("whole\nhal", "whole\nhal\nnext\n"),
+    ] {
+        fs::write(&path, left).unwrap();
+        let log = LogFile::open(&path, small(1000, 3)).unwrap();
+        append(&log, "next", false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), then);
+        append(&log, "last", false).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            format!("{then}last\n"),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
 fn several_that_share_a_file_lose_no_line_while_it_rotates() {
     const WRITERS: usize = 4;
     const LINES: usize = 500;
@@ -68,8 +89,12 @@ fn several_that_share_a_file_lose_no_line_while_it_rotates() {
             let log = LogFile::open(&path, small(2000, 1000)).unwrap();
             scope.spawn(move || {
                 for line in 0..LINES {
-                    append(&log, &format!("writer {writer} line {line}"), line % 50 == 0)
-                        .unwrap();
+                    append(
+                        &log,
+                        &format!("writer {writer} line {line}"),
+                        line % 50 == 0,
+                    )
+                    .unwrap();
                 }
             });
         }
