@@ -23,6 +23,7 @@ mod server;
 mod spending;
 mod standing;
 mod upgrade;
+mod websocket;
 
 pub use opening::refuse_opening;
 pub use server::{Session, serve};

@@ -81,6 +81,8 @@ pub enum DenyReason {
     BadAuthority,
     /// A request form that a gateway in the path must not forward.
     RequestFormNotAllowed,
+    /// An extended CONNECT (RFC 8441) for anything but a WebSocket.
+    ProtocolNotImplemented,
     /// The host is allowed, this method or path is not.
     RequestNotAllowed,
     /// TRACE would send the injected credential back.
@@ -241,6 +243,11 @@ impl DenyReason {
                 "request_form_not_allowed",
                 400,
                 "the gateway forwards origin-form requests and WebSocket upgrades only",
+            ),
+            Self::ProtocolNotImplemented => (
+                "protocol_not_implemented",
+                501,
+                "the gateway opens WebSockets by extended CONNECT, and nothing else",
             ),
             Self::RequestNotAllowed => (
                 "request_not_allowed",

@@ -13,6 +13,8 @@ use super::rewrite::{outgoing, rewrite, watch};
 use super::server::{Route, Session};
 use super::spending::Spending;
 use super::standing::{check_authority, permit_by};
+use super::upgrade::Opening;
+use super::websocket;
 use crate::inject::{Late, Room};
 use crate::lease::Subject;
 use crate::live::View;
@@ -47,15 +49,19 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
+    let translated = websocket::translate(&mut parts);
     let view = session.live.view();
     let record = begin(&session, &view, &parts);
     let mut open = Open::new(&session, Arc::clone(&view), record);
     let mut body = Asking::Client(body);
     let granted = async {
         admit(&view, &mut open)?;
-        authorize(&session, &view, &parts, &mut body).await
+        let consent = translated?;
+        let over_http2 = consent.is_some();
+        let granted = authorize(&session, &view, &parts, over_http2, &mut body).await?;
+        Ok((granted, consent))
     };
-    let granted = match granted.await {
+    let (granted, consent) = match granted.await {
         Ok(granted) => granted,
         Err(refused) => return Ok(refuse(&session, open, &parts.headers, &refused)),
     };
@@ -66,7 +72,10 @@ pub(super) async fn handle(
     );
     open.record.host = granted.authority.name.to_string();
     open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
-    let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
+    let opening = granted
+        .upgrade
+        .then(|| Opening::new(&mut parts.extensions, consent))
+        .flatten();
     let rewritten = rewrite(&session, &view, &granted, &mut parts, &mut open.record);
     let (mut late, mut injected) = match rewritten {
         Ok(last) => last,
@@ -128,7 +137,7 @@ pub(super) async fn handle(
         Ok(answer) => {
             let operation = call.map(|(_, operation)| operation);
             Ok(pass_on(
-                &session, answer, open, operation, on_upgrade, scrubber,
+                &session, answer, open, operation, opening, scrubber,
             ))
         }
     }
@@ -194,6 +203,7 @@ async fn authorize(
     session: &Session,
     view: &View,
     parts: &Parts,
+    over_http2: bool,
     body: &mut Asking,
 ) -> Result<Granted, Refused> {
     if let Route::Denied(reason) = &session.route {
@@ -201,7 +211,7 @@ async fn authorize(
     }
     let authority = authority::of_request(parts)
         .map_err(|error| Refused::saying(DenyReason::BadAuthority, error))?;
-    let upgrade = request_form(parts)?;
+    let upgrade = request_form(parts, over_http2)?;
     let host = match &authority.name {
         Name::Host(host) => Some(host),
         Name::Address(_) => None,
@@ -281,16 +291,17 @@ fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {
     }
 }
 
-/// Origin-form, or absolute-form that says the same; CONNECT and unknown upgrades would make the
+/// Is it a WebSocket that is asked for, by HTTP/1.1 or `over_http2`? Otherwise it is origin-form, or absolute-form that
+/// says the same; CONNECT and unknown upgrades would make the
 /// gateway blind to what follows.
-fn request_form(parts: &Parts) -> Result<bool, Refused> {
+fn request_form(parts: &Parts, over_http2: bool) -> Result<bool, Refused> {
     let upgrade = headers::asks_for(&parts.headers);
     let http1 = parts.version <= Version::HTTP_11;
     let plain_form = parts.uri.path().starts_with('/');
     if parts.method == Method::CONNECT || !plain_form || upgrade == Upgrade::Other {
         return Err(DenyReason::RequestFormNotAllowed.into());
     }
-    Ok(http1 && upgrade == Upgrade::WebSocket)
+    Ok(over_http2 || (http1 && upgrade == Upgrade::WebSocket))
 }
 
 /// Errors of bodies are boxed on both sides.

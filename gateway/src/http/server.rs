@@ -205,6 +205,8 @@ where
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(MAX_STREAMS)
+            // WebSockets over HTTP/2 (RFC 8441).
+            .enable_connect_protocol()
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
