@@ -11,6 +11,7 @@ mod exchange;
 mod guarded;
 mod headers;
 mod held;
+mod interim;
 mod observed;
 mod opening;
 mod outgoing;

@@ -6,6 +6,7 @@ use super::asking::Asking;
 use super::authority::{self, Authority, Name};
 use super::body::{Open, ResponseBody};
 use super::headers::{self, Upgrade};
+use super::interim::{self, Awaiting};
 use super::overrides;
 use super::problem::{self, Refused};
 use super::record::{begin, cut};
@@ -106,7 +107,9 @@ pub(super) async fn handle(
     };
     let (over, ended) = oneshot::channel();
     open.over = Some(over);
-    let mut request = outgoing(&granted, parts, body, &open, ended);
+    // Others could not read it (RFC 9110 §15.2), or cannot be sent it.
+    let awaiting = (parts.version == Version::HTTP_11).then(|| session.interim.await_final());
+    let (mut request, wanted) = outgoing(&granted, parts, body, &open, ended);
     let room = Room::new(Arc::clone(&view.bodies));
     if let Some(late) = late {
         let head = request.headers().clone();
@@ -125,12 +128,14 @@ pub(super) async fn handle(
     }
     open.record.request_headers = view.telemetry.redactor().headers(request.headers());
     let scrubber = view.scrubbers.of(&injected);
+    interim::listen(&mut request, wanted, awaiting.as_ref(), scrubber.as_ref());
     open.record.sent = Some(Instant::now());
     let (permit, progress) = (&granted.permit, &open.progress);
     let sent = tokio::select! {
         sent = view.upstream.send(permit, session.scheme, verb, request, progress) => sent,
         () = open.revoked() => return Ok(revoked(&session, open)),
     };
+    open.record.scrubbed += awaiting.as_ref().map_or(0, Awaiting::scrubbed);
     match sent {
         Err(_) if room.is_missing() => Ok(crowded(&session, open)),
         Err(error) => Ok(unanswered(&session, open, &granted, &error)),

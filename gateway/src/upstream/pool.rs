@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -67,6 +67,8 @@ pub(super) struct Http2 {
 /// How much an HTTP/2 connection is in use.
 struct Use {
     streams: AtomicUsize,
+    /// No stream is begun on it any more.
+    retired: AtomicBool,
     last: Mutex<Instant>,
 }
 
@@ -78,6 +80,13 @@ pub(super) enum Connection {
 
 /// One stream's place on an HTTP/2 connection, given back when dropped.
 pub(super) struct Stream(Arc<Use>);
+
+impl Stream {
+    /// The connection takes no more streams; those that it has go on.
+    pub(super) fn retire(&self) {
+        self.0.retired.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Stream {
     fn drop(&mut self) {
@@ -92,6 +101,7 @@ impl Http2 {
             sender,
             usage: Arc::new(Use {
                 streams: AtomicUsize::new(0),
+                retired: AtomicBool::new(false),
                 last: Mutex::new(Instant::now()),
             }),
         }
@@ -105,13 +115,18 @@ impl Http2 {
 }
 
 impl Http2 {
+    /// May another stream be begun on it?
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.usage.retired.load(Ordering::Relaxed)
+    }
+
     fn is_worth_keeping(&self) -> bool {
         let last = *self
             .usage
             .last
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        !self.sender.is_closed()
+        self.is_open()
             && (self.usage.streams.load(Ordering::Relaxed) > 0 || last.elapsed() < IDLE)
     }
 }
@@ -121,9 +136,7 @@ impl Pool {
     pub(super) fn take(&self, key: &Key) -> Option<Connection> {
         let mut targets = self.lock();
         let connections = targets.get_mut(key)?;
-        connections
-            .http2
-            .retain(|shared| !shared.sender.is_closed());
+        connections.http2.retain(Http2::is_open);
         if let Some(connection) = connections.http2.iter().find_map(Http2::stream) {
             return Some(connection);
         }
