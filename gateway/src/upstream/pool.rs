@@ -126,8 +126,7 @@ impl Http2 {
             .last
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.is_open()
-            && (self.usage.streams.load(Ordering::Relaxed) > 0 || last.elapsed() < IDLE)
+        self.is_open() && (self.usage.streams.load(Ordering::Relaxed) > 0 || last.elapsed() < IDLE)
     }
 }
 
