@@ -64,6 +64,10 @@ function open(path, more = {}) {
     ...extra, ...more,
   });
   stream.on("close", () => tell({ closed: path, code: stream.rstCode }));
+  return watched(stream);
+}
+
+function watched(stream) {
   stream.failed = new Promise((resolve) => stream.on("error", resolve));
   return stream;
 }
@@ -82,7 +86,7 @@ async function told(path, more) {
 }
 
 async function get(path) {
-  const stream = session.request({ ":path": path });
+  const stream = watched(session.request({ ":path": path }));
   const head = await answer(stream);
   stream.resume();
   tell({ get: path, status: head[":status"] });

@@ -32,6 +32,10 @@ def asked(connection, request):
         return connection.respond(http.HTTPStatus.NOT_FOUND, "nor here\n")
 
 
+def chosen(_connection, offered):
+    return "chat" if "chat" in offered else None
+
+
 def answered(_connection, request, response):
     if request.path == "/liar":
         del response.headers["Sec-WebSocket-Accept"]
@@ -58,7 +62,7 @@ async def main():
     json.loads(sys.stdin.readline())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    async with serve(handle, address, 443, ssl=context, subprotocols=["chat"], process_request=asked,
+    async with serve(handle, address, 443, ssl=context, subprotocols=["chat"], select_subprotocol=chosen, process_request=asked,
                      process_response=answered, max_size=None, ping_interval=None) as server:
         tell(ready=True)
         await server.serve_forever()

@@ -357,11 +357,19 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// The same for a client that may take nothing for so long.
+    fn finish_between_in_time(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.between.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let outcome = self.finish_between(cx);
+        self.stalled.written(outcome, self.idle, cx)
+    }
+
     /// Writes the informational responses that there are, if it is the moment. Ready when the library may go on.
     fn interject(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let outcome = self.finish_between(cx);
-            ready!(self.stalled.written(outcome, self.idle, cx))?;
+            ready!(self.finish_between_in_time(cx))?;
             if !self.is_through {
                 return Poll::Ready(Ok(()));
             }
@@ -427,9 +435,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watch.is_clean() && self.guard.position() != Position::InBody {
-            let outcome = self.finish_between(cx);
-            let idle = self.idle;
-            ready!(self.stalled.written(outcome, idle, cx))?;
+            ready!(self.finish_between_in_time(cx))?;
             let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
             let idle = self.idle;
             return self.stalled.written(outcome, idle, cx);
