@@ -126,7 +126,7 @@ pub(super) async fn handle(
         };
         injected.extend(scrub::token(&granted.request_permit, request.headers()));
     }
-    open.record.request_headers = view.telemetry.redactor().headers(request.headers());
+    open.record.request_headers = view.telemetry.headers(request.headers());
     let scrubber = view.scrubbers.of(&injected);
     interim::listen(&mut request, wanted, awaiting.as_ref(), scrubber.as_ref());
     open.record.sent = Some(Instant::now());
