@@ -92,7 +92,10 @@ impl AuditLog {
 
     /// Refusals that were too many to record each.
     pub fn lost(&self, count: u64) {
-        self.write(&Line::of("denials_not_recorded", line::Count { count }), true);
+        self.write(
+            &Line::of("denials_not_recorded", line::Count { count }),
+            true,
+        );
     }
 
     pub(super) fn denied(&self, record: &DenialRecord) {

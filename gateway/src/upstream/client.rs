@@ -222,10 +222,11 @@ impl Upstream {
             self.metrics.pool(PoolUse::Reused);
             return Ok(connection);
         }
-        let dialled = self.dial(permit, key, Offer::AnyHttp).await?;
-        self.pool.learned(key);
-        Ok(match dialled {
-            Dialled::Http1(sender) => Connection::Http1(sender),
+        Ok(match self.dial(permit, key, Offer::AnyHttp).await? {
+            Dialled::Http1(sender) => {
+                self.pool.speaks_http1(key);
+                Connection::Http1(sender)
+            }
             Dialled::Http2(sender) => {
                 let shared = Http2::new(sender);
                 let stream = shared.stream();

@@ -47,7 +47,8 @@ struct Connections {
     http2: Vec<Http2>,
     /// Held while the first connection is made, so that a burst learns the protocol before it dials.
     first: Arc<tokio::sync::Mutex<()>>,
-    known: bool,
+    /// It spoke HTTP/1 last: a connection is for one request, and nobody's turn to make.
+    is_http1: bool,
 }
 
 /// An HTTP/1 connection.
@@ -147,26 +148,23 @@ impl Pool {
         None
     }
 
-    /// The turn to make the first connection; `None` once the protocol is known.
+    /// The turn to make a connection that others will share; `None` where there is nothing to share.
     pub(super) fn first(&self, key: &Key) -> Option<Arc<tokio::sync::Mutex<()>>> {
         let mut targets = self.lock();
         let connections = targets.entry(key.clone()).or_default();
-        // With HTTP/2 a burst may well fit the connections there are about to be.
-        (!connections.known || !connections.http2.is_empty())
-            .then(|| Arc::clone(&connections.first))
+        (!connections.is_http1).then(|| Arc::clone(&connections.first))
     }
 
-    /// The protocol of the target is known now.
-    pub(super) fn learned(&self, key: &Key) {
-        self.lock().entry(key.clone()).or_default().known = true;
+    /// The target speaks HTTP/1.
+    pub(super) fn speaks_http1(&self, key: &Key) {
+        self.lock().entry(key.clone()).or_default().is_http1 = true;
     }
 
     pub(super) fn share(&self, key: &Key, connection: Http2) {
-        self.lock()
-            .entry(key.clone())
-            .or_default()
-            .http2
-            .push(connection);
+        let mut targets = self.lock();
+        let connections = targets.entry(key.clone()).or_default();
+        connections.is_http1 = false;
+        connections.http2.push(connection);
     }
 
     fn put(&self, key: &Key, connection: Http1) {

@@ -30,8 +30,7 @@ fn a_full_file_is_put_aside_and_the_oldest_goes() {
     let path = folder.path().join("audit.jsonl");
     let log = LogFile::open(&path, small(20, 3)).unwrap();
     for number in 0..50 {
-        append(&log, &format!("line {number:02}"), number % 2 == 0)
-            .unwrap();
+        append(&log, &format!("line {number:02}"), number % 2 == 0).unwrap();
     }
     log.sync().unwrap();
     // Two lines of eight bytes fit into twenty.
@@ -68,8 +67,12 @@ fn several_that_share_a_file_lose_no_line_while_it_rotates() {
             let log = LogFile::open(&path, small(2000, 1000)).unwrap();
             scope.spawn(move || {
                 for line in 0..LINES {
-                    append(&log, &format!("writer {writer} line {line}"), line % 50 == 0)
-                        .unwrap();
+                    append(
+                        &log,
+                        &format!("writer {writer} line {line}"),
+                        line % 50 == 0,
+                    )
+                    .unwrap();
                 }
             });
         }
