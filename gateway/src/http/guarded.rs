@@ -298,8 +298,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         if self.patience.is_over(PARTING, cx) {
             self.parting = Parting::Over;
         }
-        ready!(self.finish_between(cx))?;
         loop {
+            if matches!(self.parting, Parting::Answer(_) | Parting::Shutdown) {
+                ready!(self.finish_between(cx))?;
+            }
             self.parting = match &mut self.parting {
                 Parting::NotYet => match self.watch.found.get() {
                     // Answered before the end of its body.

@@ -170,6 +170,29 @@ async fn all_the_hints_of_a_request_have_their_limit_in_bytes() {
     assert_eq!(interim.lock().pending.len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_hint_and_breaks_a_rule_is_parted_with_in_time() {
+    let (mut client, server) = tokio::io::duplex(16);
+    let interim = Arc::new(Interim::default());
+    let refuse = Box::new(|_: Violation| Bytes::from_static(b"no"));
+    let watch = Arc::default();
+    let mut guarded = Guarded::new(server, 4096, IDLE, watch, Arc::clone(&interim), refuse);
+    let awaiting = interim.await_final();
+    let hint = head(StatusCode::EARLY_HINTS, HeaderMap::new()).unwrap();
+    interim.give(awaiting.request, hint.clone());
+    let short = Duration::from_millis(10);
+    assert!(tokio::time::timeout(short, guarded.flush()).await.is_err());
+    client.write_all(b"G\n").await.unwrap();
+    let read = guarded.read_u8();
+    assert!(tokio::time::timeout(short, read).await.is_err());
+    let parted = tokio::time::timeout(Duration::from_secs(5), guarded.shutdown()).await;
+    parted.unwrap().unwrap();
+    drop(guarded);
+    let mut seen = Vec::new();
+    client.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(seen, hint[..16], "half a hint, and nothing in its midst");
+}
+
 #[test]
 fn a_head_is_written_anew_without_what_belongs_to_its_hop() {
     let fields = [
