@@ -280,3 +280,21 @@ fn a_websocket_that_policy_no_longer_allows_ends() -> Result<()> {
     postern::run(&["detach", &path])?;
     Ok(())
 }
+
+#[test]
+fn a_websocket_on_which_nothing_moves_ends() -> Result<()> {
+    let rule = "path: {type: PathPrefix, value: /}";
+    let site = Site::new(rule)?;
+    let mut documents = site.documents(rule);
+    documents[0] += "  limits: {idleTimeout: 2s}\n";
+    site.world.write_policy(&documents)?;
+    let (done, told) = site.run("linger")?;
+    assert_eq!(told.last(), Some(&json!({"closed": "/ws", "code": 0})));
+    of(&told, "ended", &json!(true))?;
+    assert_eq!(site.ended(1)?[0]["code"], 1006);
+    let record = done.record("request", |record| record.0["path"] == "/ws")?;
+    assert_eq!(record.0["error"], "tunnel", "{}", record.0);
+    let took = record.0["duration_ms"].as_f64().context("no time")?;
+    ensure!((2_000.0..20_000.0).contains(&took), "{took} ms");
+    Ok(())
+}
