@@ -17,6 +17,7 @@
 mod automaton;
 mod body;
 mod coding;
+mod filter;
 mod matcher;
 
 pub use body::BodyScrub;
@@ -102,7 +103,7 @@ impl Scrubber {
 
     /// The text without secrets and how many there were; `None` if there are none.
     fn text(&self, text: &[u8]) -> Option<(Bytes, u64)> {
-        self.0.candidate(text, 0)?;
+        self.0.candidate(text, 0, text.len())?;
         let mut matcher = Matcher::new(Arc::clone(&self.0), Replacement::Word);
         let mut scrubbed = matcher.push(Bytes::copy_from_slice(text)).to_vec();
         scrubbed.extend_from_slice(&matcher.finish());

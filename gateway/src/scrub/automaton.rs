@@ -4,6 +4,7 @@
 //!
 //! It refuses to know where text comes from and what becomes of a match.
 
+use super::filter::{Filter, STRIDE};
 use std::collections::HashMap;
 use zeroize::Zeroize;
 
@@ -18,16 +19,13 @@ pub(super) struct Automaton {
     edges: Vec<Edge>,
     /// The nodes after a first byte.
     starts: Vec<Vec<u32>>,
-    /// One bit for every two bytes that a match can begin with: few places of a text pass.
-    pairs: Box<[u64; PAIRS]>,
+    /// Few places of a text pass.
+    filter: Filter,
     /// No match is longer than this.
     reach: usize,
     /// No match goes past [a byte between words](is_between).
     words: bool,
 }
-
-/// 65,536 bits: 8 KiB, which stay in the first cache.
-const PAIRS: usize = 65_536 / 64;
 
 /// To `to` by this byte.
 struct Edge {
@@ -43,19 +41,9 @@ pub(super) struct Threads {
 }
 
 impl Automaton {
-    /// The first place at or after `from` where a match may begin, by its first two bytes (or the
-    /// only one that is there).
-    pub(super) fn candidate(&self, text: &[u8], from: usize) -> Option<usize> {
-        let rest = text.get(from..)?;
-        let inside = rest.windows(2).position(|two| match *two {
-            [one, other] => self.begins(one, other),
-            _ => false,
-        });
-        let at = inside.or_else(|| {
-            let last = rest.last()?;
-            (!self.after(*last).is_empty()).then(|| rest.len() - 1)
-        })?;
-        Some(from + at)
+    /// The first place in `from..until` where a match that lies within `text` may begin.
+    pub(super) fn candidate(&self, text: &[u8], from: usize, until: usize) -> Option<usize> {
+        self.filter.candidate(text, from, until)
     }
 
     /// How much of a text can be decided before more of it comes: all but its last word, or the last
@@ -97,9 +85,31 @@ impl Automaton {
         end
     }
 
-    fn begins(&self, one: u8, other: u8) -> bool {
-        let (word, bit) = place(one, other);
-        self.pairs.get(word).is_some_and(|word| word & bit != 0)
+    /// By walking through what matches begin with.
+    fn filter(&self) -> Filter {
+        let mut levels = vec![vec![START]];
+        while let Some(level) = levels.last()
+            && levels.len() <= STRIDE
+        {
+            let steps = level.iter().flat_map(|node| self.edges(*node));
+            let mut next: Vec<u32> = steps.map(|edge| edge.to).collect();
+            next.sort_unstable();
+            next.dedup();
+            if next.contains(&ACCEPT) {
+                break;
+            }
+            levels.push(next);
+        }
+        // As many steps as a match takes at least, but one.
+        let mut filter = Filter::new(levels.len() - 1);
+        for (at, level) in levels.iter().enumerate() {
+            for edge in level.iter().flat_map(|node| self.edges(*node)) {
+                for second in self.edges(edge.to) {
+                    filter.admit(at, edge.byte, second.byte);
+                }
+            }
+        }
+        filter
     }
 
     fn after(&self, byte: u8) -> &[u32] {
@@ -122,13 +132,7 @@ impl Drop for Automaton {
         for edge in &mut self.edges {
             edge.byte.zeroize();
         }
-        self.pairs.zeroize();
     }
-}
-
-fn place(one: u8, other: u8) -> (usize, u64) {
-    let bit = usize::from(one) << 8 | usize::from(other);
-    (bit / 64, 1 << (bit % 64))
 }
 
 /// Takes patterns and makes an [`Automaton`] of them.
@@ -201,7 +205,7 @@ impl Builder {
             first,
             edges: self.edges.into_iter().map(|(_, edge)| edge).collect(),
             starts: vec![Vec::new(); 256],
-            pairs: Box::new([0; PAIRS]),
+            filter: Filter::new(STRIDE),
             reach: reach(self.longest),
             words: self.words,
         };
@@ -209,19 +213,11 @@ impl Builder {
             let mut after: Vec<u32> = leads(automaton.edges(START), byte).collect();
             after.sort_unstable();
             after.dedup();
-            let second = after.iter().flat_map(|node| automaton.edges(*node));
-            for (word, bit) in second
-                .map(|edge| place(byte, edge.byte))
-                .collect::<Vec<_>>()
-            {
-                if let Some(word) = automaton.pairs.get_mut(word) {
-                    *word |= bit;
-                }
-            }
             if let Some(starts) = automaton.starts.get_mut(usize::from(byte)) {
                 *starts = after;
             }
         }
+        automaton.filter = automaton.filter();
         automaton
     }
 

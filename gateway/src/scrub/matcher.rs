@@ -99,11 +99,9 @@ impl Matcher {
     /// Replaces the matches that begin before `settled`, and gives what is then to be given.
     fn scan(&mut self, text: &Bytes, settled: usize) -> Bytes {
         let automaton = Arc::clone(&self.automaton);
-        // A candidate is told by two bytes.
-        let begins = text.get(..=settled).unwrap_or(text);
         let mut out = Vec::new();
         let mut from = 0;
-        while let Some(at) = automaton.candidate(begins, from).filter(|at| *at < settled) {
+        while let Some(at) = automaton.candidate(text, from, settled) {
             let rest = text.get(at..).unwrap_or_default();
             if let Some(length) = automaton.longest(rest, &mut self.threads) {
                 self.replace(text, &mut out, at..at + length);
