@@ -11,6 +11,7 @@ mod exchange;
 mod guarded;
 mod headers;
 mod held;
+mod interim;
 mod observed;
 mod opening;
 mod outgoing;
@@ -23,6 +24,7 @@ mod server;
 mod spending;
 mod standing;
 mod upgrade;
+mod websocket;
 
 pub use opening::refuse_opening;
 pub use server::{Session, serve};

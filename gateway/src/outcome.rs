@@ -2,6 +2,10 @@
 //! reasons and one of upstream failures, with what the records call them and what the sandbox sees.
 //! The table is exhaustive by construction: a new variant does not compile until it has its line.
 
+mod upstream;
+
+pub use upstream::UpstreamError;
+
 use crate::kernel::RefusalReason;
 use crate::policy::explain::{Refusal, Verdict};
 use crate::policy::{Class, Denial};
@@ -81,6 +85,8 @@ pub enum DenyReason {
     BadAuthority,
     /// A request form that a gateway in the path must not forward.
     RequestFormNotAllowed,
+    /// An extended CONNECT (RFC 8441) for anything but a WebSocket.
+    ProtocolNotImplemented,
     /// The host is allowed, this method or path is not.
     RequestNotAllowed,
     /// TRACE would send the injected credential back.
@@ -242,6 +248,11 @@ impl DenyReason {
                 400,
                 "the gateway forwards origin-form requests and WebSocket upgrades only",
             ),
+            Self::ProtocolNotImplemented => (
+                "protocol_not_implemented",
+                501,
+                "the gateway opens WebSockets by extended CONNECT, and nothing else",
+            ),
             Self::RequestNotAllowed => (
                 "request_not_allowed",
                 403,
@@ -383,115 +394,8 @@ pub struct Revoked;
 #[error("the token budget of this request is spent")]
 pub struct Overrun;
 
-/// Why a permitted request or connection got no answer from its upstream.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// The name has no address.
-    #[error("cannot resolve {host}: {cause}")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        cause: String,
-    },
-    /// Every address of the name is guarded or private, and no rule names it.
-    #[error("{host} resolves to {address}, which may be reached only if a rule names it ({kind})")]
-    Guarded {
-        /// The name.
-        host: String,
-        /// One of its addresses.
-        address: std::net::IpAddr,
-        /// What kind of address it is.
-        kind: &'static str,
-    },
-    /// Policy allows the name, and the sandbox has had too many looked up.
-    #[error("{host} is not looked up: {}", reason.explanation())]
-    Rationed {
-        /// The name.
-        host: String,
-        /// Which limit.
-        reason: DenyReason,
-    },
-    /// No address took the connection.
-    #[error("cannot connect to {address}: {source}")]
-    Connect {
-        /// The last address tried.
-        address: std::net::SocketAddr,
-        /// What the kernel said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// TLS with the upstream failed; most often its certificate did not verify.
-    #[error("TLS with {host} failed: {source}")]
-    Tls {
-        /// The name that was verified.
-        host: String,
-        /// What rustls said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// HTTP with the upstream failed before it answered.
-    #[error("HTTP with {host} failed: {source}")]
-    Http {
-        /// The host.
-        host: String,
-        /// What hyper said.
-        #[source]
-        source: hyper_error::Error,
-    },
-    /// No answer, and no progress of the request's body, within `requestTimeout`.
-    #[error("{host} did not answer within {seconds} s")]
-    Timeout {
-        /// The host.
-        host: String,
-        /// The limit, seconds.
-        seconds: u64,
-    },
-}
-
 /// The HTTP library's error under a name of our own, so that this table does not depend on hyper.
 pub mod hyper_error {
     /// What went wrong on the wire.
     pub type Error = Box<dyn std::error::Error + Send + Sync>;
-}
-
-impl UpstreamError {
-    /// The value of `error.type`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Resolve { .. } => "upstream_resolve",
-            Self::Guarded { .. } => "address_guard",
-            Self::Rationed { reason, .. } => reason.as_str(),
-            Self::Connect { .. } => "upstream_connect",
-            Self::Tls { .. } => "upstream_tls",
-            Self::Http { .. } => "upstream_http",
-            Self::Timeout { .. } => "upstream_timeout",
-        }
-    }
-
-    /// What the sandbox is told. Addresses that its resolver keeps from it are for the records alone.
-    pub fn told(&self) -> String {
-        match self {
-            Self::Resolve { host, .. } => format!("{host} has no address that could be found"),
-            Self::Guarded { host, .. } => {
-                format!("{host} leads where it may lead only if a rule names the address itself")
-            }
-            Self::Connect { .. } => "the upstream takes no connection".to_owned(),
-            Self::Rationed { .. } | Self::Tls { .. } | Self::Http { .. } | Self::Timeout { .. } => {
-                self.to_string()
-            }
-        }
-    }
-
-    /// The HTTP status that the sandbox sees.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Guarded { .. } => 403,
-            Self::Rationed { reason, .. } => reason.status(),
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
-                502
-            }
-            Self::Timeout { .. } => 504,
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod connect;
 mod direct;
 mod guarded;
 mod pool;
+mod replay;
 mod resolve;
 mod verify;
 

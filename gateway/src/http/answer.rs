@@ -6,7 +6,8 @@ use super::problem::Refused;
 use super::record::cut;
 use super::scrubbed::Scrubbed;
 use super::server::Session;
-use super::{headers, problem, upgrade};
+use super::upgrade::{self, Opening};
+use super::{headers, problem};
 use crate::outcome::DenyReason;
 use crate::provider::{Operation, ResponseTap};
 use crate::scrub::Scrubber;
@@ -23,7 +24,7 @@ pub(super) fn pass_on(
     answer: Answer,
     mut open: Open,
     operation: Option<Operation>,
-    on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+    opening: Option<Opening>,
     scrubber: Option<Scrubber>,
 ) -> Response<ResponseBody> {
     let view = Arc::clone(&open.view);
@@ -37,7 +38,12 @@ pub(super) fn pass_on(
     open.record.status = Some(response.status().as_u16());
     open.record.response_headers = view.telemetry.headers(response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrade::tunnel(session, response, open, on_upgrade);
+        return upgrade::tunnel(session, response, open, opening);
+    }
+    if let Some(Opening::Http2(..)) = opening
+        && response.status().is_success()
+    {
+        return upgrade::not_agreed(session, open, "it answered as if nobody had asked for one");
     }
     headers::strip_hop_by_hop(response.headers_mut());
     let (mut parts, body) = response.into_parts();

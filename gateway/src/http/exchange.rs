@@ -6,6 +6,7 @@ use super::asking::Asking;
 use super::authority::{self, Authority, Name};
 use super::body::{Open, ResponseBody};
 use super::headers::{self, Upgrade};
+use super::interim::{self, Awaiting};
 use super::overrides;
 use super::problem::{self, Refused};
 use super::record::{begin, cut};
@@ -13,6 +14,8 @@ use super::rewrite::{outgoing, rewrite, watch};
 use super::server::{Route, Session};
 use super::spending::Spending;
 use super::standing::{check_authority, permit_by};
+use super::upgrade::Opening;
+use super::websocket;
 use crate::inject::{self, Late, Room};
 use crate::lease::Subject;
 use crate::live::View;
@@ -48,15 +51,27 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
+    let translated = websocket::translate(&mut parts);
     let view = session.live.view();
     let record = begin(&session, &view, &parts);
     let mut open = Open::new(&session, Arc::clone(&view), record);
     let mut body = Asking::Client(body);
     let granted = async {
         admit(&view, &mut open)?;
-        authorize(&session, &view, &parts, &mut body, &mut open.record).await
+        let consent = translated?;
+        let over_http2 = consent.is_some();
+        let granted = authorize(
+            &session,
+            &view,
+            &parts,
+            over_http2,
+            &mut body,
+            &mut open.record,
+        )
+        .await?;
+        Ok((granted, consent))
     };
-    let granted = match granted.await {
+    let (granted, consent) = match granted.await {
         Ok(granted) => granted,
         Err(refused) => {
             body.name_model(&mut open.record);
@@ -72,7 +87,10 @@ pub(super) async fn handle(
     );
     open.record.host = granted.authority.name.to_string();
     open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
-    let on_upgrade = granted.upgrade.then(|| parts.extensions.remove()).flatten();
+    let opening = granted
+        .upgrade
+        .then(|| Opening::new(&mut parts.extensions, consent))
+        .flatten();
     let rewritten = rewrite(&session, &view, &granted, &mut parts, &mut open.record);
     let (mut late, mut injected) = match rewritten {
         Ok(last) => last,
@@ -97,7 +115,9 @@ pub(super) async fn handle(
     };
     let (over, ended) = oneshot::channel();
     open.over = Some(over);
-    let mut request = outgoing(&granted, parts, body, &open, ended);
+    // Others could not read it (RFC 9110 §15.2), or cannot be sent it.
+    let awaiting = (parts.version == Version::HTTP_11).then(|| session.interim.await_final());
+    let (mut request, wanted) = outgoing(&granted, parts, body, &open, ended);
     let room = Room::new(Arc::clone(&view.bodies));
     if let Some(late) = late {
         let head = request.headers().clone();
@@ -116,12 +136,14 @@ pub(super) async fn handle(
     }
     open.record.request_headers = view.telemetry.headers(request.headers());
     let scrubber = view.scrubbers.of(&injected);
+    interim::listen(&mut request, wanted, awaiting.as_ref(), scrubber.as_ref());
     open.record.sent = Some(Instant::now());
     let (permit, progress) = (&granted.permit, &open.progress);
     let sent = tokio::select! {
         sent = view.upstream.send(permit, session.scheme, verb, request, progress) => sent,
         () = open.revoked() => return Ok(revoked(&session, open)),
     };
+    open.record.scrubbed += awaiting.as_ref().map_or(0, Awaiting::scrubbed);
     match sent {
         Err(_) if room.is_missing() => Ok(crowded(&session, open)),
         Err(error) => Ok(unanswered(&session, open, &granted, &error)),
@@ -130,7 +152,7 @@ pub(super) async fn handle(
                 inject::doubt(&granted.request_permit, &view.tokens, &view.secrets);
             }
             Ok(pass_on(
-                &session, answer, open, operation, on_upgrade, scrubber,
+                &session, answer, open, operation, opening, scrubber,
             ))
         }
     }
@@ -196,6 +218,7 @@ async fn authorize(
     session: &Session,
     view: &View,
     parts: &Parts,
+    over_http2: bool,
     body: &mut Asking,
     record: &mut RequestRecord,
 ) -> Result<Granted, Refused> {
@@ -204,7 +227,7 @@ async fn authorize(
     }
     let authority = authority::of_request(parts)
         .map_err(|error| Refused::saying(DenyReason::BadAuthority, error))?;
-    let upgrade = request_form(parts)?;
+    let upgrade = request_form(parts, over_http2)?;
     let host = match &authority.name {
         Name::Host(host) => Some(host),
         Name::Address(_) => None,
@@ -301,16 +324,17 @@ fn subject(session: &Session, granted: &Granted, parts: &Parts) -> Subject {
     }
 }
 
-/// Origin-form, or absolute-form that says the same; CONNECT and unknown upgrades would make the
+/// Is it a WebSocket that is asked for, by HTTP/1.1 or `over_http2`? Otherwise it is origin-form, or absolute-form that
+/// says the same; CONNECT and unknown upgrades would make the
 /// gateway blind to what follows.
-fn request_form(parts: &Parts) -> Result<bool, Refused> {
+fn request_form(parts: &Parts, over_http2: bool) -> Result<bool, Refused> {
     let upgrade = headers::asks_for(&parts.headers);
     let http1 = parts.version <= Version::HTTP_11;
     let plain_form = parts.uri.path().starts_with('/');
     if parts.method == Method::CONNECT || !plain_form || upgrade == Upgrade::Other {
         return Err(DenyReason::RequestFormNotAllowed.into());
     }
-    Ok(http1 && upgrade == Upgrade::WebSocket)
+    Ok(over_http2 || (http1 && upgrade == Upgrade::WebSocket))
 }
 
 /// Errors of bodies are boxed on both sides.

@@ -2,6 +2,7 @@
 //! that was not judged, no head before it is whole, and nothing of a message before it asks for that
 //! message. Bounds how long a client may take. What to answer and to record is the server's business.
 
+use super::interim::Interim;
 use crate::guard::{Held, Patience, Position, RequestGuard, Violation};
 use bytes::{Buf, Bytes};
 use std::future::Future;
@@ -84,6 +85,13 @@ pub(super) struct Guarded<S> {
     unflushed: bool,
     reader: Option<Waker>,
     parting: Parting,
+    /// What the client is to be told besides what the library says …
+    interim: Arc<Interim>,
+    /// … and what is left of that which has been begun.
+    between: Bytes,
+    /// The library has nothing left to write of what it has made so far: its buffer was empty when it last flushed, and it
+    /// has written nothing since. While a request is with the gateway, that is between two messages.
+    is_through: bool,
 }
 
 enum Parting {
@@ -102,6 +110,7 @@ impl<S> Guarded<S> {
         max_head: usize,
         idle: Duration,
         watch: Arc<Watch>,
+        interim: Arc<Interim>,
         refuse: Refuse,
     ) -> Self {
         Self {
@@ -117,6 +126,9 @@ impl<S> Guarded<S> {
             unflushed: false,
             reader: None,
             parting: Parting::NotYet,
+            interim,
+            between: Bytes::new(),
+            is_through: true,
         }
     }
 
@@ -287,6 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             self.parting = Parting::Over;
         }
         loop {
+            if matches!(self.parting, Parting::Answer(_) | Parting::Shutdown) {
+                ready!(self.finish_between(cx))?;
+            }
             self.parting = match &mut self.parting {
                 Parting::NotYet => match self.watch.found.get() {
                     // Answered before the end of its body.
@@ -330,13 +345,60 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Guarded<S> {
+    /// Writes the rest of what has been begun.
+    fn finish_between(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.between.is_empty() {
+            self.unflushed = true;
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.between))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.between.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The same for a client that may take nothing for so long.
+    fn finish_between_in_time(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.between.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let outcome = self.finish_between(cx);
+        self.stalled.written(outcome, self.idle, cx)
+    }
+
+    /// Writes the informational responses that there are, if it is the moment. Ready when the library may go on.
+    fn interject(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.finish_between_in_time(cx))?;
+            if !self.is_through {
+                return Poll::Ready(Ok(()));
+            }
+            match self.interim.take(cx) {
+                Some(head) => self.between = head,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// The library is about to write.
+    fn before_writing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.interject(cx))?;
+        self.is_through = false;
+        self.interim.writes();
+        self.unflushed = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.unflushed = true;
+        ready!(self.before_writing(cx))?;
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
         let idle = self.idle;
         self.stalled.written(outcome, idle, cx)
@@ -347,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.unflushed = true;
+        ready!(self.before_writing(cx))?;
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         let idle = self.idle;
         self.stalled.written(outcome, idle, cx)
@@ -358,6 +420,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The library flushes when it has written all it has.
+        self.is_through = true;
+        self.interim.flushes();
+        ready!(self.interject(cx))?;
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
         if outcome.is_ready() {
             self.unflushed = false;
@@ -371,6 +437,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watch.is_clean() && self.guard.position() != Position::InBody {
+            ready!(self.finish_between_in_time(cx))?;
             let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
             let idle = self.idle;
             return self.stalled.written(outcome, idle, cx);

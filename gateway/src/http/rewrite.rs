@@ -19,9 +19,9 @@ use crate::telemetry::RequestRecord;
 use crate::upstream::{RequestBody, Scheme};
 use http::header::{CONTENT_ENCODING, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
-use http::{Request, StatusCode, Uri};
+use http::{Request, Uri};
 use http_body_util::BodyExt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -113,14 +113,14 @@ pub(super) fn watch(view: &View, parts: &Parts, is_call: bool) -> Seen {
     }
 }
 
-/// The request as it is sent; `over` is dropped when all is.
+/// The request as it is sent, and whom to tell that its body is wanted; `over` is dropped when all is.
 pub(super) fn outgoing(
     granted: &Granted,
     mut parts: Parts,
     body: Asking,
     open: &Open,
     over: oneshot::Receiver<()>,
-) -> Request<RequestBody> {
+) -> (Request<RequestBody>, Option<oneshot::Sender<()>>) {
     let expects = parts
         .headers
         .get(EXPECT)
@@ -130,7 +130,7 @@ pub(super) fn outgoing(
     let forbidden = inject::credential_headers(&granted.request_permit);
     if !expects {
         let body = Outgoing::new(body, open, forbidden, None);
-        return Request::from_parts(parts, body.boxed_unsync());
+        return (Request::from_parts(parts, body.boxed_unsync()), None);
     }
     let (say, said) = oneshot::channel();
     let body = Outgoing::new(
@@ -144,16 +144,5 @@ pub(super) fn outgoing(
             over,
         )),
     );
-    let mut request = Request::from_parts(parts, body.boxed_unsync());
-    let say = Mutex::new(Some(say));
-    hyper::ext::on_informational(&mut request, move |response| {
-        if response.status() == StatusCode::CONTINUE
-            && let Ok(mut say) = say.lock()
-            && let Some(say) = say.take()
-            && say.send(()).is_err()
-        {
-            tracing::debug!("the body did not wait for 100 Continue");
-        }
-    });
-    request
+    (Request::from_parts(parts, body.boxed_unsync()), Some(say))
 }

@@ -3,6 +3,7 @@
 use super::activity::Activity;
 use super::authority::Name;
 use super::guarded::{Guarded, Watch};
+use super::interim::Interim;
 use super::observed::Observed;
 use super::{exchange, problem};
 use crate::guard::{Refusal, Violation};
@@ -46,6 +47,8 @@ pub struct Session {
     pub(super) activity: Arc<Activity>,
     /// What its guard has found.
     pub(super) watch: Arc<Watch>,
+    /// What its client is told before a final response.
+    pub(super) interim: Arc<Interim>,
     /// What its requests may reach.
     pub(super) route: Route,
     /// In the clear, or TLS on both sides.
@@ -124,6 +127,7 @@ impl Session {
             place,
             activity: Arc::default(),
             watch: Arc::default(),
+            interim: Arc::default(),
             route,
             scheme,
         }
@@ -205,6 +209,8 @@ where
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(MAX_STREAMS)
+            // WebSockets over HTTP/2 (RFC 8441).
+            .enable_connect_protocol()
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -240,7 +246,9 @@ where
         let refuser = Arc::clone(&session);
         let refuse = Box::new(move |violation| refuser.refuse(violation));
         let watch = Arc::clone(&session.watch);
-        let io = TokioIo::new(Guarded::new(stream, max_header_bytes, idle, watch, refuse));
+        let interim = Arc::clone(&session.interim);
+        let guarded = Guarded::new(stream, max_header_bytes, idle, watch, interim, refuse);
+        let io = TokioIo::new(guarded);
         let connection = http1::Builder::new()
             .header_read_timeout(None)
             .max_buf_size(max_header_bytes.max(MIN_BUFFER) + MARGIN)

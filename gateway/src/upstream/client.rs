@@ -2,7 +2,8 @@
 
 use super::connect;
 use super::guarded::{Announce, Guarded};
-use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody};
+use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody, Stream};
+use super::replay::Replay;
 use super::resolve::Resolver;
 use super::verify::{Offer, Verifier, is_http2};
 use super::{Permit, Ration};
@@ -12,7 +13,7 @@ use crate::policy::{Gateway, Target};
 use crate::telemetry::{Metrics, PoolUse};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -35,6 +36,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const MAX_HEADERS: usize = 256;
 /// Pooled connections that may turn out to be closed before a new one is made.
 const MAX_STALE: usize = 8;
+/// How often a request that the upstream has provably not begun with is sent again.
+const RETRIES: u32 = 1;
 /// An upstream that answers no ping while requests wait for it is gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(10);
@@ -115,7 +118,8 @@ impl Upstream {
 
     /// Sends a request whose URI has scheme and authority, and waits for the head of the answer, which may take
     /// `requestTimeout` from the last `progress` of the request's body.
-    /// A request that provably never left is sent again on a new connection, and no other.
+    /// A request that provably never left is sent again on a new connection, and one that the upstream provably has not
+    /// begun with, once; and no other.
     pub async fn send(
         &self,
         permit: &Permit,
@@ -161,9 +165,8 @@ impl Upstream {
                 .await
                 .map_err(Failed::into_error);
         }
-        // What a pooled connection's protocol takes out of the head is put back before another try.
-        let uri = request.uri().clone();
-        let host = request.headers().get(HOST).cloned();
+        let head = Head::of(&request);
+        let mut left = RETRIES;
         for _ in 0..MAX_STALE {
             let Some(connection) = self.pool.take(&key) else {
                 break;
@@ -175,11 +178,13 @@ impl Upstream {
                 }
                 Err(Failed::Unsent(unsent)) => {
                     self.metrics.pool(PoolUse::Stale);
-                    request = *unsent;
-                    *request.uri_mut() = uri.clone();
-                    if let Some(host) = &host {
-                        request.headers_mut().insert(HOST, host.clone());
-                    }
+                    request = head.restored(*unsent);
+                }
+                Err(Failed::Unprocessed(unprocessed, _)) => {
+                    self.metrics.pool(PoolUse::Stale);
+                    request = head.restored(*unprocessed);
+                    left -= 1;
+                    break;
                 }
                 Err(Failed::Sent(error)) => {
                     self.metrics.pool(PoolUse::Reused);
@@ -187,10 +192,17 @@ impl Upstream {
                 }
             }
         }
-        let connection = self.new_connection(permit, &key).await?;
-        self.exchange(&key, connection, request, false)
-            .await
-            .map_err(Failed::into_error)
+        loop {
+            let connection = self.new_connection(permit, &key).await?;
+            match self.exchange(&key, connection, request, false).await {
+                Err(Failed::Unprocessed(unprocessed, error)) if left > 0 => {
+                    tracing::debug!(%error, "the upstream has not begun with the request");
+                    request = head.restored(*unprocessed);
+                    left -= 1;
+                }
+                done => return done.map_err(Failed::into_error),
+            }
+        }
     }
 
     async fn new_connection(
@@ -210,10 +222,11 @@ impl Upstream {
             self.metrics.pool(PoolUse::Reused);
             return Ok(connection);
         }
-        let dialled = self.dial(permit, key, Offer::AnyHttp).await?;
-        self.pool.learned(key);
-        Ok(match dialled {
-            Dialled::Http1(sender) => Connection::Http1(sender),
+        Ok(match self.dial(permit, key, Offer::AnyHttp).await? {
+            Dialled::Http1(sender) => {
+                self.pool.speaks_http1(key);
+                Connection::Http1(sender)
+            }
             Dialled::Http2(sender) => {
                 let shared = Http2::new(sender);
                 let stream = shared.stream();
@@ -283,20 +296,12 @@ impl Upstream {
                 answer.reused = reused;
                 Ok(answer)
             }
-            Connection::Http2(mut sender, stream) => {
-                let mut request = request;
-                *request.version_mut() = Version::HTTP_2;
-                request.headers_mut().remove(HOST);
-                match sender.try_send_request(request).await {
-                    Ok(response) => Ok(Answer {
-                        response: response.map(|body| PooledBody::http2(body, stream)),
-                        reused,
-                    }),
-                    Err(mut error) => Err(match error.take_message() {
-                        Some(unsent) if reused => Failed::Unsent(Box::new(unsent)),
-                        _ => Failed::Sent(http_error(key, Box::new(error.into_error()))),
-                    }),
-                }
+            Connection::Http2(sender, stream) => {
+                let answer = exchange_http2(key, sender, &stream, request, reused).await?;
+                Ok(Answer {
+                    response: answer.map(|body| PooledBody::http2(body, stream)),
+                    reused,
+                })
             }
         }
     }
@@ -329,16 +334,70 @@ impl Upstream {
     }
 }
 
+async fn exchange_http2(
+    key: &Key,
+    mut sender: http2::SendRequest<RequestBody>,
+    stream: &Stream,
+    mut request: Request<RequestBody>,
+    reused: bool,
+) -> Result<Response<Incoming>, Failed> {
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(HOST);
+    let (request, replay) = Replay::of(request);
+    let mut error = match sender.try_send_request(request).await {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    let is_unsent = error.take_message().is_some();
+    let error = error.into_error();
+    let is_unprocessed = is_unsent || replay.is_unprocessed(&error);
+    if is_unprocessed {
+        stream.retire();
+    }
+    let source = http_error(key, Box::new(error));
+    match replay.again().filter(|_| is_unprocessed) {
+        Some(request) if is_unsent && reused => Err(Failed::Unsent(Box::new(request))),
+        Some(request) => Err(Failed::Unprocessed(Box::new(request), source)),
+        None => Err(Failed::Sent(source)),
+    }
+}
+
+/// What a connection's protocol takes out of a request's head.
+struct Head {
+    uri: Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Head {
+    fn of(request: &Request<RequestBody>) -> Self {
+        Self {
+            uri: request.uri().clone(),
+            host: request.headers().get(HOST).cloned(),
+        }
+    }
+
+    /// The request with it again.
+    fn restored(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
+        *request.uri_mut() = self.uri.clone();
+        if let Some(host) = &self.host {
+            request.headers_mut().insert(HOST, host.clone());
+        }
+        request
+    }
+}
+
 /// Did the request leave?
 enum Failed {
     Unsent(Box<Request<RequestBody>>),
+    /// It did, and the upstream has not begun with it.
+    Unprocessed(Box<Request<RequestBody>>, UpstreamError),
     Sent(UpstreamError),
 }
 
 impl Failed {
     fn into_error(self) -> UpstreamError {
         match self {
-            Self::Sent(error) => error,
+            Self::Sent(error) | Self::Unprocessed(_, error) => error,
             Self::Unsent(request) => UpstreamError::Http {
                 host: request.uri().host().unwrap_or_default().to_owned(),
                 source: "the upstream closed a new connection before the request was sent".into(),

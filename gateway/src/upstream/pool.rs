@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -47,7 +47,8 @@ struct Connections {
     http2: Vec<Http2>,
     /// Held while the first connection is made, so that a burst learns the protocol before it dials.
     first: Arc<tokio::sync::Mutex<()>>,
-    known: bool,
+    /// It spoke HTTP/1 last: a connection is for one request, and nobody's turn to make.
+    is_http1: bool,
 }
 
 /// An HTTP/1 connection.
@@ -67,6 +68,8 @@ pub(super) struct Http2 {
 /// How much an HTTP/2 connection is in use.
 struct Use {
     streams: AtomicUsize,
+    /// No stream is begun on it any more.
+    retired: AtomicBool,
     last: Mutex<Instant>,
 }
 
@@ -78,6 +81,13 @@ pub(super) enum Connection {
 
 /// One stream's place on an HTTP/2 connection, given back when dropped.
 pub(super) struct Stream(Arc<Use>);
+
+impl Stream {
+    /// The connection takes no more streams; those that it has go on.
+    pub(super) fn retire(&self) {
+        self.0.retired.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Stream {
     fn drop(&mut self) {
@@ -92,6 +102,7 @@ impl Http2 {
             sender,
             usage: Arc::new(Use {
                 streams: AtomicUsize::new(0),
+                retired: AtomicBool::new(false),
                 last: Mutex::new(Instant::now()),
             }),
         }
@@ -105,14 +116,18 @@ impl Http2 {
 }
 
 impl Http2 {
+    /// May another stream be begun on it?
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.usage.retired.load(Ordering::Relaxed)
+    }
+
     fn is_worth_keeping(&self) -> bool {
         let last = *self
             .usage
             .last
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        !self.sender.is_closed()
-            && (self.usage.streams.load(Ordering::Relaxed) > 0 || last.elapsed() < IDLE)
+        self.is_open() && (self.usage.streams.load(Ordering::Relaxed) > 0 || last.elapsed() < IDLE)
     }
 }
 
@@ -121,9 +136,7 @@ impl Pool {
     pub(super) fn take(&self, key: &Key) -> Option<Connection> {
         let mut targets = self.lock();
         let connections = targets.get_mut(key)?;
-        connections
-            .http2
-            .retain(|shared| !shared.sender.is_closed());
+        connections.http2.retain(Http2::is_open);
         if let Some(connection) = connections.http2.iter().find_map(Http2::stream) {
             return Some(connection);
         }
@@ -135,26 +148,23 @@ impl Pool {
         None
     }
 
-    /// The turn to make the first connection; `None` once the protocol is known.
+    /// The turn to make a connection that others will share; `None` where there is nothing to share.
     pub(super) fn first(&self, key: &Key) -> Option<Arc<tokio::sync::Mutex<()>>> {
         let mut targets = self.lock();
         let connections = targets.entry(key.clone()).or_default();
-        // With HTTP/2 a burst may well fit the connections there are about to be.
-        (!connections.known || !connections.http2.is_empty())
-            .then(|| Arc::clone(&connections.first))
+        (!connections.is_http1).then(|| Arc::clone(&connections.first))
     }
 
-    /// The protocol of the target is known now.
-    pub(super) fn learned(&self, key: &Key) {
-        self.lock().entry(key.clone()).or_default().known = true;
+    /// The target speaks HTTP/1.
+    pub(super) fn speaks_http1(&self, key: &Key) {
+        self.lock().entry(key.clone()).or_default().is_http1 = true;
     }
 
     pub(super) fn share(&self, key: &Key, connection: Http2) {
-        self.lock()
-            .entry(key.clone())
-            .or_default()
-            .http2
-            .push(connection);
+        let mut targets = self.lock();
+        let connections = targets.entry(key.clone()).or_default();
+        connections.is_http1 = false;
+        connections.http2.push(connection);
     }
 
     fn put(&self, key: &Key, connection: Http1) {

@@ -212,6 +212,17 @@ for name, fields, data in [
     ("CRLF in a path", USUAL[:2] + [(b":path", b"/h2case\r\nx: y"), USUAL[3]], None), ("a blank in a path", USUAL[:2] + [(b":path", b"/h2case x"), USUAL[3]], None), ("NUL in a value", USUAL + [(b"x", b"a\0b")], None),
     ("a colon in a name", USUAL + [(b"x:y", b"z")], None), ("a blank in a name", USUAL + [(b"x ", b"z")], None), ("CONNECT with a path", [(b":method", b"CONNECT")] + USUAL[1:], None),
     ("endless fields", USUAL + [(b"x-%d" % n, b"y" * 1000) for n in range(70)], None), ("one endless field", USUAL + [(b"x", b"y" * 70000)], None),
-    ("extended CONNECT", [(b":method", b"CONNECT"), (b":protocol", b"websocket")] + USUAL[1:], None),
+    ("a protocol without CONNECT", USUAL + [(b":protocol", b"websocket")], None), ("plain CONNECT", [(b":method", b"CONNECT"), USUAL[3]], None),
 ]:
     refused(f"HTTP/2 {name}", http2(*fields, data=data), http2=True, host="h11.test", in_body=True)
+
+# A WebSocket's CONNECT (RFC 8441), which is a GET to the upstream.
+SOCKET = [(b":method", b"CONNECT"), (b":protocol", b"websocket")] + USUAL[1:]
+for name, fields, data in [
+    ("no path", SOCKET[:3] + SOCKET[4:], None), ("no scheme", SOCKET[:2] + SOCKET[3:], None), ("an empty path", SOCKET[:3] + [(b":path", b""), SOCKET[4]], None), ("no host", SOCKET[:4], None),
+    ("two protocols", SOCKET + [(b":protocol", b"websocket")], None), ("another protocol", [SOCKET[0], (b":protocol", b"connect-udp")] + SOCKET[2:], None), ("an empty protocol", [SOCKET[0], (b":protocol", b"")] + SOCKET[2:], None),
+    ("connection", SOCKET + [(b"connection", b"upgrade")], None), ("upgrade", SOCKET + [(b"upgrade", b"websocket")], None), ("transfer-encoding", SOCKET + [(b"transfer-encoding", b"chunked")], b"0\r\n\r\n"),
+    ("CRLF in a path", SOCKET[:3] + [(b":path", b"/h2case\r\nx: y"), SOCKET[4]], None), ("an authority that differs", SOCKET[:4] + [(b":authority", b"other.test")], None), ("a host that differs", SOCKET + [(b"host", b"other.test")], None),
+    ("another protocol and data", [SOCKET[0], (b":protocol", b"connect-tcp")] + SOCKET[2:], b"GET /h2case HTTP/1.1\r\nHost: h11.test\r\n\r\n"), ("a path without slash", SOCKET[:3] + [(b":path", b"h2case"), SOCKET[4]], None),
+]:
+    refused(f"HTTP/2 WebSocket, {name}", http2(*fields, data=data), http2=True, host="h11.test", in_body=True)

@@ -12,7 +12,14 @@ fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Arc<Watch>) {
     let (client, server) = tokio::io::duplex(1 << 16);
     let watch = Arc::new(Watch::default());
     let refuse = Box::new(|violation: Violation| Bytes::from(format!("no: {violation:?}")));
-    let guarded = Guarded::new(server, 4096, IDLE, Arc::clone(&watch), refuse);
+    let guarded = Guarded::new(
+        server,
+        4096,
+        IDLE,
+        Arc::clone(&watch),
+        Arc::default(),
+        refuse,
+    );
     (client, guarded, watch)
 }
 
