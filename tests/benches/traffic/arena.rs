@@ -16,6 +16,7 @@ use e2e::policy::{self, Destinations, Gateway};
 use e2e::postern::Exec;
 use e2e::world::random;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -48,6 +49,9 @@ impl Arena {
         unshare(CloneFlags::CLONE_NEWNET)
             .context("cannot make a network namespace: benches need root")?;
         ip("link set lo up")?;
+        // Inherited by everybody: ten thousand connections are as many descriptors.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -150,6 +154,14 @@ impl Arena {
 /// The rule by which whatever is said to `host` on `port` passes unread.
 pub(crate) fn opaque(host: &str, port: u16) -> String {
     policy::l4_route("opaque", &Destinations::Networks(&[host]), &[port])
+}
+
+/// So many connections of one sandbox, in the gateway's document, instead of the default.
+pub(crate) fn limited(documents: &mut [String], connections: u64) {
+    if let Some(gateway) = documents.first_mut() {
+        let limits = format!("spec:\n  limits: {{maxConnectionsPerSandbox: {connections}}}\n");
+        *gateway = gateway.replacen("spec:\n", &limits, 1);
+    }
 }
 
 /// A command line to be completed, in a mount namespace where `hosts` is `/etc/hosts`.

@@ -18,6 +18,9 @@ const CLIENT: &str = "--client";
 /// What a client gets to end by itself, and its sandbox with it.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// What a program gets beyond the time that it was told to take, seconds: some wait for ever for a server that is slow.
+const LATE: u32 = 20;
+
 /// A client process, and the ends of its pipes.
 pub(crate) struct Client {
     process: Child,
@@ -54,9 +57,11 @@ impl Client {
         self.process.id()
     }
 
-    /// Runs a program to its end, which has to be a good one; its standard output.
-    pub(crate) fn run(&mut self, command: &[&str]) -> Result<String> {
-        let answer = self.ask(&[&["run"], command].concat())?;
+    /// Runs a program to its end, which has to be a good one and come within `seconds` and [`LATE`]; its standard output.
+    pub(crate) fn run(&mut self, seconds: u32, command: &[&str]) -> Result<String> {
+        let limit = (seconds + LATE).to_string();
+        let limited = ["run", "timeout", "--kill-after=2", &limit];
+        let answer = self.ask(&[&limited, command].concat())?;
         Ok(answer.as_str().context("no output")?.to_owned())
     }
 

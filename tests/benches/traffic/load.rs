@@ -12,7 +12,7 @@ pub(crate) const CONNECTIONS: u32 = 32;
 
 /// Requests a second of wrk (HTTP/1.1), on as many connections as always.
 pub(crate) fn wrk(client: &mut Client, url: &str, bearer: &str, seconds: u32) -> Result<u64> {
-    let said = client.run(&[
+    let said = client.run(seconds, &[
         "wrk",
         "--threads",
         "1",
@@ -29,7 +29,7 @@ pub(crate) fn wrk(client: &mut Client, url: &str, bearer: &str, seconds: u32) ->
 
 /// Requests a second of h2load over HTTP/2, one stream a connection at a time.
 pub(crate) fn h2load(client: &mut Client, url: &str, bearer: &str, seconds: u32) -> Result<u64> {
-    let said = client.run(&[
+    let said = client.run(seconds, &[
         "h2load",
         "--clients",
         &CONNECTIONS.to_string(),
@@ -84,7 +84,7 @@ pub(crate) fn latency(client: &mut Client, work: &Path, fixed: &Fixed<'_>) -> Re
         command.push("--h1");
     }
     command.extend(["--header", &header, fixed.url]);
-    let said = client.run(&command)?;
+    let said = client.run(fixed.seconds, &command)?;
     requests_per_second_of_h2load(&said)?;
     let text = std::fs::read_to_string(&log).context("h2load wrote no log")?;
     percentiles(&text)

@@ -13,13 +13,17 @@
 
 mod arena;
 mod client;
+mod cold;
 mod cold_client;
 mod http;
 mod idle_client;
 mod load;
 mod paths;
 mod peers;
+mod scale;
+mod soak;
 mod splice;
+mod telemetry;
 mod tls;
 mod upstream;
 
@@ -34,6 +38,10 @@ pub(crate) struct Options {
     rounds: u32,
     /// Of one measurement.
     seconds: u32,
+    /// Whether a glance is all that is wanted.
+    quick: bool,
+    /// Of the soak.
+    minutes: u32,
     /// The folder with `envoy` and `mitmdump`.
     peers: Option<PathBuf>,
 }
@@ -44,6 +52,10 @@ const MEMBERS: &[(&str, Run)] = &[
     ("http", http::run),
     ("tls", tls::run),
     ("splice", splice::run),
+    ("cold", cold::run),
+    ("scale", scale::run),
+    ("telemetry", telemetry::run),
+    ("soak", soak::run),
 ];
 
 fn main() -> Result<()> {
@@ -61,6 +73,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(String, Options)> {
     let mut options = Options {
         rounds: 5,
         seconds: 3,
+        quick: false,
+        minutes: 30,
         peers: None,
     };
     while let Some(word) = words.next() {
@@ -68,9 +82,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(String, Options)> {
         match &*word {
             // What cargo tells every bench.
             "--bench" => {}
-            "--quick" => (options.rounds, options.seconds) = (2, 1),
+            "--quick" => {
+                (options.rounds, options.seconds, options.minutes) = (2, 1, 1);
+                options.quick = true;
+            }
             "--rounds" => options.rounds = value()?.parse()?,
             "--seconds" => options.seconds = value()?.parse()?,
+            "--minutes" => options.minutes = value()?.parse()?,
             "--peers" => options.peers = Some(value()?.into()),
             other if other.starts_with('-') || member.is_some() => bail!("what is {other}?"),
             _ => member = Some(word),

@@ -1,13 +1,13 @@
 //! The ways from a client to the upstream that are compared: directly, through Postern, through its peers. Each is warm for
 //! a whole run and all are taken in turn. It refuses to know what is asked on them.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use e2e::process::Process;
 
 use super::Options;
 use super::arena::{Arena, EVENT_SERVER, UPSTREAM};
 use super::client::Client;
-use super::peers::{ENVOY, MITMPROXY, MITMPROXY_EVENTS, Peers};
+use super::peers::{ENVOY, MITMPROXY, Peers};
 
 /// A client, and what it goes through.
 pub(crate) struct Path {
@@ -15,40 +15,63 @@ pub(crate) struct Path {
     pub(crate) name: &'static str,
     pub(crate) client: Client,
     /// Kept for as long as the path is used.
-    _proxies: Vec<Process>,
+    proxy: Option<Process>,
 }
 
 /// All paths that `options` has the programs for.
 pub(crate) fn all(arena: &Arena, options: &Options) -> Result<Vec<Path>> {
     let mut paths = vec![
-        Path {
-            name: "direct",
-            client: arena.client("direct", UPSTREAM, EVENT_SERVER)?,
-            _proxies: Vec::new(),
-        },
-        Path {
-            name: "postern",
-            client: arena.sandboxed("postern", &arena.policy(None))?,
-            _proxies: Vec::new(),
-        },
+        Path::alone("direct", arena.client("direct", UPSTREAM, EVENT_SERVER)?),
+        Path::alone("postern", arena.sandboxed("postern", &arena.policy(None))?),
     ];
     if let Some(bin) = &options.peers {
         let peers = Peers::new(bin);
         paths.push(Path {
             name: "envoy",
-            _proxies: vec![peers.envoy(arena)?],
+            proxy: Some(peers.envoy(arena)?),
             client: arena.client("envoy", ENVOY, ENVOY)?,
         });
         paths.push(Path {
             name: "mitmproxy",
-            _proxies: peers.mitmproxy(arena)?.into(),
-            client: arena.client("mitmproxy", MITMPROXY, MITMPROXY_EVENTS)?,
+            proxy: Some(peers.mitmproxy(arena)?),
+            client: arena.client("mitmproxy", MITMPROXY, MITMPROXY)?,
         });
     }
     Ok(paths)
 }
 
+/// What `sysconf(_SC_CLK_TCK)` says on every architecture of Linux: /proc counts in hundredths of a second.
+const TICK_US: u64 = 10_000;
+
 impl Path {
+    /// What the proxy has spent in its life, microseconds of a processor: where others keep the machine busy, it says more
+    /// than the time that passes. `None` where there is no proxy.
+    pub(crate) fn spent(&self) -> Result<Option<u64>> {
+        let process = match (self.name, &self.proxy) {
+            ("direct", _) => return Ok(None),
+            (_, Some(proxy)) => u32::try_from(proxy.id()?.as_raw())?,
+            (_, None) => self.client.id(),
+        };
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+        // The name, second of the fields, may hold anything: what counts follows its closing bracket (proc(5)).
+        let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let field = |number: usize| -> Result<u64> {
+            let text = fields.get(number - 3).context("a short stat")?;
+            Ok(text.parse()?)
+        };
+        Ok(Some((field(14)? + field(15)?) * TICK_US))
+    }
+
+    /// Without a proxy beside it.
+    pub(crate) fn alone(name: &'static str, client: Client) -> Self {
+        Self {
+            name,
+            client,
+            proxy: None,
+        }
+    }
+
     /// What the client says where the credential is wanted: the real one where nobody puts it there.
     pub(crate) fn bearer<'a>(&self, arena: &'a Arena) -> &'a str {
         match self.name {

@@ -14,10 +14,8 @@ use super::upstream::listening;
 
 /// Where Envoy listens.
 pub(crate) const ENVOY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 30);
-/// Where mitmproxy listens, for both hosts.
+/// Where mitmproxy listens.
 pub(crate) const MITMPROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 40);
-/// And for the server of events: a reverse proxy has one upstream.
-pub(crate) const MITMPROXY_EVENTS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 41);
 
 /// The programs, in the folder `bin` of an environment.
 pub(crate) struct Peers {
@@ -31,7 +29,7 @@ impl Peers {
         }
     }
 
-    /// Envoy with a worker a core, listening. `http2`: how it talks to the upstream.
+    /// Envoy with a worker a core, listening.
     pub(crate) fn envoy(&self, arena: &Arena) -> Result<Process> {
         let [configuration, secret] = ["envoy.yaml", "sds.yaml"].map(|name| arena.path(name));
         fs::write(&secret, sds(&arena.credential))?;
@@ -44,17 +42,10 @@ impl Peers {
         listening(command, ENVOY)
     }
 
-    /// mitmproxy, listening: one process for each upstream.
-    pub(crate) fn mitmproxy(&self, arena: &Arena) -> Result<[Process; 2]> {
-        Ok([
-            self.reverse(arena, HOST, MITMPROXY)?,
-            self.reverse(arena, EVENTS, MITMPROXY_EVENTS)?,
-        ])
-    }
-
-    fn reverse(&self, arena: &Arena, host: &str, address: Ipv4Addr) -> Result<Process> {
+    /// mitmproxy, listening for [`HOST`]: a reverse proxy has one upstream.
+    pub(crate) fn mitmproxy(&self, arena: &Arena) -> Result<Process> {
         let hosts = arena.path("hosts-mitmproxy-upstream");
-        fs::write(&hosts, format!("{UPSTREAM} {HOST}\n{EVENT_SERVER} {EVENTS}\n"))?;
+        fs::write(&hosts, format!("{UPSTREAM} {HOST}\n"))?;
         let pair = ["server.crt", "server.key"].map(|name| fs::read_to_string(arena.path(name)));
         let [certificate, key] = pair;
         let pem = arena.path("server.pem");
@@ -64,8 +55,8 @@ impl Peers {
         let mut command = with_hosts(&hosts);
         command.arg(self.bin.join("mitmdump")).args([
             "--quiet".to_owned(),
-            format!("--mode=reverse:https://{host}:443/"),
-            format!("--listen-host={address}"),
+            format!("--mode=reverse:https://{HOST}:443/"),
+            format!("--listen-host={MITMPROXY}"),
             "--listen-port=443".to_owned(),
             format!("--certs=*={}", pem.display()),
             format!("--modify-headers=/~q/Authorization/Bearer {credential}"),
@@ -73,7 +64,7 @@ impl Peers {
             format!("--set=ssl_verify_upstream_trusted_ca={}", trusted.display()),
             "--set=flow_detail=0".to_owned(),
         ]);
-        listening(command, address)
+        listening(command, MITMPROXY)
     }
 }
 

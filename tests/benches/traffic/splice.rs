@@ -15,10 +15,10 @@ use super::Options;
 use super::arena::{Arena, EVENT_SERVER, UPSTREAM, ip, opaque};
 
 /// The host behind the cable (RFC 5737, TEST-NET-2), and this end of it.
-const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 const NEAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// A port that no listener of the gateway reads.
-const PORT: u16 = 9000;
+pub(crate) const PORT: u16 = 9000;
 /// What is written, and read, at once: as much as bulk tools do.
 const PIECE: usize = 128 << 10;
 
@@ -60,7 +60,7 @@ pub(crate) fn read(address: &str, seconds: &str) -> Result<Value> {
 }
 
 /// A namespace with a host that says zeros to everybody who connects. It lives for as long as this program.
-fn far_host() -> Result<()> {
+pub(crate) fn far_host() -> Result<()> {
     let (say, hear) = mpsc::channel();
     let (laid, cable) = mpsc::channel();
     std::thread::spawn(move || {

@@ -20,7 +20,7 @@ pub(crate) const EVENTS_PER_RESPONSE: u32 = 200;
 
 /// The servers, until dropped.
 pub(crate) struct Upstream {
-    _nginx: Process,
+    nginx: Option<Process>,
     _events: Mock,
 }
 
@@ -37,9 +37,19 @@ impl Upstream {
             Events { expected },
         )?;
         Ok(Self {
-            _nginx: nginx(arena)?,
+            nginx: Some(nginx(arena)?),
             _events: events,
         })
+    }
+
+    /// What `replace` makes of nginx serves from now on.
+    pub(crate) fn replace_nginx(
+        &mut self,
+        replace: impl FnOnce(Process) -> Result<Process>,
+    ) -> Result<()> {
+        let old = self.nginx.take().context("nginx is gone")?;
+        self.nginx = Some(replace(old)?);
+        Ok(())
     }
 }
 
@@ -113,6 +123,8 @@ http {{
   }}
   server {{
     listen {UPSTREAM}:4318;
+    access_log {folder}collector.log;
+    default_type application/x-protobuf;
     client_max_body_size 64m;
     location / {{ return 200; }}
   }}

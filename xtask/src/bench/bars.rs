@@ -33,7 +33,6 @@ pub(super) const BARS: &[Bar] = &[
     most("h2_p50", "envoy", 80, 50),
     most("h2_p99", "envoy", 80, 50),
     least("h1_1k", "mitmproxy", 2500, 2500),
-    least("h2_1k", "mitmproxy", 2500, 2500),
     least("cold_1k", "envoy", 120, 200),
     least("bulk", "direct", 90, 95),
     most("first_byte", "direct", 50, 40),

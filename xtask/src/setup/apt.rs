@@ -38,6 +38,8 @@ const BASE: &[(Probe, &str)] = &[
 
 /// What benches call besides: most people never run one.
 const FOR_BENCHES: &[(Probe, &str)] = &[
+    // Counts the entries of maps.
+    (Probe::File("/usr/sbin/bpftool"), "bpftool"),
     (Probe::Command("h2load"), "nghttp2-client"),
     (Probe::Command("wrk"), "wrk"),
     (Probe::File("/usr/sbin/nginx"), "nginx-light"),
