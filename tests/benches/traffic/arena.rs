@@ -61,7 +61,9 @@ impl Arena {
         let arena = Self {
             ca: TestCa::new("Postern bench authority")?,
             credential: random("bench-")?,
-            folder: tempfile::Builder::new().prefix("postern-bench-").tempdir()?,
+            folder: tempfile::Builder::new()
+                .prefix("postern-bench-")
+                .tempdir()?,
             runtime,
             stopped,
             _lock: lock,
@@ -96,6 +98,7 @@ impl Arena {
         command
             .args(Client::program()?)
             .env("SSL_CERT_FILE", self.path("ca.pem"))
+            .env("CURL_CA_BUNDLE", self.path("ca.pem"))
             .current_dir(self.path("work"));
         Client::start(command)
     }
@@ -151,9 +154,14 @@ impl Arena {
     }
 }
 
-/// The rule by which whatever is said to `host` on `port` passes unread.
-pub(crate) fn opaque(host: &str, port: u16) -> String {
-    policy::l4_route("opaque", &Destinations::Networks(&[host]), &[port])
+/// Adds to `documents` that whatever is said to `host` on `port` passes unread.
+pub(crate) fn opaque(documents: &mut Vec<String>, host: &str, port: u16) {
+    if let Some(gateway) = documents.first_mut() {
+        let listener = format!("  listeners:\n    - {{name: raw, protocol: TCP, port: {port}}}\n");
+        *gateway = gateway.replacen("  listeners:\n", &listener, 1);
+    }
+    let networks = Destinations::Networks(&[host]);
+    documents.push(policy::l4_route("opaque", &networks, &[port]));
 }
 
 /// So many connections of one sandbox, in the gateway's document, instead of the default.

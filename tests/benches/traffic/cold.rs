@@ -38,8 +38,16 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
         .map(|document| document.replace(&format!("ip: {UPSTREAM},"), &format!("ip: {FAR},")))
         .collect();
     let mut clients = [
-        ("direct", &*arena.credential, arena.client("direct", FAR, EVENT_SERVER)?),
-        ("postern", e2e::world::PLACEHOLDER, arena.sandboxed("postern", &documents)?),
+        (
+            "direct",
+            &*arena.credential,
+            arena.client("direct", FAR, EVENT_SERVER)?,
+        ),
+        (
+            "postern",
+            e2e::world::PLACEHOLDER,
+            arena.sandboxed("postern", &documents)?,
+        ),
     ];
     for round in 0..=options.rounds {
         for (name, bearer, client) in &mut clients {
@@ -60,18 +68,21 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
 
 /// Of a program of its own, microseconds.
 fn first_byte(client: &mut Client, bearer: &str) -> Result<u64> {
-    let said = client.run(0, &[
-        "curl",
-        "--silent",
-        "--show-error",
-        "--output",
-        "/dev/null",
-        "--write-out",
-        "%{http_code} %{time_starttransfer}",
-        "--header",
-        &format!("Authorization: Bearer {bearer}"),
-        &format!("https://{HOST}/1k"),
-    ])?;
+    let said = client.run(
+        0,
+        &[
+            "curl",
+            "--silent",
+            "--show-error",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code} %{time_starttransfer}",
+            "--header",
+            &format!("Authorization: Bearer {bearer}"),
+            &format!("https://{HOST}/1k"),
+        ],
+    )?;
     let (status, seconds) = said.split_once(' ').context("curl said nothing")?;
     ensure!(status == "200", "status {status}");
     let time = Duration::try_from_secs_f64(seconds.trim().parse()?)?;

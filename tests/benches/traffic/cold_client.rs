@@ -21,7 +21,9 @@ pub(crate) fn measure(url: &str, bearer: &str, connections: &str, seconds: &str)
     let time = Duration::from_secs(seconds.parse()?);
     let mut config = config(roots_of_environment()?, &["http/1.1"])?;
     Arc::make_mut(&mut config).resumption = Resumption::disabled();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let begun = Instant::now();
         let mut tasks = JoinSet::new();
@@ -65,7 +67,9 @@ async fn one(url: &Uri, authorization: &str, config: &Arc<rustls::ClientConfig>)
     let request = Request::get(url.clone())
         .header(AUTHORIZATION, authorization)
         .header(CONNECTION, "close");
-    let response = connection.send(request.body(Full::new(Bytes::new()))?).await?;
+    let response = connection
+        .send(request.body(Full::new(Bytes::new()))?)
+        .await?;
     ensure!(response.status() == 200, "status {}", response.status());
     response.into_body().collect().await?;
     Ok(())

@@ -66,9 +66,18 @@ const SHAPES: &[Shape] = &[
 fn one(path: &mut Path, shape: Shape, bearer: &str, seconds: u32) -> Result<Vec<(String, u64)>> {
     let (name, host, what, load) = shape;
     let before = path.spent()?;
-    let rate = load(&mut path.client, &format!("https://{host}/{what}"), bearer, seconds)?;
+    let rate = load(
+        &mut path.client,
+        &format!("https://{host}/{what}"),
+        bearer,
+        seconds,
+    )?;
     let after = path.spent()?;
-    let events = if name == "sse" { u64::from(EVENTS_PER_RESPONSE) } else { 1 };
+    let events = if name == "sse" {
+        u64::from(EVENTS_PER_RESPONSE)
+    } else {
+        1
+    };
     let mut samples = vec![(name.to_owned(), rate * events)];
     if let (Some(before), Some(after)) = (before, after) {
         let requests = (rate * u64::from(seconds)).max(1);

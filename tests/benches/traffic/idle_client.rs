@@ -42,7 +42,9 @@ async fn open(url: &Uri, config: &Arc<rustls::ClientConfig>) -> Result<Connectio
     let mut connection = Connection::open((host, 443), Some((host, Arc::clone(config)))).await?;
     let request = Request::get(url.clone())
         .header(AUTHORIZATION, format!("Bearer {}", e2e::world::PLACEHOLDER));
-    let response = connection.send(request.body(Full::new(Bytes::new()))?).await?;
+    let response = connection
+        .send(request.body(Full::new(Bytes::new()))?)
+        .await?;
     ensure!(response.status() == 200, "status {}", response.status());
     response.into_body().collect().await?;
     Ok(connection)

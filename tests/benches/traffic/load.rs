@@ -12,37 +12,43 @@ pub(crate) const CONNECTIONS: u32 = 32;
 
 /// Requests a second of wrk (HTTP/1.1), on as many connections as always.
 pub(crate) fn wrk(client: &mut Client, url: &str, bearer: &str, seconds: u32) -> Result<u64> {
-    let said = client.run(seconds, &[
-        "wrk",
-        "--threads",
-        "1",
-        "--connections",
-        &CONNECTIONS.to_string(),
-        "--duration",
-        &format!("{seconds}s"),
-        "--header",
-        &format!("Authorization: Bearer {bearer}"),
-        url,
-    ])?;
+    let said = client.run(
+        seconds,
+        &[
+            "wrk",
+            "--threads",
+            "1",
+            "--connections",
+            &CONNECTIONS.to_string(),
+            "--duration",
+            &format!("{seconds}s"),
+            "--header",
+            &format!("Authorization: Bearer {bearer}"),
+            url,
+        ],
+    )?;
     requests_per_second_of_wrk(&said)
 }
 
 /// Requests a second of h2load over HTTP/2, one stream a connection at a time.
 pub(crate) fn h2load(client: &mut Client, url: &str, bearer: &str, seconds: u32) -> Result<u64> {
-    let said = client.run(seconds, &[
-        "h2load",
-        "--clients",
-        &CONNECTIONS.to_string(),
-        "--max-concurrent-streams",
-        "1",
-        "--duration",
-        &seconds.to_string(),
-        "--warm-up-time",
-        "200ms",
-        "--header",
-        &format!("authorization: Bearer {bearer}"),
-        url,
-    ])?;
+    let said = client.run(
+        seconds,
+        &[
+            "h2load",
+            "--clients",
+            &CONNECTIONS.to_string(),
+            "--max-concurrent-streams",
+            "1",
+            "--duration",
+            &seconds.to_string(),
+            "--warm-up-time",
+            "200ms",
+            "--header",
+            &format!("authorization: Bearer {bearer}"),
+            url,
+        ],
+    )?;
     requests_per_second_of_h2load(&said)
 }
 
@@ -95,16 +101,19 @@ fn requests_per_second_of_wrk(said: &str) -> Result<u64> {
         !said.contains("Non-2xx") && !said.contains("Socket errors"),
         "wrk was not served: {said}"
     );
-    let line = said.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"));
     whole(line.with_context(|| format!("no report of wrk's: {said}"))?)
 }
 
 fn requests_per_second_of_h2load(said: &str) -> Result<u64> {
-    let counts = said.lines().find_map(|line| line.strip_prefix("requests: "));
+    let counts = said
+        .lines()
+        .find_map(|line| line.strip_prefix("requests: "));
     let counts = counts.with_context(|| format!("no report of h2load's: {said}"))?;
     ensure!(
-        counts.contains(" 0 failed, 0 errored, 0 timeout")
-            && said.contains(" 0 3xx, 0 4xx, 0 5xx"),
+        counts.contains(" 0 failed, 0 errored, 0 timeout") && said.contains(" 0 3xx, 0 4xx, 0 5xx"),
         "h2load was not served: {said}"
     );
     let rate = said

@@ -78,7 +78,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(String, Options)> {
         peers: None,
     };
     while let Some(word) = words.next() {
-        let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} needs a value"))
+        };
         match &*word {
             // What cargo tells every bench.
             "--bench" => {}

@@ -14,6 +14,7 @@ const FEW: u64 = 500;
 
 pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     println!("unit rss_idle KiB");
+    println!("unit rss_idle_own KiB");
     println!("unit rss_per_connection bytes");
     let _upstream = Upstream::start(arena)?;
     let connections = if options.quick { FEW } else { CONNECTIONS };
@@ -25,6 +26,9 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
         let mut client = arena.sandboxed("postern", &documents)?;
         let idle = resident(client.id())?;
         println!("sample rss_idle postern {round} {idle}");
+        // Without the pages of the program's own file, which the kernel may drop and all gateways share.
+        let own = field(client.id(), "RssAnon:")?;
+        println!("sample rss_idle_own postern {round} {own}");
         // What is made once, for the first connections, is not theirs.
         client.ask(&["hold", &url, "50"])?;
         let before = resident(client.id())?;
@@ -36,7 +40,7 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
             held += more;
         }
         let after = resident(client.id())?;
-        let each = (after - before) * 1024 / connections;
+        let each = after.saturating_sub(before) * 1024 / connections;
         println!("sample rss_per_connection postern {round} {each}");
     }
     Ok(())
@@ -44,10 +48,15 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
 
 /// Of a process, KiB.
 pub(crate) fn resident(process: u32) -> Result<u64> {
+    field(process, "VmRSS:")
+}
+
+/// A field of `/proc/PID/status`, KiB.
+fn field(process: u32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let words = line.context("no VmRSS")?.split_whitespace().next();
-    let kib = words.context("an empty VmRSS")?.parse()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    let kib = word.with_context(|| format!("no {name}"))?.parse()?;
     ensure!(kib > 0, "no memory");
     Ok(kib)
 }

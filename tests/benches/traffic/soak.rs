@@ -42,7 +42,7 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     let mut upstream = Upstream::start(arena)?;
     far_host()?;
     let mut documents = arena.policy(None);
-    documents.push(opaque(&format!("{FAR}/32"), PORT));
+    opaque(&mut documents, &format!("{FAR}/32"), PORT);
     let mut client = arena.sandboxed("postern", &documents)?;
     std::fs::write(arena.path("work").join("soak.sh"), script()?)?;
     let until = Instant::now() + Duration::from_secs(60 * u64::from(options.minutes));
@@ -102,7 +102,9 @@ fn phase(
     let said = std::thread::scope(|scope| {
         let load = scope.spawn(|| client.run(seconds(PHASE), &["sh", "soak.sh"]));
         let trouble = trouble(arena, upstream, documents);
-        let said = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?;
+        let said = load
+            .join()
+            .map_err(|_| anyhow::anyhow!("the load panicked"))?;
         trouble.and(said)
     })?;
     let mut requests = 0;
@@ -131,7 +133,11 @@ fn trouble(arena: &Arena, upstream: &mut Upstream, documents: &[String]) -> Resu
     let step = PHASE / 8;
     let pause = || std::thread::sleep(step);
     let mut more = documents.to_vec();
-    more.push(e2e::policy::proxy_rule("more", "more.test", &[("X-More", "{{ bench.value }}")]));
+    more.push(e2e::policy::proxy_rule(
+        "more",
+        "more.test",
+        &[("X-More", "{{ bench.value }}")],
+    ));
     pause();
     arena.write_policy("postern", &more)?;
     pause();

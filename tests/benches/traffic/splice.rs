@@ -26,7 +26,7 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     println!("unit bulk MiB/s");
     far_host()?;
     let mut documents = arena.policy(None);
-    documents.push(opaque(&format!("{FAR}/32"), PORT));
+    opaque(&mut documents, &format!("{FAR}/32"), PORT);
     let mut clients = [
         ("direct", arena.client("direct", UPSTREAM, EVENT_SERVER)?),
         ("postern", arena.sandboxed("postern", &documents)?),
@@ -34,7 +34,11 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     for round in 0..=options.rounds {
         for (name, client) in &mut clients {
             arena.go_on()?;
-            let order = ["read", &format!("{FAR}:{PORT}"), &options.seconds.to_string()];
+            let order = [
+                "read",
+                &format!("{FAR}:{PORT}"),
+                &options.seconds.to_string(),
+            ];
             let rate = client.ask(&order)?.as_u64().context("no rate")?;
             if let Some(told) = round.checked_sub(1) {
                 println!("sample bulk {name} {told} {rate}");
@@ -47,8 +51,12 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
 
 /// The client's half: MiB a second that came.
 pub(crate) fn read(address: &str, seconds: &str) -> Result<Value> {
-    let (address, time) = (address.parse::<SocketAddr>()?, Duration::from_secs(seconds.parse()?));
+    let (address, time) = (
+        address.parse::<SocketAddr>()?,
+        Duration::from_secs(seconds.parse()?),
+    );
     let mut stream = TcpStream::connect(address).context("cannot connect")?;
+    stream.write_all(b"zeros, please\n")?;
     let mut piece = vec![0; PIECE];
     stream.read_exact(&mut piece)?;
     let (begun, mut bytes) = (Instant::now(), 0_u128);
@@ -59,7 +67,7 @@ pub(crate) fn read(address: &str, seconds: &str) -> Result<Value> {
     Ok(json!(u64::try_from(rate)?))
 }
 
-/// A namespace with a host that says zeros to everybody who connects. It lives for as long as this program.
+/// A namespace with a host that says zeros to everybody who says anything. It lives for as long as this program.
 pub(crate) fn far_host() -> Result<()> {
     let (say, hear) = mpsc::channel();
     let (laid, cable) = mpsc::channel();
@@ -93,6 +101,9 @@ fn serve() -> Result<()> {
         let mut stream = stream?;
         std::thread::spawn(move || {
             let piece = vec![0; PIECE];
+            if !stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {
+                return;
+            }
             while stream.write_all(&piece).is_ok() {}
         });
     }

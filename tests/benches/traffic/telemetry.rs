@@ -15,7 +15,10 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     let collector = format!("http://{UPSTREAM}:4318");
     let mut paths = vec![
         Path::alone("off", arena.sandboxed("off", &arena.policy(None))?),
-        Path::alone("postern", arena.sandboxed("on", &arena.policy(Some(&collector)))?),
+        Path::alone(
+            "postern",
+            arena.sandboxed("on", &arena.policy(Some(&collector)))?,
+        ),
     ];
     let url = format!("https://{HOST}/1k");
     paths::interleaved(arena, options, &mut paths, |path, seconds| {

@@ -59,7 +59,11 @@ pub(crate) fn nginx(arena: &Arena) -> Result<Process> {
     let file = arena.path("nginx.conf");
     fs::write(&file, configuration(arena))?;
     let mut command = Command::new("/usr/sbin/nginx");
-    command.arg("-c").arg(&file).arg("-e").arg(arena.path("nginx.log"));
+    command
+        .arg("-c")
+        .arg(&file)
+        .arg("-e")
+        .arg(arena.path("nginx.log"));
     listening(command, UPSTREAM)
 }
 

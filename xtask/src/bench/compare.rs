@@ -155,7 +155,10 @@ sample h1_1k mitmproxy 0 0
         let [one] = judged.as_slice() else {
             panic!("{judged:?}");
         };
-        assert_eq!((one.bar.against, one.bar.side), (Some("envoy"), Side::AtLeast));
+        assert_eq!(
+            (one.bar.against, one.bar.side),
+            (Some("envoy"), Side::AtLeast)
+        );
         assert!(one.bar.is_met(one.found.median, one.bar.bar));
         assert!(!one.bar.is_met(one.found.median, one.bar.aim));
     }

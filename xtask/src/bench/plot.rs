@@ -45,7 +45,8 @@ pub(super) fn run(workspace: &Workspace, _: Console, _: &Order) -> Result<(), Fa
         .parent()
         .map_or(Ok(()), fs::create_dir_all)
         .and_then(|()| fs::write(&path, svg(&measures)));
-    written.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+    written
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     line(format_args!("{FIGURE}: {} measures", measures.len()));
     Ok(())
 }
@@ -56,7 +57,11 @@ fn svg(measures: &[Measure]) -> String {
     for measure in measures {
         body += &label(at, measure);
         let longest = measure.paths().filter_map(|path| measure.spread(path));
-        let longest = longest.map(|spread| spread.median).max().unwrap_or(1).max(1);
+        let longest = longest
+            .map(|spread| spread.median)
+            .max()
+            .unwrap_or(1)
+            .max(1);
         for path in measure.paths() {
             let Some(spread) = measure.spread(path) else {
                 continue;
@@ -86,7 +91,10 @@ fn bar(at: usize, path: &str, value: i64, longest: i64) -> String {
     let colour = colour.map_or("#c8ccd1", |(_, colour)| colour);
     let room = i64::try_from(WIDTH - NAMES - 80).unwrap_or_default();
     let length = (value.max(0) * room / longest).max(1);
-    let (text, end) = (at + 11, i64::try_from(NAMES).unwrap_or_default() + length + 5);
+    let (text, end) = (
+        at + 11,
+        i64::try_from(NAMES).unwrap_or_default() + length + 5,
+    );
     format!(
         "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{path}</text>\
          <rect x=\"{NAMES}\" y=\"{at}\" width=\"{length}\" height=\"{}\" fill=\"{colour}\"/>\
@@ -107,7 +115,10 @@ mod tests {
         let svg = svg(&Samples::read(said).unwrap().measures);
         let room = WIDTH - NAMES - 80;
         assert!(svg.contains(&format!("width=\"{room}\" height")), "{svg}");
-        assert!(svg.contains(&format!("width=\"{}\" height", room / 2)), "{svg}");
+        assert!(
+            svg.contains(&format!("width=\"{}\" height", room / 2)),
+            "{svg}"
+        );
         assert!(svg.contains("bulk (MiB/s)") && svg.ends_with("</svg>\n"));
     }
 }

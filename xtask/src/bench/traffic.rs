@@ -34,7 +34,11 @@ pub(super) fn run(workspace: &Workspace, console: Console, order: &Order) -> Res
     let mut cargo = workspace.cargo();
     // The gateway's own profile: its crates are compiled already.
     cargo.args(["bench", "--quiet", "--profile", "release"]);
-    let program = if member == "policy" { "policy" } else { "traffic" };
+    let program = if member == "policy" {
+        "policy"
+    } else {
+        "traffic"
+    };
     cargo.args(["--package", "e2e", "--bench", program, "--", member]);
     if order.quick {
         cargo.arg("--quick");
@@ -57,7 +61,11 @@ pub(super) fn run(workspace: &Workspace, console: Console, order: &Order) -> Res
     }
     let file = kept(workspace).join(format!("{member}.txt"));
     let written = fs::create_dir_all(kept(workspace)).and_then(|()| fs::write(&file, &said));
-    written.map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
-    line(format_args!("kept for `cargo xtask bench plot`: {}", file.display()));
+    written
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
+    line(format_args!(
+        "kept for `cargo xtask bench plot`: {}",
+        file.display()
+    ));
     Ok(())
 }
