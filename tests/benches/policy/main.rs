@@ -44,7 +44,7 @@ const SANDBOXES: u16 = 1000;
 const RULES: usize = 10_000;
 /// Of the small side.
 const FEW_RULES: usize = 10;
-/// Hosts that are asked for, spread over the rules: a program talks to few.
+/// Hosts that are asked for, spread over the rules and one of each kind: a program talks to few.
 const ASKED: usize = 10;
 /// Decisions of a sample, and calls of connect().
 const DECISIONS: usize = 2000;
@@ -129,7 +129,11 @@ impl Engine {
             .policy
             .with_context(|| format!("no policy: {problems:?}"))?;
         let gateway = policy.gateways.into_values().next().context("no gateway")?;
-        let spread = |number: usize| Host::parse(&format!("h{}.test", number * (rules / ASKED)));
+        // One of each kind, the same on both sides.
+        let spread = |kind: usize| {
+            let rule = kind * (rules / ASKED) / 10 * 10 + kind;
+            Host::parse(&host(rule).replace('*', "any"))
+        };
         let asked = (0..ASKED).map(spread).collect::<Result<_, _>>()?;
         Ok(Self { gateway, asked })
     }
@@ -186,11 +190,16 @@ fn file(name: &str, text: String) -> SourceFile {
     }
 }
 
+/// The host or pattern of a rule.
+fn host(rule: usize) -> String {
+    match rule % 10 {
+        6 | 7 => format!("*.w{rule}.test"),
+        _ => format!("h{rule}.test"),
+    }
+}
+
 fn route(number: usize) -> String {
-    let host = match number % 10 {
-        6 | 7 => format!("*.w{number}.test"),
-        _ => format!("h{number}.test"),
-    };
+    let host = host(number);
     let allowed = e2e::policy::l4_route(
         &format!("l{number}"),
         &e2e::policy::Destinations::Names(&[&host]),

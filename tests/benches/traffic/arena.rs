@@ -115,6 +115,8 @@ impl Arena {
             &self.path("work"),
             Client::program()?,
         )
+        // What a load does not get, its report says; the soak's refusals are meant.
+        .log("error")
         .flag("--secrets", self.path("secrets"))
         .flag("--state-dir", self.path(&format!("state-{name}")));
         Client::start(exec.command()?)
