@@ -104,7 +104,7 @@ fn phase(
         let trouble = trouble(arena, upstream, documents);
         let said = load
             .join()
-            .map_err(|_| anyhow::anyhow!("the load panicked"))?;
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         trouble.and(said)
     })?;
     let mut requests = 0;
