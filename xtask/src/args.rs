@@ -23,10 +23,18 @@ Commands:
   fuzz    Fuzz the pure parsers (needs a nightly toolchain and cargo-fuzz)
           [TARGET]                one target; otherwise each in turn
           --seconds N             for so long each (default 60)
-  bench   Measure what Postern costs, side by side within one run
-          kernel                  socket calls with the cgroup programs and without (needs root)
+  bench   Measure what Postern costs, side by side within one run (needs root)
+          kernel                  socket calls with the cgroup programs and without
+          http | tls              requests on kept connections; on a new connection each
+          splice | cold           bulk bytes; a cold client behind 40 ms of round trip
+          policy | scale          decisions with few rules and many; memory
+          telemetry               throughput with a collector and without
+          soak --minutes N        mixed load and faults, until something grows (default 30)
+          plot                    what the last runs said, as docs/bench.svg
+          --peers                 http, tls: Envoy and mitmproxy beside it (installs them)
+          --rounds N              instead of 5
           --json                  one JSON object instead of a table
-          --quick                 two rounds: to see that it works
+          --quick                 two short rounds: to see that it works
   vm      Guests of every kernel that users run, made and booted here (needs root and Debian)
           test                    the verifier's view and the end-to-end suites, in a guest each
           --kernel LIST           6.1 (default), 6.12, 7.3, 5.10, host, or all: host and every supported one
@@ -46,7 +54,7 @@ Examples:
   sudo -E env \"PATH=$PATH\" cargo xtask demo
   cargo xtask test --only fmt --only clippy
   cargo xtask fuzz client_hello --seconds 600
-  sudo -E env \"PATH=$PATH\" cargo xtask bench kernel
+  sudo -E env \"PATH=$PATH\" cargo xtask bench http --peers
   cargo xtask vm test --kernel 6.1,7.3 --suite verifier
   cargo xtask vm shell -- demo
 

@@ -4,9 +4,13 @@
 use std::env;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Failure;
+
+/// Set where standard output is for machines.
+static DIVERTED: AtomicBool = AtomicBool::new(false);
 
 /// Writes progress to standard output. Colours are off for `NO_COLOR`, a dumb terminal, a file or a pipe.
 #[derive(Debug, Clone, Copy)]
@@ -101,8 +105,23 @@ pub(crate) fn line(text: impl Display) {
     write(format_args!("{text}\n"));
 }
 
-/// Writes to standard output at once. Progress that nobody reads any more (`| head`) is no reason to stop.
+/// From now on progress goes to standard error, and only [`result`] to standard output.
+pub(crate) fn divert() {
+    DIVERTED.store(true, Ordering::Relaxed);
+}
+
+/// Writes a line to standard output, whatever was [diverted](divert).
+pub(crate) fn result(text: impl Display) {
+    let mut stdout = io::stdout().lock();
+    drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+}
+
+/// Writes progress at once. Progress that nobody reads any more (`| head`) is no reason to stop.
 pub(crate) fn write(text: impl Display) {
+    if DIVERTED.load(Ordering::Relaxed) {
+        drop(write!(io::stderr().lock(), "{text}"));
+        return;
+    }
     let mut stdout = io::stdout().lock();
     drop(write!(stdout, "{text}").and_then(|()| stdout.flush()));
 }

@@ -55,8 +55,35 @@ pub(crate) fn run(
         })?;
         ebpf::record(workspace, &toolchain)?;
     }
-    console.step("Python clients", |note| python::install(&machine, &note))
+    console.step("Python clients", |note| {
+        python::install(&machine, &note, "venv", "tests/requirements.txt")
+    })
 }
+
+/// Installs what benches call, and with `peers` the proxies that they compare with.
+pub(crate) fn for_benches(
+    workspace: &Workspace,
+    console: Console,
+    peers: bool,
+) -> Result<(), Failure> {
+    let mut machine = Machine {
+        workspace,
+        log: Log::create(workspace.tools.join("setup-bench.log"))?,
+        apt: Apt::default(),
+    };
+    console.step("load generators", |note| {
+        apt::install_for_benches(&mut machine, &note)
+    })?;
+    if peers {
+        console.step("Envoy and mitmproxy", |note| {
+            python::install(&machine, &note, PEERS, "tests/benches/requirements.txt")
+        })?;
+    }
+    Ok(())
+}
+
+/// The environment with the proxies, in the tools' folder.
+pub(crate) const PEERS: &str = "peers";
 
 /// `cargo fmt` and `cargo clippy`, which a minimal rustup profile leaves out.
 fn components(machine: &Machine<'_>, note: &crate::console::Note) -> Result<String, Failure> {

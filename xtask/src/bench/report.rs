@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::spread::{Spread, decimal};
 use crate::Failure;
 use crate::console::{Console, Style, line};
 
@@ -36,14 +37,6 @@ struct Summary {
     with: Spread,
     /// Of each round's difference: what disturbs a round disturbs both its halves.
     cost: Spread,
-}
-
-/// The median, and the quartiles around it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Spread {
-    median: i64,
-    low: i64,
-    high: i64,
 }
 
 impl Samples {
@@ -91,18 +84,6 @@ impl Samples {
             without: spread(pairs.iter().map(|(without, _)| *without).collect())?,
             with: spread(pairs.iter().map(|(_, with)| *with).collect())?,
             cost: spread(pairs.iter().map(|(without, with)| with - without).collect())?,
-        })
-    }
-}
-
-impl Spread {
-    fn of(mut values: Vec<i64>) -> Option<Self> {
-        values.sort_unstable();
-        let at = |quarter: usize| values.get((values.len().checked_sub(1)? * quarter + 2) / 4);
-        Some(Self {
-            median: *at(2)?,
-            low: *at(1)?,
-            high: *at(3)?,
         })
     }
 }
@@ -165,19 +146,12 @@ fn nanoseconds(value: i64) -> String {
     if value.abs() < 1000 {
         return format!("{value} ns");
     }
-    let hundredths = value / 10;
-    let sign = if value < 0 { "-" } else { "" };
-    format!(
-        "{sign}{}.{:02} µs",
-        hundredths.abs() / 100,
-        hundredths.abs() % 100
-    )
+    format!("{} µs", decimal(value / 10))
 }
 
 /// With against without, of the medians: `1.35`.
 fn ratio(told: &Summary) -> String {
-    let hundredths = told.with.median * 100 / told.without.median.max(1);
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    decimal(told.with.median * 100 / told.without.median.max(1))
 }
 
 /// Measures, sides and numbers alone: nothing that would have to be escaped.
@@ -188,9 +162,9 @@ fn as_json(bench: &str, samples: &Samples, summaries: &[(&str, Summary)], bars: 
         let comma = if index == 0 { "" } else { "," };
         text += &format!(
             "{comma}{{\"measure\":\"{measure}\",\"rounds\":{rounds},\"without\":{},\"with\":{},\"cost\":{},\"ratio\":{}}}",
-            object(told.without),
-            object(told.with),
-            object(told.cost),
+            told.without.json(),
+            told.with.json(),
+            told.cost.json(),
             ratio(told),
         );
     }
@@ -204,11 +178,6 @@ fn as_json(bench: &str, samples: &Samples, summaries: &[(&str, Summary)], bars: 
     }
     text.push_str("]}");
     text
-}
-
-fn object(spread: Spread) -> String {
-    let Spread { median, low, high } = spread;
-    format!("{{\"median\":{median},\"low\":{low},\"high\":{high}}}")
 }
 
 #[cfg(test)]

@@ -36,6 +36,18 @@ const BASE: &[(Probe, &str)] = &[
     (Probe::Command("tcpdump"), "tcpdump"),
 ];
 
+/// What benches call besides: most people never run one.
+const FOR_BENCHES: &[(Probe, &str)] = &[
+    // Counts the entries of maps.
+    (Probe::File("/usr/sbin/bpftool"), "bpftool"),
+    (Probe::Command("h2load"), "nghttp2-client"),
+    (Probe::Command("wrk"), "wrk"),
+    (Probe::File("/usr/sbin/nginx"), "nginx-light"),
+    (Probe::Command("ip"), "iproute2"),
+    (Probe::Command("curl"), "curl"),
+    (Probe::PythonVenv, "python3-venv"),
+];
+
 /// Of [`BASE`], what compiles and calls nothing else: a guest gets what was compiled here.
 const FOR_THE_BUILD: &[&str] = &["gcc", "libc6-dev", "g++", "python3-venv"];
 
@@ -66,7 +78,23 @@ impl Probe {
 
 /// Installs the packages of [`BASE`] whose commands or files are absent.
 pub(super) fn install_base(machine: &mut Machine<'_>, note: &Note) -> Result<String, Failure> {
-    let missing: Vec<&str> = BASE
+    install_missing(machine, note, BASE)
+}
+
+/// The same of [`FOR_BENCHES`].
+pub(super) fn install_for_benches(
+    machine: &mut Machine<'_>,
+    note: &Note,
+) -> Result<String, Failure> {
+    install_missing(machine, note, FOR_BENCHES)
+}
+
+fn install_missing(
+    machine: &mut Machine<'_>,
+    note: &Note,
+    wanted: &[(Probe, &'static str)],
+) -> Result<String, Failure> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(probe, _)| !probe.is_met())
         .map(|(_, package)| *package)

@@ -1,5 +1,5 @@
 //! A Python environment with the SDKs that the suites and the demo run unmodified.
-//! It refuses to know which SDKs: tests/requirements.txt names them.
+//! And one with the proxies that benches compare with. It refuses to know which: requirements.txt names them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,13 +10,19 @@ use crate::Failure;
 use crate::console::Note;
 use crate::process;
 
-/// Creates or refreshes `venv` in the tools' folder. A copy of the requirements in it says what it holds.
-pub(super) fn install(machine: &Machine<'_>, note: &Note) -> Result<String, Failure> {
-    let requirements = machine.workspace.root.join("tests/requirements.txt");
+/// Creates or refreshes the environment `name` in the tools' folder, with what the checkout's file `list` names. A copy of
+/// the list in it says what it holds.
+pub(super) fn install(
+    machine: &Machine<'_>,
+    note: &Note,
+    name: &str,
+    list: &str,
+) -> Result<String, Failure> {
+    let requirements = machine.workspace.root.join(list);
     let wanted = fs::read_to_string(&requirements).map_err(|error| {
         Failure::failed(format!("cannot read {}: {error}", requirements.display()))
     })?;
-    let venv = machine.workspace.tools.join("venv");
+    let venv = machine.workspace.tools.join(name);
     let stamp = venv.join(".requirements");
     let python = venv.join("bin/python");
     let runs = process::answer(Command::new(&python).args(["-m", "pip", "--version"])).is_some();
@@ -33,7 +39,7 @@ pub(super) fn install(machine: &Machine<'_>, note: &Note) -> Result<String, Fail
                 .arg(&venv),
         )?;
     }
-    note.say("installing tests/requirements.txt");
+    note.say(&format!("installing {list}"));
     machine.log.run(
         Command::new(&python)
             .args(["-m", "pip", "install", "--requirement"])

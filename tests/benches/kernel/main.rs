@@ -10,13 +10,14 @@
     reason = "a program that prints what it measures"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::time::Instant;
+mod client;
 
-use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use client::Client;
 use e2e::cgroup::Cgroup;
 use e2e::internet::Internet;
 use e2e::lock::Lock;
@@ -24,10 +25,6 @@ use gateway::kernel::{Attachment, FlowTable, Kernel};
 use gateway::policy::{KernelRule, PortRange, Protocol};
 use gateway::sandbox::{Cgroup as Opened, NetNs};
 use gateway_common::Listeners;
-use libc::linger;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
-};
 
 /// Rounds, of which the first two warm up caches and are not told.
 const ROUNDS: usize = 32;
@@ -35,16 +32,14 @@ const WARM_UP: usize = 2;
 /// Calls a round: some ten milliseconds, so that the two take turns more often than the machine's mood changes.
 const CONNECTS: usize = 200;
 const QUICK_CALLS: usize = 2000;
-/// The word by which this program runs as the client of one group.
-const CLIENT: &str = "--client";
 /// A host that no rule names but the one for its port (RFC 5737, TEST-NET-3).
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// Receives datagrams, directly in either case.
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 fn main() -> Result<()> {
-    if std::env::args().any(|word| word == CLIENT) {
-        return serve();
+    if client::is_wanted() {
+        return client::serve();
     }
     // Whoever runs it as a test wants to know that it still works: one short round each.
     let rounds = if std::env::args().any(|word| word == "--quick") {
@@ -167,7 +162,9 @@ impl Bench {
                     sides.reverse();
                 }
                 for (side, client, address) in sides {
-                    let took = client.ask(measure, address)?;
+                    let took = client
+                        .ask(measure.call, measure.calls, address)
+                        .context(measure.name)?;
                     if let Some(told) = round.checked_sub(WARM_UP) {
                         println!("sample {} {side} {told} {took}", measure.name);
                     }
@@ -206,133 +203,4 @@ fn accept(
 fn drain(socket: &UdpSocket) {
     let mut datagram = [0; 64];
     while socket.recv(&mut datagram).is_ok() {}
-}
-
-/// This program again, in a group.
-struct Client {
-    process: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Client {
-    fn start(group: &Cgroup) -> Result<Self> {
-        let program = std::env::current_exe()?.display().to_string();
-        let mut process = group
-            .command([&*program, CLIENT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        Ok(Self {
-            orders: process.stdin.take().context("no stdin")?,
-            answers: BufReader::new(process.stdout.take().context("no stdout")?),
-            process,
-        })
-    }
-
-    /// The median of the calls, nanoseconds.
-    fn ask(&mut self, measure: &Measure, address: SocketAddrV4) -> Result<u64> {
-        let Measure { call, calls, .. } = measure;
-        writeln!(self.orders, "{call} {address} {calls}")?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let told = line.trim();
-        told.parse()
-            .with_context(|| format!("{} at {address}: {told:?}", measure.name))
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// The client's life: `CALL ADDRESS COUNT` on each line of stdin, a median on each of stdout.
-fn serve() -> Result<()> {
-    for line in stdin().lines() {
-        let line = line?;
-        let words: Vec<&str> = line.split(' ').collect();
-        let [call, address, count] = words.as_slice() else {
-            bail!("no order: {line}");
-        };
-        let (address, count) = (address.parse()?, count.parse()?);
-        let mut took = match *call {
-            "socket" => repeat(count, make_socket),
-            "connect" => repeat(count, || connect_tcp(address)),
-            "associate" => repeat(count, || connect_udp(address)),
-            "send" => send(address, count),
-            "sendto" => send_to(address, count),
-            other => bail!("no such call: {other}"),
-        }
-        .with_context(|| line.clone())?;
-        took.sort_unstable();
-        println!("{}", took.get(took.len() / 2).context("no calls")?);
-        stdout().flush()?;
-    }
-    Ok(())
-}
-
-fn repeat(count: usize, call: impl Fn() -> Result<u64>) -> Result<Vec<u64>> {
-    (0..count).map(|_| call()).collect()
-}
-
-fn timed<T>(call: impl FnOnce() -> T) -> Result<(u64, T)> {
-    let begun = Instant::now();
-    let done = call();
-    Ok((u64::try_from(begun.elapsed().as_nanos())?, done))
-}
-
-fn open(kind: SockType) -> nix::Result<OwnedFd> {
-    socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)
-}
-
-fn make_socket() -> Result<u64> {
-    let (took, made) = timed(|| open(SockType::Stream))?;
-    made?;
-    Ok(took)
-}
-
-fn connect_tcp(address: SocketAddrV4) -> Result<u64> {
-    let one = open(SockType::Stream)?;
-    // Reset rather than closed: no port is left waiting.
-    let reset = linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    setsockopt(&one, sockopt::Linger, &reset)?;
-    let to = SockaddrIn::from(address);
-    let (took, connected) = timed(|| connect(one.as_raw_fd(), &to))?;
-    connected?;
-    let mut byte = [0; 1];
-    TcpStream::from(one).read_exact(&mut byte)?;
-    Ok(took)
-}
-
-fn connect_udp(address: SocketAddrV4) -> Result<u64> {
-    let one = open(SockType::Datagram)?;
-    let to = SockaddrIn::from(address);
-    let (took, connected) = timed(|| connect(one.as_raw_fd(), &to))?;
-    connected?;
-    Ok(took)
-}
-
-fn send(address: SocketAddrV4, count: usize) -> Result<Vec<u64>> {
-    let one = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    one.connect(address)?;
-    repeat(count, || {
-        let (took, sent) = timed(|| one.send(b"sixteen bytes ..."))?;
-        ensure!(sent? > 0);
-        Ok(took)
-    })
-}
-
-fn send_to(address: SocketAddrV4, count: usize) -> Result<Vec<u64>> {
-    let one = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    repeat(count, || {
-        let (took, sent) = timed(|| one.send_to(b"sixteen bytes ...", address))?;
-        ensure!(sent? > 0);
-        Ok(took)
-    })
 }

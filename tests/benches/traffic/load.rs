@@ -1,0 +1,153 @@
+//! The command lines of wrk and h2load, and what their reports say. A report of anything but success is an error: a proxy that
+//! refuses is fast. It refuses to know what the requests pass through.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::client::Client;
+
+/// Keep-alive connections of every measurement.
+pub(crate) const CONNECTIONS: u32 = 32;
+
+/// Requests a second of wrk (HTTP/1.1), on as many connections as always.
+pub(crate) fn wrk(client: &mut Client, url: &str, bearer: &str, seconds: u32) -> Result<u64> {
+    let said = client.run(
+        seconds,
+        &[
+            "wrk",
+            "--threads",
+            "1",
+            "--connections",
+            &CONNECTIONS.to_string(),
+            "--duration",
+            &format!("{seconds}s"),
+            "--header",
+            &format!("Authorization: Bearer {bearer}"),
+            url,
+        ],
+    )?;
+    requests_per_second_of_wrk(&said)
+}
+
+/// Requests a second of h2load over HTTP/2, one stream a connection at a time.
+pub(crate) fn h2load(client: &mut Client, url: &str, bearer: &str, seconds: u32) -> Result<u64> {
+    let said = client.run(
+        seconds,
+        &[
+            "h2load",
+            "--clients",
+            &CONNECTIONS.to_string(),
+            "--max-concurrent-streams",
+            "1",
+            "--duration",
+            &seconds.to_string(),
+            "--warm-up-time",
+            "200ms",
+            "--header",
+            &format!("authorization: Bearer {bearer}"),
+            url,
+        ],
+    )?;
+    requests_per_second_of_h2load(&said)
+}
+
+/// A fixed rate, and how long its requests took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Latency {
+    /// Microseconds.
+    pub(crate) p50: u64,
+    /// Microseconds.
+    pub(crate) p99: u64,
+}
+
+/// What a fixed rate is asked with.
+pub(crate) struct Fixed<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) bearer: &'a str,
+    /// Requests a second, over all connections.
+    pub(crate) rate: u32,
+    pub(crate) seconds: u32,
+    /// Instead of HTTP/2.
+    pub(crate) http1: bool,
+}
+
+/// h2load's `--log-file`, in the folder `work` that client and bench share.
+pub(crate) fn latency(client: &mut Client, work: &Path, fixed: &Fixed<'_>) -> Result<Latency> {
+    const LOG: &str = "h2load.log";
+    let log = work.join(LOG);
+    // h2load appends.
+    drop(std::fs::remove_file(&log));
+    let clients = CONNECTIONS.to_string();
+    let requests = (fixed.rate * fixed.seconds).to_string();
+    let rate = format!("{:.3}", f64::from(fixed.rate) / f64::from(CONNECTIONS));
+    let header = format!("authorization: Bearer {}", fixed.bearer);
+    let log_file = format!("--log-file={LOG}");
+    let rps = format!("--rps={rate}");
+    let mut command = vec!["h2load", "--clients", &clients, "--requests", &requests];
+    command.extend(["--max-concurrent-streams", "1", &rps, &log_file]);
+    if fixed.http1 {
+        command.push("--h1");
+    }
+    command.extend(["--header", &header, fixed.url]);
+    let said = client.run(fixed.seconds, &command)?;
+    requests_per_second_of_h2load(&said)?;
+    let text = std::fs::read_to_string(&log).context("h2load wrote no log")?;
+    percentiles(&text)
+}
+
+fn requests_per_second_of_wrk(said: &str) -> Result<u64> {
+    ensure!(
+        !said.contains("Non-2xx") && !said.contains("Socket errors"),
+        "wrk was not served: {said}"
+    );
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"));
+    whole(line.with_context(|| format!("no report of wrk's: {said}"))?)
+}
+
+fn requests_per_second_of_h2load(said: &str) -> Result<u64> {
+    let counts = said
+        .lines()
+        .find_map(|line| line.strip_prefix("requests: "));
+    let counts = counts.with_context(|| format!("no report of h2load's: {said}"))?;
+    ensure!(
+        counts.contains(" 0 failed, 0 errored, 0 timeout") && said.contains(" 0 3xx, 0 4xx, 0 5xx"),
+        "h2load was not served: {said}"
+    );
+    let rate = said
+        .lines()
+        .find_map(|line| line.strip_prefix("finished in "))
+        .and_then(|line| line.split(", ").nth(1))
+        .and_then(|rate| rate.strip_suffix(" req/s"));
+    whole(rate.with_context(|| format!("no rate: {said}"))?)
+}
+
+/// `12345.67`, without what is behind the point.
+fn whole(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let before = text.split('.').next().unwrap_or(text);
+    before.parse().with_context(|| format!("no number: {text}"))
+}
+
+/// Lines of start, status and microseconds, separated by tabs.
+fn percentiles(log: &str) -> Result<Latency> {
+    let mut took = Vec::new();
+    for line in log.lines() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [_, "200", took_us] = columns.as_slice() else {
+            anyhow::bail!("h2load logged {line:?}");
+        };
+        took.push(took_us.parse::<u64>()?);
+    }
+    took.sort_unstable();
+    let at = |percent: usize| {
+        let index = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+        took.get(index).copied().context("h2load logged nothing")
+    };
+    Ok(Latency {
+        p50: at(50)?,
+        p99: at(99)?,
+    })
+}
