@@ -4,6 +4,8 @@
 //! ```text
 //! sample MEASURE without|with ROUND NANOSECONDS     the median of a round's calls
 //! ```
+//!
+//! `--quick` takes two rounds, `--only MEASURE` one measure: for a profiler to look at.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -25,6 +27,8 @@ use gateway::policy::{KernelRule, PortRange, Protocol};
 use gateway::sandbox::{Cgroup as Opened, NetNs};
 use gateway_common::Listeners;
 use libc::linger;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
 };
@@ -52,7 +56,14 @@ fn main() -> Result<()> {
     } else {
         ROUNDS
     };
-    Bench::new()?.run(rounds)
+    let mut bench = Bench::new()?;
+    let mut words = std::env::args();
+    if words.any(|word| word == "--only") {
+        let only = words.next().context("--only needs the name of a measure")?;
+        bench.measures.retain(|measure| measure.name == only);
+        ensure!(!bench.measures.is_empty(), "there is no measure {only}");
+    }
+    bench.run(rounds)
 }
 
 /// What is measured: the order for the client in the attached group, and for the other.
@@ -109,7 +120,10 @@ impl Bench {
         kernel.activate(&mut attachment, &rules)?;
         let flows = kernel.flow_table()?;
         let sandbox = attachment.sandbox;
-        std::thread::spawn(move || accept(&tcp, flows, sandbox, netns));
+        std::thread::spawn(move || {
+            // Where it has a processor of its own it does not run, woken, within a client's call.
+            stay(Side::Gateway).and_then(|()| accept(&tcp, flows, sandbox, netns))
+        });
         std::thread::spawn(move || drain(&dns));
         std::thread::spawn(move || drain(&neighbour));
 
@@ -128,6 +142,7 @@ impl Bench {
             without: Client::start(&groups[1])?,
             measures: vec![
                 measure("tcp_socket", "socket", QUICK_CALLS, listener, listener),
+                measure("tcp_unused", "unused", QUICK_CALLS, listener, listener),
                 measure(
                     "tcp_connect",
                     "connect",
@@ -135,6 +150,8 @@ impl Bench {
                     at(FOREIGN, 443),
                     listener,
                 ),
+                // What connect() is spared must not be paid for in socket() or close().
+                measure("tcp_life", "life", CONNECTS, at(FOREIGN, 443), listener),
                 measure(
                     "udp_connect",
                     "associate",
@@ -194,13 +211,35 @@ fn accept(
     mut flows: FlowTable,
     sandbox: gateway::kernel::SandboxId,
     netns: u64,
-) {
-    while let Ok((mut stream, client)) = listener.accept() {
+) -> Result<()> {
+    loop {
+        let (mut stream, client) = listener.accept()?;
         flows.take(sandbox, netns, client);
         if stream.write_all(b".").is_err() {
             eprintln!("a client did not wait");
         }
     }
+}
+
+/// Who runs where.
+#[derive(Clone, Copy)]
+enum Side {
+    Gateway,
+    Client,
+}
+
+/// Keeps the thread on one processor: the first that there is, or the last.
+fn stay(side: Side) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let all = sched_getaffinity(this)?;
+    let mut there = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false));
+    let cpu = match side {
+        Side::Gateway => there.next(),
+        Side::Client => there.next_back(),
+    };
+    let mut one = CpuSet::new();
+    one.set(cpu.context("no processor")?)?;
+    Ok(sched_setaffinity(this, &one)?)
 }
 
 fn drain(socket: &UdpSocket) {
@@ -251,6 +290,7 @@ impl Drop for Client {
 
 /// The client's life: `CALL ADDRESS COUNT` on each line of stdin, a median on each of stdout.
 fn serve() -> Result<()> {
+    stay(Side::Client)?;
     for line in stdin().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
@@ -260,7 +300,9 @@ fn serve() -> Result<()> {
         let (address, count) = (address.parse()?, count.parse()?);
         let mut took = match *call {
             "socket" => repeat(count, make_socket),
-            "connect" => repeat(count, || connect_tcp(address)),
+            "unused" => repeat(count, open_and_close),
+            "connect" => repeat(count, || Ok(connect_tcp(address)?.connect)),
+            "life" => repeat(count, || Ok(connect_tcp(address)?.all())),
             "associate" => repeat(count, || connect_udp(address)),
             "send" => send(address, count),
             "sendto" => send_to(address, count),
@@ -294,8 +336,28 @@ fn make_socket() -> Result<u64> {
     Ok(took)
 }
 
-fn connect_tcp(address: SocketAddrV4) -> Result<u64> {
-    let one = open(SockType::Stream)?;
+fn open_and_close() -> Result<u64> {
+    let (took, made) = timed(|| open(SockType::Stream).map(drop))?;
+    made?;
+    Ok(took)
+}
+
+/// What the calls of a connection took, nanoseconds; neither what it waited for nor what it said.
+struct Life {
+    socket: u64,
+    connect: u64,
+    close: u64,
+}
+
+impl Life {
+    fn all(&self) -> u64 {
+        self.socket + self.connect + self.close
+    }
+}
+
+fn connect_tcp(address: SocketAddrV4) -> Result<Life> {
+    let (made, one) = timed(|| open(SockType::Stream))?;
+    let one = one?;
     // Reset rather than closed: no port is left waiting.
     let reset = linger {
         l_onoff: 1,
@@ -306,8 +368,14 @@ fn connect_tcp(address: SocketAddrV4) -> Result<u64> {
     let (took, connected) = timed(|| connect(one.as_raw_fd(), &to))?;
     connected?;
     let mut byte = [0; 1];
-    TcpStream::from(one).read_exact(&mut byte)?;
-    Ok(took)
+    let mut stream = TcpStream::from(one);
+    stream.read_exact(&mut byte)?;
+    let (closed, ()) = timed(|| drop(stream))?;
+    Ok(Life {
+        socket: made,
+        connect: took,
+        close: closed,
+    })
 }
 
 fn connect_udp(address: SocketAddrV4) -> Result<u64> {
