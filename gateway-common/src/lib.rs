@@ -53,7 +53,7 @@ pub mod protocol {
 
 /// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
 /// takes over the pinned maps of another only if both have the same layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// How many entries the maps hold.
 pub mod capacity {
@@ -69,8 +69,10 @@ pub mod capacity {
     pub const FLOWS: usize = 131_072;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
-    /// Programs of connections that the gateway has not looked at yet; the oldest give way.
+    /// Program images whose paths are known; those that nobody asked for in longest give way.
     pub const EXECUTABLES: usize = 8192;
+    /// Threads that are finding one out just now.
+    pub const SCRATCH: usize = 1024;
     /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.
     pub const EVENT_BYTES: usize = 1_048_576;
 }
@@ -225,12 +227,12 @@ pub struct Flow {
     pub sandbox: u32,
     /// Kernel id of the cgroup of the task that asked.
     pub cgroup: u64,
-    /// Socket cookie.
-    pub cookie: u64,
     /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub time: u64,
     /// The socket's network namespace cookie; zero where a hook could not know it.
     pub netns: u64,
+    /// Which program it was; all zero where that is not known.
+    pub image: Image,
     /// The task that asked.
     pub process: Process,
 }
@@ -244,9 +246,9 @@ impl Flow {
         protocol: 0,
         sandbox: 0,
         cgroup: 0,
-        cookie: 0,
         time: 0,
         netns: 0,
+        image: Image::UNKNOWN,
         process: Process {
             pid: 0,
             tgid: 0,
@@ -254,6 +256,29 @@ impl Flow {
             gid: 0,
             comm: [0; COMM_LEN],
         },
+    };
+}
+
+/// One program in one process, from an `execve()` to the next: no two have the same, whatever becomes of the
+/// process's number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Image {
+    /// When the process was made, nanoseconds since boot (`task_struct.start_boottime` of its leader).
+    pub started: u64,
+    /// Process id, in the initial pid namespace.
+    pub tgid: u32,
+    /// How often the process and those that it was forked from have called `execve()`
+    /// (`task_struct.self_exec_id`).
+    pub execs: u32,
+}
+
+impl Image {
+    /// Of nobody.
+    pub const UNKNOWN: Self = Self {
+        started: 0,
+        tgid: 0,
+        execs: 0,
     };
 }
 
@@ -287,6 +312,12 @@ impl Executable {
 pub struct TaskFields {
     /// One if the others are known.
     pub known: u32,
+    /// `task_struct.group_leader`
+    pub task_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_start: u32,
+    /// `task_struct.self_exec_id`
+    pub task_execs: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
     /// `mm_struct.exe_file`
@@ -313,6 +344,9 @@ impl TaskFields {
     /// On this kernel nothing is known of programs.
     pub const UNKNOWN: Self = Self {
         known: 0,
+        task_leader: 0,
+        task_start: 0,
+        task_execs: 0,
         task_mm: 0,
         mm_exe_file: 0,
         file_mnt: 0,
@@ -427,7 +461,7 @@ mod userspace {
         reason = "aya::Pod is the promise that a type is plain data"
     )]
     use super::{
-        Allowance, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+        Allowance, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortSet, ResolverKey,
         RuleKey, SandboxCounters, Settings, TaskFields,
     };
 
@@ -454,6 +488,8 @@ mod userspace {
     unsafe impl aya::Pod for SandboxCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Executable {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Image {}
     // SAFETY: as above.
     unsafe impl aya::Pod for TaskFields {}
 }

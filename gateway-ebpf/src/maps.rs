@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortSet, ResolverKey,
     RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
@@ -46,9 +46,14 @@ pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }, NO_PREALLOC> = HashMap::new();
 
-/// Socket cookie → the program that opened the socket. Not pinned: what nobody took is not missed.
+/// Who connects → the path of its program. Not pinned: it can be found out again.
 #[btf_map]
-pub static EXECUTABLES: LruHashMap<u64, Executable, { capacity::EXECUTABLES }> = LruHashMap::new();
+pub static EXECUTABLES: LruHashMap<Image, Executable, { capacity::EXECUTABLES }> =
+    LruHashMap::new();
+
+/// Thread → the path that it is finding out.
+#[btf_map]
+pub static SCRATCH: HashMap<u32, Executable, { capacity::SCRATCH }, NO_PREALLOC> = HashMap::new();
 
 /// Refusals, for the audit record.
 #[btf_map]

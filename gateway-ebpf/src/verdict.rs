@@ -12,15 +12,14 @@ use aya_ebpf::{
     EbpfContext,
     btf_maps::lpm_trie::Key,
     helpers::{
-        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
-        generated::bpf_set_retval,
+        bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval,
     },
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use gateway_common::{
-    Address, Event, Flow, ListenerKey, Listeners, PortBits, ResolverKey, RuleKey, Settings,
+    Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, ResolverKey, RuleKey, Settings,
     address_from_octets, counter,
     protocol::{TCP, UDP},
     refusal,
@@ -45,16 +44,25 @@ pub enum Action {
     Redirect(Flow, u16),
 }
 
-/// `is_sendto`: an address that goes with a datagram, not one to connect to.
+/// `is_sendto`: an address that goes with a datagram, not one to connect to. `image`: which program asks.
 #[inline(always)]
-pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Action {
+pub fn outgoing(
+    ctx: &SockAddrContext,
+    to: &Destination,
+    image: Image,
+    is_sendto: bool,
+) -> Action {
     let settings = SETTINGS.current();
     // SAFETY: the helper takes this program type's context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     let protocol = context::protocol(ctx);
     let stream = context::socket_type(ctx) == SOCK_STREAM && protocol == IPPROTO_TCP;
     let datagram = context::socket_type(ctx) == SOCK_DGRAM && protocol == IPPROTO_UDP;
-    let flow = flow(ctx, &settings, netns, to, if stream { TCP } else { UDP });
+    let flow = Flow {
+        protocol: if stream { TCP } else { UDP },
+        image,
+        ..flow(ctx, &settings, netns, to)
+    };
     let refuse = |reason| {
         refuse(ctx, &flow, reason);
         Action::Refuse
@@ -260,21 +268,19 @@ fn flow(
     settings: &Settings,
     netns: u64,
     to: &Destination,
-    protocol: u8,
 ) -> Flow {
     let (process, cgroup) = context::current();
     Flow {
         address: to.address,
         port: to.port,
         via: if to.spelling == Spelling::V6 { 6 } else { 4 },
-        protocol,
+        protocol: 0,
         sandbox: settings.sandbox,
         cgroup,
-        // SAFETY: the helper takes this program type's context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
         // SAFETY: a helper without arguments.
         time: unsafe { bpf_ktime_get_boot_ns() },
         netns,
+        image: Image::UNKNOWN,
         process,
     }
 }

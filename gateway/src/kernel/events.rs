@@ -95,7 +95,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// what the next reader should have.
 pub(super) fn read_events(
     mut events: RingBuf<MapData>,
-    mut executables: Executables,
+    executables: Executables,
     ended: Arc<AtomicBool>,
     on_refusal: impl Fn(Refusal) + Send + 'static,
     lost: impl Fn() -> u64 + Send + 'static,
@@ -114,7 +114,7 @@ pub(super) fn read_events(
                     return;
                 }
                 match polled {
-                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &mut executables, &on_refusal),
+                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &executables, &on_refusal),
                     Err(error) => {
                         error!(%error, "kernel events can no longer be read; ending");
                         // Refusals would go unrecorded from here on: the sandbox is cut off instead.
@@ -136,7 +136,7 @@ pub(super) fn read_events(
 
 fn drain(
     events: &mut RingBuf<MapData>,
-    executables: &mut Executables,
+    executables: &Executables,
     on_refusal: &impl Fn(Refusal),
 ) {
     while let Some(item) = events.next() {
