@@ -227,7 +227,7 @@ pub struct Flow {
     pub sandbox: u32,
     /// Kernel id of the cgroup of the task that asked.
     pub cgroup: u64,
-    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
+    /// By `CLOCK_MONOTONIC_COARSE` (clock_gettime(2)), nanoseconds: some milliseconds behind, and cheap.
     pub time: u64,
     /// The socket's network namespace cookie; zero where a hook could not know it.
     pub netns: u64,
@@ -428,7 +428,7 @@ pub struct SandboxCounters {
 pub struct Allowance {
     /// Refusals that may still be recorded now.
     pub left: u64,
-    /// When that was computed, nanoseconds since boot.
+    /// When that was computed, by the clock of [`Flow::time`].
     pub time: u64,
 }
 

@@ -6,7 +6,7 @@ use crate::maps::{EXECUTABLES, SCRATCH};
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_kernel,
         generated::bpf_probe_read_kernel_str,
     },
 };
@@ -32,15 +32,23 @@ pub fn known() -> Image {
         return Image::UNKNOWN;
     }
     // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task() };
+    let task = unsafe { bpf_get_current_task_btf() }.cast::<u8>();
     let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: the verifier knows what the helper gives, and which offsets are fields of it.
+    let (started, execs) = unsafe {
+        let leader = read_volatile(task.add(fields.task_leader as usize).cast::<*const u8>());
+        (
+            read_volatile(leader.add(fields.task_start as usize).cast::<u64>()),
+            read_volatile(task.add(fields.task_execs as usize).cast::<u64>()),
+        )
+    };
     let image = Image {
-        started: word(word(task, fields.task_leader), fields.task_start),
+        started,
         tgid: (pid_tgid >> 32) as u32,
-        execs: word(task, fields.task_execs) as u32,
+        execs: execs as u32,
     };
     if EXECUTABLES.get_ptr(image).is_none() {
-        find_out(&fields, task, pid_tgid as u32, &image);
+        find_out(&fields, task as u64, pid_tgid as u32, &image);
     }
     image
 }

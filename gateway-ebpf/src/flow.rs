@@ -88,10 +88,13 @@ pub fn hand_over(ctx: &SockOpsContext) {
             // flag not be set, the gateway's own sweep removes the record later.
             let _ignored = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
         }
-        // Only an attempt that was never answered: an established connection is the gateway's to
-        // take, even if the client has closed it already.
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_SYN_SENT && ctx.arg(1) == BPF_TCP_CLOSE => {
-            if let Some((key, _)) = record(ctx) {
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_SYN_SENT => {
+            // Only an attempt that was never answered: an established connection is the gateway's to
+            // take, even if the client has closed it already.
+            if ctx.arg(1) != BPF_TCP_CLOSE {
+                // What becomes of it is nobody's business here.
+                let _ignored = ctx.set_cb_flags(0);
+            } else if let Some((key, _)) = record(ctx) {
                 let _ignored = FLOWS.remove(key);
             }
         }

@@ -12,7 +12,7 @@ use aya_ebpf::{
     EbpfContext,
     btf_maps::lpm_trie::Key,
     helpers::{
-        bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval,
+        bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, generated::bpf_set_retval,
     },
     programs::SockAddrContext,
 };
@@ -278,7 +278,7 @@ fn flow(
         sandbox: settings.sandbox,
         cgroup,
         // SAFETY: a helper without arguments.
-        time: unsafe { bpf_ktime_get_boot_ns() },
+        time: unsafe { bpf_ktime_get_coarse_ns() },
         netns,
         image: Image::UNKNOWN,
         process,
