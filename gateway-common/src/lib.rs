@@ -148,10 +148,8 @@ impl Listeners {
 pub struct RuleKey {
     /// [`Settings::ruleset`], big endian.
     pub ruleset: [u8; 4],
-    /// See [`protocol`].
-    pub protocol: u8,
-    /// Always zero.
-    pub reserved: [u8; 3],
+    /// See [`protocol`]; little endian, so that its number comes first and zeroes follow.
+    pub protocol: [u8; 4],
     /// Destination.
     pub address: Address,
 }

@@ -72,7 +72,11 @@ impl Packet {
         if !self.plain || (self.protocol != UDP && self.protocol != TCP) {
             return 0;
         }
-        let offset = if self.family == AF_INET { V4_PORT } else { V6_PORT };
+        let offset = if self.family == AF_INET {
+            V4_PORT
+        } else {
+            V6_PORT
+        };
         ctx.load(offset).map_or(0, u16::from_be)
     }
 }
@@ -194,7 +198,12 @@ fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
 #[inline(always)]
 fn header<const LENGTH: usize>(ctx: &SkBuffContext) -> Option<&[u8; LENGTH]> {
     // SAFETY: the kernel passes a valid context; the verifier checks each access.
-    let (data, end) = unsafe { ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize) };
+    let (data, end) = unsafe {
+        (
+            (*ctx.skb.skb).data as usize,
+            (*ctx.skb.skb).data_end as usize,
+        )
+    };
     if data + LENGTH > end {
         return None;
     }

@@ -125,20 +125,22 @@ fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: boo
     } else {
         Image::UNKNOWN
     };
-    match verdict::outgoing(ctx, &to, image, is_sendto) {
-        Action::Refuse => REFUSE,
-        Action::Pass(flow) => match flow::remember(ctx, flow, is_sendto) {
-            Ok(()) => ALLOW,
-            Err(()) => REFUSE,
-        },
-        Action::Redirect(flow, port) => match flow::remember(ctx, flow, is_sendto) {
-            Ok(()) => {
-                write(ctx, &context::listener(to.spelling), port);
-                ALLOW
-            }
-            Err(()) => REFUSE,
-        },
+    let mut flow = verdict::flow(ctx, &to, image);
+    let port = match verdict::outgoing(ctx, &to, &flow, is_sendto) {
+        Action::Refuse => return REFUSE,
+        Action::Pass => {
+            flow.via = 0;
+            None
+        }
+        Action::Redirect(port) => Some(port),
+    };
+    if flow::remember(ctx, &mut flow, is_sendto).is_err() {
+        return REFUSE;
     }
+    if let Some(port) = port {
+        write(ctx, &context::listener(to.spelling), port);
+    }
+    ALLOW
 }
 
 /// An answer of the gateway's resolver comes, for the client, from the server that it asked.

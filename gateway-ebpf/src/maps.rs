@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortSet, ResolverKey,
-    RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
+    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortSet,
+    ResolverKey, RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;

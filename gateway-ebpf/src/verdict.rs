@@ -11,9 +11,7 @@ use crate::{
 use aya_ebpf::{
     EbpfContext,
     btf_maps::lpm_trie::Key,
-    helpers::{
-        bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, generated::bpf_set_retval,
-    },
+    helpers::{bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, generated::bpf_set_retval},
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
@@ -39,32 +37,22 @@ pub enum Action {
     /// `EPERM`.
     Refuse,
     /// Untouched: it cannot leave the sandbox's own namespace, or it is UDP that a rule allows.
-    Pass(Flow),
+    Pass,
     /// To the gateway's port.
-    Redirect(Flow, u16),
+    Redirect(u16),
 }
 
-/// `is_sendto`: an address that goes with a datagram, not one to connect to. `image`: which program asks.
+/// `flow` is what [`flow`] made of the call. `is_sendto`: an address that goes with a datagram, not one to
+/// connect to.
 #[inline(always)]
-pub fn outgoing(
-    ctx: &SockAddrContext,
-    to: &Destination,
-    image: Image,
-    is_sendto: bool,
-) -> Action {
+pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto: bool) -> Action {
     let settings = SETTINGS.current();
-    // SAFETY: the helper takes this program type's context.
-    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let netns = flow.netns;
     let protocol = context::protocol(ctx);
     let stream = context::socket_type(ctx) == SOCK_STREAM && protocol == IPPROTO_TCP;
     let datagram = context::socket_type(ctx) == SOCK_DGRAM && protocol == IPPROTO_UDP;
-    let flow = Flow {
-        protocol: if stream { TCP } else { UDP },
-        image,
-        ..flow(ctx, &settings, netns, to)
-    };
     let refuse = |reason| {
-        refuse(ctx, &flow, reason);
+        refuse(ctx, flow, reason);
         Action::Refuse
     };
 
@@ -85,7 +73,7 @@ pub fn outgoing(
         // connect() sent it there: the kernel hands the address of a connected IPv6 socket that talks
         // IPv4 to this hook with each datagram (udpv6_sendmsg), as no other socket's.
         return if is_sendto && context::is_connected_to(ctx, to) {
-            Action::Pass(Flow { via: 0, ..flow })
+            Action::Pass
         } else {
             refuse(refusal::LISTENER)
         };
@@ -98,14 +86,19 @@ pub fn outgoing(
         Ok(if stream { tcp } else { dns })
     } else {
         let private_loopback = local && listeners.flags & Listeners::PRIVATE != 0;
-        match judge(&settings, &to.address, to.port, flow.protocol) {
+        match judge(
+            &settings,
+            &to.address,
+            to.port,
+            if stream { TCP } else { UDP },
+        ) {
             Ok(()) if stream => Ok(tcp),
             Err(_) | Ok(()) if private_loopback => {
-                return Action::Pass(Flow { via: 0, ..flow });
+                return Action::Pass;
             }
             Ok(()) if listeners.flags & Listeners::SEALED != 0 => Err(refusal::SEALED),
             Ok(()) if !gateway_is_there(ctx.as_ptr()) => Err(refusal::GATEWAY_GONE),
-            Ok(()) => return Action::Pass(Flow { via: 0, ..flow }),
+            Ok(()) => return Action::Pass,
             Err(reason) => Err(reason),
         }
     };
@@ -119,7 +112,7 @@ pub fn outgoing(
                 ctx,
                 "sandbox {} port {} redirected to {}", settings.sandbox, to.port, port
             );
-            Action::Redirect(flow, port)
+            Action::Redirect(port)
         }
         Err(reason) => refuse(reason),
     }
@@ -187,8 +180,7 @@ fn judge(settings: &Settings, to: &Address, port: u16, protocol: u8) -> Result<(
         RuleKey::BITS,
         RuleKey {
             ruleset: settings.ruleset.to_be_bytes(),
-            protocol,
-            reserved: [0; 3],
+            protocol: u32::from(protocol).to_le_bytes(),
             address: *to,
         },
     );
@@ -262,25 +254,23 @@ pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
         }
 }
 
+/// Who asks for what, as records have it.
 #[inline(always)]
-fn flow(
-    ctx: &SockAddrContext,
-    settings: &Settings,
-    netns: u64,
-    to: &Destination,
-) -> Flow {
+pub fn flow(ctx: &SockAddrContext, to: &Destination, image: Image) -> Flow {
     let (process, cgroup) = context::current();
+    let is_tcp = context::protocol(ctx) == IPPROTO_TCP;
     Flow {
         address: to.address,
         port: to.port,
         via: if to.spelling == Spelling::V6 { 6 } else { 4 },
-        protocol: 0,
-        sandbox: settings.sandbox,
+        protocol: if is_tcp { TCP } else { UDP },
+        sandbox: SETTINGS.current().sandbox,
         cgroup,
         // SAFETY: a helper without arguments.
         time: unsafe { bpf_ktime_get_coarse_ns() },
-        netns,
-        image: Image::UNKNOWN,
+        // SAFETY: the helper takes this program type's context.
+        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        image,
         process,
     }
 }

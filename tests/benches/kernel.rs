@@ -28,10 +28,10 @@ use gateway::sandbox::{Cgroup as Opened, NetNs};
 use gateway_common::Listeners;
 use libc::linger;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
 };
+use nix::unistd::Pid;
 
 /// Rounds, of which the first two warm up caches and are not told.
 const ROUNDS: usize = 32;

@@ -134,11 +134,7 @@ pub(super) fn read_events(
     Ok(())
 }
 
-fn drain(
-    events: &mut RingBuf<MapData>,
-    executables: &Executables,
-    on_refusal: &impl Fn(Refusal),
-) {
+fn drain(events: &mut RingBuf<MapData>, executables: &Executables, on_refusal: &impl Fn(Refusal)) {
     while let Some(item) = events.next() {
         let Some(event) = event_from_bytes(&item) else {
             warn!(bytes = item.len(), "kernel event of an unknown length");

@@ -200,7 +200,14 @@ mod tests {
         assert_eq!(fields.known, 1);
         // Two pointers side by side, in this order since Linux 2.6.20.
         assert_eq!(fields.file_dentry, fields.file_mnt + 8);
-        let others = [fields.mm_exe_file, fields.task_mm, fields.mount_mnt, fields.task_leader, fields.task_start, fields.task_execs];
+        let others = [
+            fields.mm_exe_file,
+            fields.task_mm,
+            fields.mount_mnt,
+            fields.task_leader,
+            fields.task_start,
+            fields.task_execs,
+        ];
         assert!(others.iter().all(|offset| (1..65536).contains(offset)));
     }
 
