@@ -65,12 +65,12 @@ pub mod capacity {
     pub const RULES: usize = 262_144;
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
     pub const PORT_SETS: usize = 65536;
-    /// Redirected connections that nobody accepted yet.
-    pub const FLOWS: usize = 131_072;
+    /// Redirected connections that nobody accepted yet; 12 MiB in all.
+    pub const FLOWS: usize = 65_536;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
     /// Program images whose paths are known; those that nobody asked for in longest give way.
-    pub const EXECUTABLES: usize = 8192;
+    pub const EXECUTABLES: usize = 4096;
     /// Threads that are finding one out just now.
     pub const SCRATCH: usize = 1024;
     /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.

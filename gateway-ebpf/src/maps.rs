@@ -42,9 +42,9 @@ pub static PORT_SETS: HashMap<u32, PortSet, { capacity::PORT_SETS }, NO_PREALLOC
 #[btf_map]
 pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
 
-/// Redirected connections that the gateway has not accepted yet.
+/// Redirected connections that the gateway has not accepted yet. Preallocated: connect() waits for the entry.
 #[btf_map]
-pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }, NO_PREALLOC> = HashMap::new();
+pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }> = HashMap::new();
 
 /// Who connects → the path of its program. Not pinned: it can be found out again.
 #[btf_map]
