@@ -59,8 +59,8 @@ pub const LAYOUT: u32 = 2;
 pub mod capacity {
     /// (namespace, sandbox) pairs with listeners.
     pub const LISTENERS: usize = 16384;
-    /// Ports of resolvers: two of each pair.
-    pub const RESOLVERS: usize = 2 * LISTENERS;
+    /// Ports of listeners and resolvers: four of each pair.
+    pub const PORTS: usize = 4 * LISTENERS;
     /// Address prefixes, over all rule sets.
     pub const RULES: usize = 262_144;
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
@@ -105,17 +105,18 @@ pub struct ListenerKey {
     pub reserved: u32,
 }
 
-/// Names a port on which the gateway answers DNS in a network namespace, for whichever sandbox. UDP carries no
-/// record of who sent it, so nobody may reach one but by a redirect to their own.
+/// Names a port on which the gateway serves a sandbox in a network namespace, whichever sandbox. A connection or
+/// datagram that is not redirected there has no business at any of them: UDP carries no record of who sent it, and
+/// a neighbour's listener is not to be bothered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ResolverKey {
+pub struct PortKey {
     /// Network namespace cookie.
     pub netns: u64,
     /// Host order, on 127.0.0.1 or [::1].
     pub port: u32,
-    /// Always zero: keeps the key free of padding.
-    pub reserved: u32,
+    /// See [`protocol`].
+    pub protocol: u32,
 }
 
 /// The ports of the gateway's sockets on `127.0.0.1` and `[::1]` of a namespace, in host order.
@@ -225,7 +226,7 @@ pub struct Flow {
     pub sandbox: u32,
     /// Kernel id of the cgroup of the task that asked.
     pub cgroup: u64,
-    /// By `CLOCK_MONOTONIC_COARSE` (clock_gettime(2)), nanoseconds: some milliseconds behind, and cheap.
+    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub time: u64,
     /// The socket's network namespace cookie; zero where a hook could not know it.
     pub netns: u64,
@@ -368,7 +369,7 @@ pub mod refusal {
     pub const NO_RULE: u8 = 3;
     /// A guarded address that no rule names.
     pub const GUARDED: u8 = 4;
-    /// The gateway's own listener.
+    /// A gateway's listener or resolver, this sandbox's or another's.
     pub const LISTENER: u8 = 5;
     /// Neither TCP nor DNS, nor UDP to where a rule for UDP allows it.
     pub const PROTOCOL: u8 = 6;
@@ -426,7 +427,7 @@ pub struct SandboxCounters {
 pub struct Allowance {
     /// Refusals that may still be recorded now.
     pub left: u64,
-    /// When that was computed, by the clock of [`Flow::time`].
+    /// When that was computed, nanoseconds since boot.
     pub time: u64,
 }
 
@@ -452,45 +453,7 @@ pub mod counter {
 }
 
 #[cfg(feature = "userspace")]
-mod userspace {
-    //! Marks the shared values as plain data for aya.
-    #![expect(
-        unsafe_code,
-        reason = "aya::Pod is the promise that a type is plain data"
-    )]
-    use super::{
-        Allowance, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortSet, ResolverKey,
-        RuleKey, SandboxCounters, Settings, TaskFields,
-    };
-
-    // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
-    // value and every byte is initialised.
-    unsafe impl aya::Pod for Settings {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ListenerKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Listeners {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ResolverKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for RuleKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PortSet {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for FlowKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Flow {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Allowance {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for SandboxCounters {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Executable {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Image {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for TaskFields {}
-}
+mod userspace;
 
 /// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.
 #[cfg(feature = "userspace")]

@@ -14,7 +14,7 @@ use crate::{
 };
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_ktime_get_coarse_ns, generated::bpf_skb_cgroup_id},
+    helpers::{bpf_ktime_get_boot_ns, generated::bpf_skb_cgroup_id},
     programs::SkBuffContext,
 };
 use gateway_common::{
@@ -151,7 +151,7 @@ fn refuse(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>, reason: u
             // SAFETY: the helper takes this program type's context.
             cgroup: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
             // SAFETY: a helper without arguments.
-            time: unsafe { bpf_ktime_get_coarse_ns() },
+            time: unsafe { bpf_ktime_get_boot_ns() },
             ..record.copied().unwrap_or(Flow::EMPTY)
         },
         reason,

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortSet,
-    ResolverKey, RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
+    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortKey, PortSet,
+    RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -25,10 +25,9 @@ pub static SETTINGS: CgroupSettings = CgroupSettings::new();
 #[btf_map]
 pub static LISTENERS: HashMap<ListenerKey, Listeners, { capacity::LISTENERS }> = HashMap::new();
 
-/// (namespace, port) → the sandbox whose resolver is there.
+/// (namespace, port, protocol) → the sandbox whose listener or resolver is there.
 #[btf_map]
-pub static RESOLVERS: HashMap<ResolverKey, u32, { capacity::RESOLVERS }, NO_PREALLOC> =
-    HashMap::new();
+pub static PORTS: HashMap<PortKey, u32, { capacity::PORTS }, NO_PREALLOC> = HashMap::new();
 
 /// (rule set, protocol, address prefix) → index of a port set.
 #[btf_map]

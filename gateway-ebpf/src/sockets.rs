@@ -7,7 +7,7 @@ use crate::{
 };
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, generated::bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval},
     programs::{LsmContext, SockContext},
 };
 use gateway_common::{
@@ -85,7 +85,7 @@ fn record(netns: u64, family: u32, kind: u32, protocol: u32) {
             sandbox: SETTINGS.current().sandbox,
             cgroup,
             // SAFETY: a helper without arguments.
-            time: unsafe { bpf_ktime_get_coarse_ns() },
+            time: unsafe { bpf_ktime_get_boot_ns() },
             netns,
             process,
             ..Flow::EMPTY

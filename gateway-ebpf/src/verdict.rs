@@ -5,19 +5,19 @@
 use crate::{
     context::{self, Destination, Spelling},
     maps::{
-        LISTENERS, PORT_SETS, RESOLVERS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
+        LISTENERS, PORT_SETS, PORTS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
     },
 };
 use aya_ebpf::{
     EbpfContext,
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, generated::bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval},
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use gateway_common::{
-    Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, ResolverKey, RuleKey, Settings,
+    Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, PortKey, RuleKey, Settings,
     address_from_octets, counter,
     protocol::{TCP, UDP},
     refusal,
@@ -78,7 +78,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto:
             refuse(refusal::LISTENER)
         };
     }
-    if local && datagram && is_a_resolver(netns, to.port) {
+    if local && is_a_gateway_s(netns, to.port, flow.protocol) {
         return refuse(refusal::LISTENER);
     }
     // Every DNS query, whatever server it asks, is the gateway's to answer.
@@ -134,7 +134,7 @@ pub fn datagram(
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
     let local = context::is_loopback(to);
     if !(local && is_own_port(&listeners, false, port)) {
-        if local && is_a_resolver(netns, port) {
+        if local && is_a_gateway_s(netns, port, UDP) {
             return Err(refusal::LISTENER);
         }
         if local && listeners.flags & Listeners::PRIVATE != 0 {
@@ -231,16 +231,16 @@ fn has(bits: &PortBits, port: u16) -> bool {
     bits[usize::from(port >> 6)] >> (port & 63) & 1 == 1
 }
 
-/// Does the gateway answer DNS there, for whichever sandbox? Its sockets cannot tell who asks.
+/// Does the gateway serve there, for whichever sandbox? A socket for DNS cannot tell who asks.
 #[inline(always)]
-fn is_a_resolver(netns: u64, port: u16) -> bool {
-    let key = ResolverKey {
+fn is_a_gateway_s(netns: u64, port: u16, protocol: u8) -> bool {
+    let key = PortKey {
         netns,
         port: u32::from(port),
-        reserved: 0,
+        protocol: u32::from(protocol),
     };
     // SAFETY: nothing is read of the value.
-    unsafe { RESOLVERS.get(key) }.is_some()
+    unsafe { PORTS.get(key) }.is_some()
 }
 
 /// Is this one of the gateway's ports for this sandbox?
@@ -267,7 +267,7 @@ pub fn flow(ctx: &SockAddrContext, to: &Destination, image: Image) -> Flow {
         sandbox: SETTINGS.current().sandbox,
         cgroup,
         // SAFETY: a helper without arguments.
-        time: unsafe { bpf_ktime_get_coarse_ns() },
+        time: unsafe { bpf_ktime_get_boot_ns() },
         // SAFETY: the helper takes this program type's context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         image,

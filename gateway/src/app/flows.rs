@@ -21,7 +21,7 @@ pub(super) async fn sweep(mut table: FlowTable) {
     loop {
         tick.tick().await;
         let look = move || {
-            let removed = table.sweep(clock(), nanoseconds(STALE), MOST);
+            let removed = table.sweep(since_boot(), nanoseconds(STALE), MOST);
             (table, removed)
         };
         // It ends with the runtime, or with a panic: then so does the gateway.
@@ -35,10 +35,9 @@ pub(super) async fn sweep(mut table: FlowTable) {
     }
 }
 
-/// The clock of the records.
-fn clock() -> u64 {
-    let coarse = nix::time::ClockId::CLOCK_MONOTONIC_COARSE;
-    let now = nix::time::clock_gettime(coarse).map(Duration::from);
+fn since_boot() -> u64 {
+    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+    let now = nix::time::clock_gettime(clock).map(Duration::from);
     nanoseconds(now.unwrap_or_default())
 }
 

@@ -51,7 +51,7 @@ pub enum RefusalReason {
     NoRule,
     /// A guarded address that no rule names.
     AddressGuard,
-    /// The gateway's own listener.
+    /// A gateway's listener or resolver, this sandbox's or another's.
     OwnListener,
     /// Neither TCP, nor DNS, nor UDP that a rule allows.
     Protocol,

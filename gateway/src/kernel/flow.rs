@@ -122,7 +122,7 @@ impl FlowTable {
         Some(Origin::from_flow(&flow, &self.executables))
     }
 
-    /// Removes records that nobody came for within `age` (nanoseconds before `now`, by the clock of [`Flow::time`]): handshakes
+    /// Removes records that nobody came for within `age` (nanoseconds since boot before `now`): handshakes
     /// that the listener's queue dropped; and of each sandbox the oldest that it has beyond `most`: connections
     /// that never come to be must not take the room of others. Returns how many. Reads the whole table.
     pub fn sweep(&mut self, now: u64, age: u64, most: usize) -> usize {
