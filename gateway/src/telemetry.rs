@@ -23,6 +23,7 @@ pub use ration::{Ration, Untold};
 pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
 pub use trace::Begun;
 
+use http::HeaderMap;
 use redact::Redactor;
 use std::sync::Arc;
 
@@ -56,6 +57,14 @@ impl Telemetry {
         &self.redactor
     }
 
+    /// Header fields as a record has them: redacted, and none where no span is made of it.
+    pub fn headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
+        match &self.exporter {
+            Some(_) => self.redactor.headers(headers),
+            None => Vec::new(),
+        }
+    }
+
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -72,9 +81,9 @@ impl Telemetry {
         Begun::new(traceparent)
     }
 
-    /// Ends a request.
+    /// Ends a request. The log says it at `debug` only: the audit log has a line of each.
     pub fn request(&self, record: &RequestRecord) {
-        tracing::info!(
+        tracing::debug!(
             sandbox = &*record.who.sandbox,
             method = %record.method,
             host = %record.host,
@@ -108,7 +117,7 @@ impl Telemetry {
 
     /// Ends a connection that was spliced.
     pub fn connection(&self, record: &ConnectionRecord) {
-        tracing::info!(
+        tracing::debug!(
             sandbox = &*record.who.sandbox,
             destination = %record.who.destination,
             host = record.host.as_deref(),

@@ -35,7 +35,7 @@ pub(super) fn pass_on(
         open.record.scrubbed += scrubber.headers(response.headers_mut());
     }
     open.record.status = Some(response.status().as_u16());
-    open.record.response_headers = view.telemetry.redactor().headers(response.headers());
+    open.record.response_headers = view.telemetry.headers(response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::tunnel(session, response, open, on_upgrade);
     }
@@ -94,7 +94,7 @@ pub(super) fn refuse(
     record.detail = refused.detail.clone().map(cut);
     record.status = Some(refused.reason.status());
     if record.request_headers.is_empty() {
-        record.request_headers = open.view.telemetry.redactor().headers(headers);
+        record.request_headers = open.view.telemetry.headers(headers);
     }
     match &refused.exceeded {
         None => problem::denied(refused.reason, gateway, &destination, detail),

@@ -114,7 +114,7 @@ pub(super) async fn handle(
         };
         injected.extend(scrub::token(&granted.request_permit, request.headers()));
     }
-    open.record.request_headers = view.telemetry.redactor().headers(request.headers());
+    open.record.request_headers = view.telemetry.headers(request.headers());
     let scrubber = view.scrubbers.of(&injected);
     open.record.sent = Some(Instant::now());
     let (permit, progress) = (&granted.permit, &open.progress);

@@ -8,17 +8,20 @@
 //! its disk takes), of the rest what the kernel had not written back.
 
 mod file;
+mod line;
 
-use super::record::{ConnectionRecord, DenialRecord, RequestRecord, Who};
+use super::record::{ConnectionRecord, DenialRecord, RequestRecord};
 use file::LogFile;
-use serde_json::{Map, Value, json};
+use line::Line;
+use serde::Serialize;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 
+/// Room for a line, bytes: most need no more.
+const USUAL: usize = 1024;
 /// Lines that wait for a follower that reads slowly; one that lags by more is told how many it missed.
 const FOLLOWED: usize = 4096;
 
@@ -31,8 +34,6 @@ pub struct AuditLog {
     failing: AtomicBool,
     followers: broadcast::Sender<Arc<str>>,
 }
-
-type Line = Map<String, Value>;
 
 impl AuditLog {
     /// How many files that were put aside are kept: the log's name with `.1` to this.
@@ -85,47 +86,27 @@ impl AuditLog {
         if !self.failing.load(Ordering::Relaxed) {
             return true;
         }
-        let mut line = Line::new();
-        line.insert("time".into(), json!(seconds()));
-        line.insert("event".into(), "recording_again".into());
-        self.write(line, false);
+        self.write(&Line::of("recording_again", line::Nothing {}), false);
         !self.failing.load(Ordering::Relaxed)
     }
 
     /// Refusals that were too many to record each.
     pub fn lost(&self, count: u64) {
-        let mut line = Line::new();
-        line.insert("time".into(), json!(seconds()));
-        line.insert("event".into(), "denials_not_recorded".into());
-        line.insert("count".into(), count.into());
-        self.write(line, true);
+        self.write(&Line::of("denials_not_recorded", line::Count { count }), true);
     }
 
     pub(super) fn denied(&self, record: &DenialRecord) {
         if self.is_idle() {
             return;
         }
-        let mut line = start("denied", &record.who);
-        line.insert("reason".into(), record.reason.as_str().into());
-        line.insert("stage".into(), record.stage.as_str().into());
-        line.insert("host".into(), json!(record.host));
-        line.insert("detail".into(), json!(record.detail));
-        self.write(line, true);
+        self.write(&Line::of("denied", line::Denial::of(record)), true);
     }
 
     pub(super) fn connection(&self, record: &ConnectionRecord) {
         if self.is_idle() {
             return;
         }
-        let mut line = start("connection", &record.who);
-        line.insert("rule".into(), json!(record.rule));
-        line.insert("host".into(), json!(record.host));
-        line.insert("bytes_up".into(), record.bytes_up.into());
-        line.insert("bytes_down".into(), record.bytes_down.into());
-        line.insert("error".into(), json!(record.error));
-        let taken = record.started.elapsed().unwrap_or_default();
-        line.insert("duration_ms".into(), json!(taken.as_secs_f64() * 1e3));
-        self.write(line, false);
+        self.write(&Line::of("connection", line::Connection::of(record)), false);
     }
 
     pub(super) fn request(&self, record: &RequestRecord) {
@@ -134,33 +115,8 @@ impl AuditLog {
         }
         // A denied request is a denial first: one search finds them all.
         let denied = record.reason.is_some();
-        let mut line = start(if denied { "denied" } else { "request" }, &record.who);
-        if let Some(reason) = record.reason {
-            line.insert("reason".into(), reason.as_str().into());
-            line.insert("stage".into(), "http".into());
-        }
-        line.insert("method".into(), json!(record.method));
-        line.insert("scheme".into(), record.scheme.into());
-        line.insert("host".into(), json!(record.host));
-        line.insert("path".into(), json!(record.path));
-        line.insert("status".into(), json!(record.status));
-        line.insert("rule".into(), json!(record.rule));
-        line.insert("credential".into(), json!(record.credential));
-        line.insert("provider".into(), json!(record.provider));
-        line.insert("model".into(), json!(record.model));
-        line.insert("input_tokens".into(), json!(record.usage.input_tokens));
-        line.insert("output_tokens".into(), json!(record.usage.output_tokens));
-        line.insert("bytes_up".into(), record.bytes_up.into());
-        line.insert("bytes_down".into(), record.bytes_down.into());
-        line.insert("scrubbed".into(), record.scrubbed.into());
-        line.insert("error".into(), json!(record.error));
-        line.insert("detail".into(), json!(record.detail));
-        let taken = record.clock.elapsed().as_secs_f64();
-        line.insert("duration_ms".into(), json!(taken * 1e3));
-        if let Some(span) = &record.span {
-            line.insert("trace_id".into(), span.trace_id().into());
-        }
-        self.write(line, denied);
+        let event = if denied { "denied" } else { "request" };
+        self.write(&Line::of(event, line::Request::of(record)), denied);
     }
 
     /// Nobody wants to know.
@@ -168,8 +124,15 @@ impl AuditLog {
         self.file.is_none() && self.followers.receiver_count() == 0
     }
 
-    fn write(&self, line: Line, urgent: bool) {
-        let text = Value::Object(line).to_string();
+    fn write<T: Serialize>(&self, line: &Line<T>, urgent: bool) {
+        let mut text = Vec::with_capacity(USUAL);
+        if let Err(error) = serde_json::to_writer(&mut text, line) {
+            // It has no maps with keys that are no strings, which is all that could go wrong.
+            tracing::error!(%error, "audit record not made");
+            self.failing.store(true, Ordering::Relaxed);
+            return;
+        }
+        text.push(b'\n');
         if let Some(file) = &self.file {
             let written = file.append(&text, urgent);
             if let Err(error) = &written {
@@ -178,32 +141,11 @@ impl AuditLog {
             self.failing.store(written.is_err(), Ordering::Relaxed);
         }
         if self.followers.receiver_count() > 0 {
+            let told = String::from_utf8_lossy(text.trim_ascii_end());
             // The last may have gone in between, and then nobody misses it.
-            self.followers.send(text.into()).ok();
+            self.followers.send(told.into()).ok();
         }
     }
-}
-
-fn seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
-}
-
-fn start(event: &str, who: &Who) -> Line {
-    let mut line = Line::new();
-    line.insert("time".into(), json!(seconds()));
-    line.insert("event".into(), event.into());
-    line.insert("gateway".into(), json!(who.gateway));
-    line.insert("sandbox".into(), json!(who.sandbox));
-    line.insert("generation".into(), who.generation.into());
-    line.insert("destination".into(), json!(who.destination.to_string()));
-    line.insert(
-        "process".into(),
-        json!({"pid": who.pid, "tgid": who.tgid, "uid": who.uid, "comm": who.comm, "exe": who.executable, "cgroup": who.cgroup}),
-    );
-    line
 }
 
 #[cfg(test)]

@@ -129,13 +129,21 @@ impl Redactor {
 
     /// Text with every known secret replaced.
     pub fn text(&self, text: &str) -> String {
-        let bytes = self.bytes(text.as_bytes().to_vec());
-        String::from_utf8_lossy(&bytes).into_owned()
+        match self.sought(text.as_bytes()) {
+            Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            None => text.to_owned(),
+        }
     }
 
     /// Bytes with every known secret replaced.
     pub fn bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
-        self.now.load().needles.replace(bytes, REDACTED.as_bytes())
+        self.sought(&bytes).unwrap_or(bytes)
+    }
+
+    /// The bytes without what was found in them, if anything was.
+    fn sought(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let now = self.now.load();
+        now.needles.replaced(bytes, REDACTED.as_bytes())
     }
 }
 

@@ -80,23 +80,26 @@ impl LogFile {
         Ok(Self { shared, ask })
     }
 
-    /// Writes a line, whose end it adds. It outlives this process as soon as this returns, and the
+    /// Writes a line, which has its end. It outlives this process as soon as this returns, and the
     /// machine [`SYNC_EVERY`] later if it is `urgent`.
     ///
     /// # Errors
     /// What the system says of this write, or of an earlier fdatasync(2).
-    pub(super) fn append(&self, line: &str, urgent: bool) -> io::Result<()> {
+    pub(super) fn append(&self, line: &[u8], urgent: bool) -> io::Result<()> {
         if self.shared.broken.swap(false, Ordering::Relaxed) {
             return Err(io::Error::other("an earlier record may not be on the disk"));
         }
         let mut state = self.shared.state();
         self.shared.look_after(&mut state, line.len())?;
-        let start = if state.cut { "\n" } else { "" };
-        let text = format!("{start}{line}\n");
-        let written = (&*state.file).write_all(text.as_bytes());
+        let mut file = &*state.file;
+        let written = if state.cut {
+            file.write_all(&[b"\n", line].concat())
+        } else {
+            file.write_all(line)
+        };
         state.cut = written.is_err();
         written?;
-        state.bytes += text.len() as u64;
+        state.bytes += line.len() as u64;
         drop(state);
         if urgent {
             self.ask();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
+use serde_json::Value;
 use crate::outcome::DenyReason;
 use crate::telemetry::samples;
 
