@@ -6,11 +6,12 @@ use crate::maps::{EXECUTABLES, SCRATCH};
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_kernel,
-        generated::bpf_probe_read_kernel_str,
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf,
+        generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
     },
 };
-use core::ptr::{addr_of, read_volatile};
+use core::ffi::c_void;
+use core::ptr::{addr_of, addr_of_mut, read_volatile};
 use gateway_common::{Executable, Image, TaskFields};
 
 /// Written by the gateway before the programs are loaded. Zeroes mean "not known", and then the verifier
@@ -115,7 +116,13 @@ fn walk(fields: &TaskFields, program: u64, kept: &mut Executable) {
 /// Eight bytes of the kernel's, or zero.
 #[inline(always)]
 fn word(base: u64, offset: u32) -> u64 {
-    let from = base.wrapping_add(u64::from(offset)) as *const u64;
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel(from) }.unwrap_or(0)
+    let from = base.wrapping_add(u64::from(offset)) as *const c_void;
+    let mut word = 0_u64;
+    let to = addr_of_mut!(word).cast();
+    // Not asked for its error: the verifier would follow what comes of a known zero beside what comes of a word.
+    // SAFETY: the helper checks the address, writes as many bytes as a word has, and zeroes where it cannot read.
+    unsafe {
+        bpf_probe_read_kernel(to, size_of::<u64>() as u32, from);
+        read_volatile(addr_of!(word))
+    }
 }
