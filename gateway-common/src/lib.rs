@@ -53,24 +53,26 @@ pub mod protocol {
 
 /// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
 /// takes over the pinned maps of another only if both have the same layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// How many entries the maps hold.
 pub mod capacity {
     /// (namespace, sandbox) pairs with listeners.
     pub const LISTENERS: usize = 16384;
-    /// Ports of resolvers: two of each pair.
-    pub const RESOLVERS: usize = 2 * LISTENERS;
+    /// Ports of listeners and resolvers: four of each pair.
+    pub const PORTS: usize = 4 * LISTENERS;
     /// Address prefixes, over all rule sets.
     pub const RULES: usize = 262_144;
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
     pub const PORT_SETS: usize = 65536;
-    /// Redirected connections that nobody accepted yet.
-    pub const FLOWS: usize = 131_072;
+    /// Redirected connections that nobody accepted yet; 12 MiB in all.
+    pub const FLOWS: usize = 65_536;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
-    /// Programs of connections that the gateway has not looked at yet; the oldest give way.
-    pub const EXECUTABLES: usize = 8192;
+    /// Program images whose paths are known; those that nobody asked for in longest give way.
+    pub const EXECUTABLES: usize = 4096;
+    /// Threads that are finding one out just now.
+    pub const SCRATCH: usize = 1024;
     /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.
     pub const EVENT_BYTES: usize = 1_048_576;
 }
@@ -103,17 +105,18 @@ pub struct ListenerKey {
     pub reserved: u32,
 }
 
-/// Names a port on which the gateway answers DNS in a network namespace, for whichever sandbox. UDP carries no
-/// record of who sent it, so nobody may reach one but by a redirect to their own.
+/// Names a port on which the gateway serves a sandbox in a network namespace, whichever sandbox. A connection or
+/// datagram that is not redirected there has no business at any of them: UDP carries no record of who sent it, and
+/// a neighbour's listener is not to be bothered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ResolverKey {
+pub struct PortKey {
     /// Network namespace cookie.
     pub netns: u64,
     /// Host order, on 127.0.0.1 or [::1].
     pub port: u32,
-    /// Always zero: keeps the key free of padding.
-    pub reserved: u32,
+    /// See [`protocol`].
+    pub protocol: u32,
 }
 
 /// The ports of the gateway's sockets on `127.0.0.1` and `[::1]` of a namespace, in host order.
@@ -146,10 +149,8 @@ impl Listeners {
 pub struct RuleKey {
     /// [`Settings::ruleset`], big endian.
     pub ruleset: [u8; 4],
-    /// See [`protocol`].
-    pub protocol: u8,
-    /// Always zero.
-    pub reserved: [u8; 3],
+    /// See [`protocol`]; little endian, so that its number comes first and zeroes follow.
+    pub protocol: [u8; 4],
     /// Destination.
     pub address: Address,
 }
@@ -225,12 +226,12 @@ pub struct Flow {
     pub sandbox: u32,
     /// Kernel id of the cgroup of the task that asked.
     pub cgroup: u64,
-    /// Socket cookie.
-    pub cookie: u64,
     /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub time: u64,
     /// The socket's network namespace cookie; zero where a hook could not know it.
     pub netns: u64,
+    /// Which program it was; all zero where that is not known.
+    pub image: Image,
     /// The task that asked.
     pub process: Process,
 }
@@ -244,9 +245,9 @@ impl Flow {
         protocol: 0,
         sandbox: 0,
         cgroup: 0,
-        cookie: 0,
         time: 0,
         netns: 0,
+        image: Image::UNKNOWN,
         process: Process {
             pid: 0,
             tgid: 0,
@@ -254,6 +255,29 @@ impl Flow {
             gid: 0,
             comm: [0; COMM_LEN],
         },
+    };
+}
+
+/// One program in one process, from an `execve()` to the next: no two have the same, whatever becomes of the
+/// process's number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Image {
+    /// When the process was made, nanoseconds since boot (`task_struct.start_boottime` of its leader).
+    pub started: u64,
+    /// Process id, in the initial pid namespace.
+    pub tgid: u32,
+    /// How often the process and those that it was forked from have called `execve()`
+    /// (`task_struct.self_exec_id`).
+    pub execs: u32,
+}
+
+impl Image {
+    /// Of nobody.
+    pub const UNKNOWN: Self = Self {
+        started: 0,
+        tgid: 0,
+        execs: 0,
     };
 }
 
@@ -287,6 +311,12 @@ impl Executable {
 pub struct TaskFields {
     /// One if the others are known.
     pub known: u32,
+    /// `task_struct.group_leader`
+    pub task_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_start: u32,
+    /// `task_struct.self_exec_id`
+    pub task_execs: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
     /// `mm_struct.exe_file`
@@ -313,6 +343,9 @@ impl TaskFields {
     /// On this kernel nothing is known of programs.
     pub const UNKNOWN: Self = Self {
         known: 0,
+        task_leader: 0,
+        task_start: 0,
+        task_execs: 0,
         task_mm: 0,
         mm_exe_file: 0,
         file_mnt: 0,
@@ -336,7 +369,7 @@ pub mod refusal {
     pub const NO_RULE: u8 = 3;
     /// A guarded address that no rule names.
     pub const GUARDED: u8 = 4;
-    /// The gateway's own listener.
+    /// A gateway's listener or resolver, this sandbox's or another's.
     pub const LISTENER: u8 = 5;
     /// Neither TCP nor DNS, nor UDP to where a rule for UDP allows it.
     pub const PROTOCOL: u8 = 6;
@@ -420,43 +453,7 @@ pub mod counter {
 }
 
 #[cfg(feature = "userspace")]
-mod userspace {
-    //! Marks the shared values as plain data for aya.
-    #![expect(
-        unsafe_code,
-        reason = "aya::Pod is the promise that a type is plain data"
-    )]
-    use super::{
-        Allowance, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
-        RuleKey, SandboxCounters, Settings, TaskFields,
-    };
-
-    // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
-    // value and every byte is initialised.
-    unsafe impl aya::Pod for Settings {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ListenerKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Listeners {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ResolverKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for RuleKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PortSet {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for FlowKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Flow {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Allowance {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for SandboxCounters {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Executable {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for TaskFields {}
-}
+mod userspace;
 
 /// Reads an [`Event`] from the bytes of a ring buffer entry; `None` if the length is not an event's.
 #[cfg(feature = "userspace")]

@@ -3,11 +3,12 @@
 use aya_ebpf::{
     bindings::{BPF_TCP_ESTABLISHED, bpf_sock_addr},
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-        bpf_get_current_uid_gid,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::bpf_get_current_comm,
     },
     programs::SockAddrContext,
 };
+use core::mem::transmute;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use gateway_common::{Address, COMM_LEN, Process, V4_MAPPED, v4_mapped};
 
@@ -162,12 +163,17 @@ pub fn is_v4_mapped(address: &Address) -> bool {
 pub fn current() -> (Process, u64) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let uid_gid = bpf_get_current_uid_gid();
+    let mut comm = [0_u64; COMM_LEN / 8];
+    // As words: the compiler sets bytes by a loop. The helper fails for what is no task.
+    // SAFETY: the helper takes the address and size of a value of its own.
+    let _never = unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32) };
     let process = Process {
         pid: pid_tgid as u32,
         tgid: (pid_tgid >> 32) as u32,
         uid: uid_gid as u32,
         gid: (uid_gid >> 32) as u32,
-        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        // SAFETY: plain bytes of the same size.
+        comm: unsafe { transmute::<[u64; COMM_LEN / 8], [u8; COMM_LEN]>(comm) },
     };
     // SAFETY: a helper without arguments.
     (process, unsafe { bpf_get_current_cgroup_id() })

@@ -14,11 +14,11 @@ use crate::{
 };
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_ktime_get_boot_ns, generated::bpf_sk_fullsock, generated::bpf_skb_cgroup_id},
+    helpers::{bpf_ktime_get_boot_ns, generated::bpf_skb_cgroup_id},
     programs::SkBuffContext,
 };
 use gateway_common::{
-    Address, Event, Flow, Settings,
+    Address, Event, Flow,
     protocol::{TCP, UDP},
     refusal, v4_mapped,
 };
@@ -31,6 +31,7 @@ const V4_VERSION_LENGTH: usize = 0;
 const V4_FRAGMENT: usize = 6;
 const V4_PROTOCOL: usize = 9;
 const V4_DESTINATION: usize = 16;
+const V4_LENGTH: usize = 20;
 /// Version 4 and five words: no options. A source route would put the real destination there.
 const V4_PLAIN: u8 = 0x45;
 /// "More fragments" and the fragment offset; "don't fragment" is none of our business.
@@ -39,9 +40,10 @@ const V4_IS_FRAGMENT: u16 = 0x3fff;
 /// destination) makes the next header another than UDP's.
 const V6_NEXT_HEADER: usize = 6;
 const V6_DESTINATION: usize = 24;
+const V6_LENGTH: usize = 40;
 /// Destination port of TCP and UDP, behind headers without options.
-const V4_PORT: usize = 20 + 2;
-const V6_PORT: usize = 40 + 2;
+const V4_PORT: usize = V4_LENGTH + 2;
+const V6_PORT: usize = V6_LENGTH + 2;
 
 /// `lo` in every network namespace (LOOPBACK_IFINDEX, net/net_namespace.h).
 const LOOPBACK_IFINDEX: u32 = 1;
@@ -49,12 +51,34 @@ const LOOPBACK_IFINDEX: u32 = 1;
 /// What a packet says of where it goes.
 struct Packet {
     address: Address,
-    /// Host order; zero where there is none to be read.
-    port: u16,
     protocol: u8,
+    /// Zero: it says nothing that is understood.
     family: u32,
     /// Nothing between the IP header and the transport header, and all of it.
     plain: bool,
+}
+
+impl Packet {
+    const UNKNOWN: Self = Self {
+        address: [0; 4],
+        protocol: 0,
+        family: 0,
+        plain: false,
+    };
+
+    /// The destination port, in host order; zero where there is none to be read.
+    #[inline(always)]
+    fn port(&self, ctx: &SkBuffContext) -> u16 {
+        if !self.plain || (self.protocol != UDP && self.protocol != TCP) {
+            return 0;
+        }
+        let offset = if self.family == AF_INET {
+            V4_PORT
+        } else {
+            V6_PORT
+        };
+        ctx.load(offset).map_or(0, u16::from_be)
+    }
 }
 
 /// May this packet pass?
@@ -62,36 +86,19 @@ struct Packet {
 pub fn may_pass(ctx: &SkBuffContext) -> bool {
     // SAFETY: the kernel passes a valid context; the verifier checks each access.
     let (ethertype, sk) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).__bindgen_anon_2.sk) };
-    let settings = SETTINGS.current();
-    let packet = read(ctx, ethertype).unwrap_or(Packet {
-        address: [0; 4],
-        port: 0,
-        protocol: 0,
-        family: 0,
-        plain: false,
-    });
-    let record = if sk.is_null() {
-        None
-    } else {
-        // SAFETY: checked for null; the helper gives null for what is no full socket.
-        flow::record_of(unsafe { bpf_sk_fullsock(sk) })
-    };
-    match judge(ctx, &settings, &packet, record) {
+    let packet = read(ctx, ethertype).unwrap_or(Packet::UNKNOWN);
+    let record = flow::record_of(sk.cast());
+    match judge(ctx, &packet, record) {
         Ok(()) => true,
         Err(reason) => {
-            refuse(ctx, &settings, &packet, record, reason);
+            refuse(ctx, &packet, record, reason);
             false
         }
     }
 }
 
 #[inline(always)]
-fn judge(
-    ctx: &SkBuffContext,
-    settings: &Settings,
-    packet: &Packet,
-    record: Option<&Flow>,
-) -> Result<(), u8> {
+fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>) -> Result<(), u8> {
     let record = record.ok_or(refusal::BACKSTOP)?;
     if packet.family == 0 {
         return Err(refusal::BACKSTOP);
@@ -114,12 +121,13 @@ fn judge(
         return Err(refusal::BACKSTOP);
     }
     // A datagram's can, and so can the rules: each is judged.
+    let settings = SETTINGS.current();
     verdict::datagram(
         ctx.as_ptr(),
-        settings,
+        &settings,
         record.netns,
         &packet.address,
-        packet.port,
+        packet.port(ctx),
     )?;
     if !local {
         let bytes = u64::from(ctx.len());
@@ -133,19 +141,13 @@ fn judge(
 
 /// Who sent it is known of a judged socket alone: the process that opened its way.
 #[inline(always)]
-fn refuse(
-    ctx: &SkBuffContext,
-    settings: &Settings,
-    packet: &Packet,
-    record: Option<&Flow>,
-    reason: u8,
-) {
+fn refuse(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>, reason: u8) {
     emit(&Event {
         flow: Flow {
             address: packet.address,
-            port: packet.port,
+            port: packet.port(ctx),
             protocol: packet.protocol,
-            sandbox: settings.sandbox,
+            sandbox: SETTINGS.current().sandbox,
             // SAFETY: the helper takes this program type's context.
             cgroup: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
             // SAFETY: a helper without arguments.
@@ -160,30 +162,30 @@ fn refuse(
     });
 }
 
+/// The IP header lies in one piece in front of everything: the kernel itself has just written it there.
 #[inline(always)]
 fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
     match ethertype {
         ETH_P_IP => {
-            let word: u32 = ctx.load(V4_DESTINATION).ok()?;
-            let start: u8 = ctx.load(V4_VERSION_LENGTH).ok()?;
-            let fragment: u16 = ctx.load(V4_FRAGMENT).ok()?;
-            let protocol: u8 = ctx.load(V4_PROTOCOL).ok()?;
-            let plain = start == V4_PLAIN && u16::from_be(fragment) & V4_IS_FRAGMENT == 0;
+            let header: &[u8; V4_LENGTH] = header(ctx)?;
+            let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+            let fragment = u16::from_be_bytes([header[V4_FRAGMENT], header[V4_FRAGMENT + 1]]);
             Some(Packet {
-                address: v4_mapped(word),
-                port: port(ctx, V4_PORT, protocol, plain),
-                protocol,
+                address: v4_mapped(u32::from_ne_bytes(word(V4_DESTINATION))),
+                protocol: header[V4_PROTOCOL],
                 family: AF_INET,
-                plain,
+                plain: header[V4_VERSION_LENGTH] == V4_PLAIN && fragment & V4_IS_FRAGMENT == 0,
             })
         }
         ETH_P_IPV6 => {
-            let address: Address = ctx.load(V6_DESTINATION).ok()?;
-            let protocol: u8 = ctx.load(V6_NEXT_HEADER).ok()?;
+            let header: &[u8; V6_LENGTH] = header(ctx)?;
+            let word = |index: usize| {
+                let at = V6_DESTINATION + 4 * index;
+                u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+            };
             Some(Packet {
-                address,
-                port: port(ctx, V6_PORT, protocol, true),
-                protocol,
+                address: [word(0), word(1), word(2), word(3)],
+                protocol: header[V6_NEXT_HEADER],
                 family: AF_INET6,
                 plain: true,
             })
@@ -192,10 +194,19 @@ fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
     }
 }
 
+/// The packet's first bytes.
 #[inline(always)]
-fn port(ctx: &SkBuffContext, offset: usize, protocol: u8, plain: bool) -> u16 {
-    if !plain || (protocol != UDP && protocol != TCP) {
-        return 0;
+fn header<const LENGTH: usize>(ctx: &SkBuffContext) -> Option<&[u8; LENGTH]> {
+    // SAFETY: the kernel passes a valid context; the verifier checks each access.
+    let (data, end) = unsafe {
+        (
+            (*ctx.skb.skb).data as usize,
+            (*ctx.skb.skb).data_end as usize,
+        )
+    };
+    if data + LENGTH > end {
+        return None;
     }
-    ctx.load(offset).map_or(0, u16::from_be)
+    // SAFETY: as many bytes are there, and the program does not change the packet.
+    Some(unsafe { &*(data as *const [u8; LENGTH]) })
 }

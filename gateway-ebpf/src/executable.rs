@@ -1,17 +1,18 @@
-//! Which program a task runs, as a path: taken while connect() runs, when it cannot be another yet. Knows no
-//! rules, and of the kernel's types only where the gateway says that their fields are.
+//! Which program a task runs, as a path: found out while connect() runs, when it cannot be another yet, and once
+//! for all sockets that it opens. Knows no rules, and of the kernel's types only where the gateway says that
+//! their fields are.
 
-use crate::{context, maps::EXECUTABLES};
+use crate::maps::{EXECUTABLES, SCRATCH};
 use aya_ebpf::{
-    EbpfContext,
+    bindings::BPF_NOEXIST,
     helpers::{
-        bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel,
-        generated::bpf_probe_read_kernel_str,
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf,
+        generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
     },
-    programs::SockAddrContext,
 };
-use core::ptr::{addr_of, read_volatile};
-use gateway_common::{Executable, TaskFields, protocol::TCP};
+use core::ffi::c_void;
+use core::ptr::{addr_of, addr_of_mut, read_volatile};
+use gateway_common::{Executable, Image, TaskFields};
 
 /// Written by the gateway before the programs are loaded. Zeroes mean "not known", and then the verifier
 /// takes everything out that needs them.
@@ -23,31 +24,51 @@ static NOTHING: Executable = Executable::NOTHING;
 /// Folders and mounts on the way to the root; a longer path loses its beginning.
 const STEPS: u32 = 32;
 
-/// Files the path of the running program under the cookie of its TCP socket, for the gateway to take. Of
-/// datagrams, one by one, it would cost too much.
+/// Whose path the gateway finds among [`EXECUTABLES`], if the kernel lets it be read.
 #[inline(always)]
-pub fn file(ctx: &SockAddrContext) {
-    if context::protocol(ctx) != u32::from(TCP) {
-        return;
-    }
+pub fn known() -> Image {
     // SAFETY: a static of the program's own; volatile because the loader has changed it.
     let fields = unsafe { read_volatile(addr_of!(TASK_FIELDS)) };
     if fields.known == 0 {
-        return;
+        return Image::UNKNOWN;
     }
-    // SAFETY: the helper takes this program type's context.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task() };
+    let task = unsafe { bpf_get_current_task_btf() }.cast::<u8>();
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: the verifier knows what the helper gives, and which offsets are fields of it.
+    let (started, execs) = unsafe {
+        let leader = read_volatile(task.add(fields.task_leader as usize).cast::<*const u8>());
+        (
+            read_volatile(leader.add(fields.task_start as usize).cast::<u64>()),
+            read_volatile(task.add(fields.task_execs as usize).cast::<u64>()),
+        )
+    };
+    let image = Image {
+        started,
+        tgid: (pid_tgid >> 32) as u32,
+        execs: execs as u32,
+    };
+    if EXECUTABLES.get_ptr(image).is_none() {
+        find_out(&fields, task as u64, pid_tgid as u32, &image);
+    }
+    image
+}
+
+/// Put together where no other thread writes, and where no entry makes way for another one half-way.
+#[inline(always)]
+fn find_out(fields: &TaskFields, task: u64, thread: u32, image: &Image) {
     let program = word(word(task, fields.task_mm), fields.mm_exe_file);
-    if program == 0 || EXECUTABLES.insert(cookie, &NOTHING, 0).is_err() {
+    if program == 0 || SCRATCH.insert(thread, &NOTHING, 0).is_err() {
         return;
     }
-    let Some(kept) = EXECUTABLES.get_ptr_mut(cookie) else {
-        return;
-    };
-    // SAFETY: the entry is this socket's, and its owner is in here.
-    walk(&fields, program, unsafe { &mut *kept });
+    if let Some(kept) = SCRATCH.get_ptr_mut(thread) {
+        // SAFETY: the entry is this thread's, and it is in here.
+        let kept = unsafe { &mut *kept };
+        walk(fields, program, kept);
+        // Another thread of the process may have been faster, and a full map finds room.
+        let _ignored = EXECUTABLES.insert(image, &*kept, BPF_NOEXIST.into());
+    }
+    let _ignored = SCRATCH.remove(thread);
 }
 
 /// Name by name towards the root, over mounts.
@@ -95,7 +116,13 @@ fn walk(fields: &TaskFields, program: u64, kept: &mut Executable) {
 /// Eight bytes of the kernel's, or zero.
 #[inline(always)]
 fn word(base: u64, offset: u32) -> u64 {
-    let from = base.wrapping_add(u64::from(offset)) as *const u64;
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel(from) }.unwrap_or(0)
+    let from = base.wrapping_add(u64::from(offset)) as *const c_void;
+    let mut word = 0_u64;
+    let to = addr_of_mut!(word).cast();
+    // Not asked for its error: the verifier would follow what comes of a known zero beside what comes of a word.
+    // SAFETY: the helper checks the address, writes as many bytes as a word has, and zeroes where it cannot read.
+    unsafe {
+        bpf_probe_read_kernel(to, size_of::<u64>() as u32, from);
+        read_volatile(addr_of!(word))
+    }
 }

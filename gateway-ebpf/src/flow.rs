@@ -16,23 +16,24 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, generated::bpf_sk_storage_get},
     programs::{SockAddrContext, SockOpsContext},
 };
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, copy_nonoverlapping, read_volatile};
 use gateway_common::{Flow, FlowKey, ListenerKey, Listeners, counter, protocol, v4_mapped};
 
 /// Keeps `flow` with the socket, over whatever an earlier call left. A datagram that is `one_of_many`
 /// (its socket is not connected) and goes out as it is leaves the record of a redirected one: its
 /// answer may be on the way. `Err` when the kernel has no memory: then the socket must not go on.
 #[inline(always)]
-pub fn remember(ctx: &SockAddrContext, mut flow: Flow, one_of_many: bool) -> Result<(), ()> {
+pub fn remember(ctx: &SockAddrContext, flow: &mut Flow, one_of_many: bool) -> Result<(), ()> {
     // SAFETY: the context's socket is valid while the program runs.
-    let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
+    let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(flow)) };
     if kept.is_null() {
         return Err(());
     }
     // SAFETY: checked for null; an entry that was there before is not overwritten by the call above.
     unsafe {
         if !(one_of_many && flow.via == 0 && (*kept).via != 0) {
-            *kept = flow;
+            // An assignment would be a call of memmove(), byte by byte.
+            copy_nonoverlapping(core::ptr::from_ref(flow), kept, 1);
         }
     }
     Ok(())
@@ -88,10 +89,13 @@ pub fn hand_over(ctx: &SockOpsContext) {
             // flag not be set, the gateway's own sweep removes the record later.
             let _ignored = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
         }
-        // Only an attempt that was never answered: an established connection is the gateway's to
-        // take, even if the client has closed it already.
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_SYN_SENT && ctx.arg(1) == BPF_TCP_CLOSE => {
-            if let Some((key, _)) = record(ctx) {
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_SYN_SENT => {
+            // Only an attempt that was never answered: an established connection is the gateway's to
+            // take, even if the client has closed it already.
+            if ctx.arg(1) != BPF_TCP_CLOSE {
+                // What becomes of it is nobody's business here.
+                let _ignored = ctx.set_cb_flags(0);
+            } else if let Some((key, _)) = record(ctx) {
                 let _ignored = FLOWS.remove(key);
             }
         }

@@ -22,7 +22,10 @@ use aya_ebpf::{
     },
 };
 use context::Destination;
-use gateway_common::Address;
+use gateway_common::{
+    Address, Image,
+    protocol::{TCP, UDP},
+};
 use verdict::Action;
 
 /// The kernel's "go on" for cgroup socket programs.
@@ -116,31 +119,35 @@ type Write = fn(&SockAddrContext, &Address, u16);
 /// connect() and sendto(): decide, then refuse, let pass as it is, or redirect.
 #[inline(always)]
 fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: bool) -> i32 {
-    if !is_sendto {
-        // Before anybody is told of the connection.
-        executable::file(ctx);
+    // Before anybody is told of the connection. Of datagrams, one by one, it would cost too much.
+    let image = if !is_sendto && context::protocol(ctx) == TCP.into() {
+        executable::known()
+    } else {
+        Image::UNKNOWN
+    };
+    let mut flow = verdict::flow(ctx, &to, image);
+    let port = match verdict::outgoing(ctx, &to, &flow, is_sendto) {
+        Action::Refuse => return REFUSE,
+        Action::Pass => {
+            flow.via = 0;
+            None
+        }
+        Action::Redirect(port) => Some(port),
+    };
+    if flow::remember(ctx, &mut flow, is_sendto).is_err() {
+        return REFUSE;
     }
-    match verdict::outgoing(ctx, &to, is_sendto) {
-        Action::Refuse => REFUSE,
-        Action::Pass(flow) => match flow::remember(ctx, flow, is_sendto) {
-            Ok(()) => ALLOW,
-            Err(()) => REFUSE,
-        },
-        Action::Redirect(flow, port) => match flow::remember(ctx, flow, is_sendto) {
-            Ok(()) => {
-                write(ctx, &context::listener(to.spelling), port);
-                ALLOW
-            }
-            Err(()) => REFUSE,
-        },
+    if let Some(port) = port {
+        write(ctx, &context::listener(to.spelling), port);
     }
+    ALLOW
 }
 
 /// An answer of the gateway's resolver comes, for the client, from the server that it asked.
 #[inline(always)]
 fn answer_from_server(ctx: &SockAddrContext, from: Destination, write: Write) -> i32 {
     if let Some(flow) = flow::redirected(ctx, &from)
-        && flow.protocol == gateway_common::protocol::UDP
+        && flow.protocol == UDP
     {
         write(ctx, &flow.address, flow.port);
     }

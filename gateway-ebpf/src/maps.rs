@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Executable, Flow, FlowKey, ListenerKey, Listeners, PortSet, ResolverKey,
+    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortKey, PortSet,
     RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
@@ -25,10 +25,9 @@ pub static SETTINGS: CgroupSettings = CgroupSettings::new();
 #[btf_map]
 pub static LISTENERS: HashMap<ListenerKey, Listeners, { capacity::LISTENERS }> = HashMap::new();
 
-/// (namespace, port) → the sandbox whose resolver is there.
+/// (namespace, port, protocol) → the sandbox whose listener or resolver is there.
 #[btf_map]
-pub static RESOLVERS: HashMap<ResolverKey, u32, { capacity::RESOLVERS }, NO_PREALLOC> =
-    HashMap::new();
+pub static PORTS: HashMap<PortKey, u32, { capacity::PORTS }, NO_PREALLOC> = HashMap::new();
 
 /// (rule set, protocol, address prefix) → index of a port set.
 #[btf_map]
@@ -42,13 +41,18 @@ pub static PORT_SETS: HashMap<u32, PortSet, { capacity::PORT_SETS }, NO_PREALLOC
 #[btf_map]
 pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
 
-/// Redirected connections that the gateway has not accepted yet.
+/// Redirected connections that the gateway has not accepted yet. Preallocated: connect() waits for the entry.
 #[btf_map]
-pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }, NO_PREALLOC> = HashMap::new();
+pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }> = HashMap::new();
 
-/// Socket cookie → the program that opened the socket. Not pinned: what nobody took is not missed.
+/// Who connects → the path of its program. Not pinned: it can be found out again.
 #[btf_map]
-pub static EXECUTABLES: LruHashMap<u64, Executable, { capacity::EXECUTABLES }> = LruHashMap::new();
+pub static EXECUTABLES: LruHashMap<Image, Executable, { capacity::EXECUTABLES }> =
+    LruHashMap::new();
+
+/// Thread → the path that it is finding out.
+#[btf_map]
+pub static SCRATCH: HashMap<u32, Executable, { capacity::SCRATCH }, NO_PREALLOC> = HashMap::new();
 
 /// Refusals, for the audit record.
 #[btf_map]

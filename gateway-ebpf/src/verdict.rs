@@ -5,22 +5,19 @@
 use crate::{
     context::{self, Destination, Spelling},
     maps::{
-        LISTENERS, PORT_SETS, RESOLVERS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
+        LISTENERS, PORT_SETS, PORTS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
     },
 };
 use aya_ebpf::{
     EbpfContext,
     btf_maps::lpm_trie::Key,
-    helpers::{
-        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
-        generated::bpf_set_retval,
-    },
+    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval},
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use gateway_common::{
-    Address, Event, Flow, ListenerKey, Listeners, PortBits, ResolverKey, RuleKey, Settings,
+    Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, PortKey, RuleKey, Settings,
     address_from_octets, counter,
     protocol::{TCP, UDP},
     refusal,
@@ -40,23 +37,22 @@ pub enum Action {
     /// `EPERM`.
     Refuse,
     /// Untouched: it cannot leave the sandbox's own namespace, or it is UDP that a rule allows.
-    Pass(Flow),
+    Pass,
     /// To the gateway's port.
-    Redirect(Flow, u16),
+    Redirect(u16),
 }
 
-/// `is_sendto`: an address that goes with a datagram, not one to connect to.
+/// `flow` is what [`flow`] made of the call. `is_sendto`: an address that goes with a datagram, not one to
+/// connect to.
 #[inline(always)]
-pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Action {
+pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto: bool) -> Action {
     let settings = SETTINGS.current();
-    // SAFETY: the helper takes this program type's context.
-    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let netns = flow.netns;
     let protocol = context::protocol(ctx);
     let stream = context::socket_type(ctx) == SOCK_STREAM && protocol == IPPROTO_TCP;
     let datagram = context::socket_type(ctx) == SOCK_DGRAM && protocol == IPPROTO_UDP;
-    let flow = flow(ctx, &settings, netns, to, if stream { TCP } else { UDP });
     let refuse = |reason| {
-        refuse(ctx, &flow, reason);
+        refuse(ctx, flow, reason);
         Action::Refuse
     };
 
@@ -77,12 +73,12 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Act
         // connect() sent it there: the kernel hands the address of a connected IPv6 socket that talks
         // IPv4 to this hook with each datagram (udpv6_sendmsg), as no other socket's.
         return if is_sendto && context::is_connected_to(ctx, to) {
-            Action::Pass(Flow { via: 0, ..flow })
+            Action::Pass
         } else {
             refuse(refusal::LISTENER)
         };
     }
-    if local && datagram && is_a_resolver(netns, to.port) {
+    if local && is_a_gateway_s(netns, to.port, flow.protocol) {
         return refuse(refusal::LISTENER);
     }
     // Every DNS query, whatever server it asks, is the gateway's to answer.
@@ -90,14 +86,19 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Act
         Ok(if stream { tcp } else { dns })
     } else {
         let private_loopback = local && listeners.flags & Listeners::PRIVATE != 0;
-        match judge(&settings, &to.address, to.port, flow.protocol) {
+        match judge(
+            &settings,
+            &to.address,
+            to.port,
+            if stream { TCP } else { UDP },
+        ) {
             Ok(()) if stream => Ok(tcp),
             Err(_) | Ok(()) if private_loopback => {
-                return Action::Pass(Flow { via: 0, ..flow });
+                return Action::Pass;
             }
             Ok(()) if listeners.flags & Listeners::SEALED != 0 => Err(refusal::SEALED),
             Ok(()) if !gateway_is_there(ctx.as_ptr()) => Err(refusal::GATEWAY_GONE),
-            Ok(()) => return Action::Pass(Flow { via: 0, ..flow }),
+            Ok(()) => return Action::Pass,
             Err(reason) => Err(reason),
         }
     };
@@ -111,7 +112,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, is_sendto: bool) -> Act
                 ctx,
                 "sandbox {} port {} redirected to {}", settings.sandbox, to.port, port
             );
-            Action::Redirect(flow, port)
+            Action::Redirect(port)
         }
         Err(reason) => refuse(reason),
     }
@@ -133,7 +134,7 @@ pub fn datagram(
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
     let local = context::is_loopback(to);
     if !(local && is_own_port(&listeners, false, port)) {
-        if local && is_a_resolver(netns, port) {
+        if local && is_a_gateway_s(netns, port, UDP) {
             return Err(refusal::LISTENER);
         }
         if local && listeners.flags & Listeners::PRIVATE != 0 {
@@ -179,8 +180,7 @@ fn judge(settings: &Settings, to: &Address, port: u16, protocol: u8) -> Result<(
         RuleKey::BITS,
         RuleKey {
             ruleset: settings.ruleset.to_be_bytes(),
-            protocol,
-            reserved: [0; 3],
+            protocol: u32::from(protocol).to_le_bytes(),
             address: *to,
         },
     );
@@ -231,16 +231,16 @@ fn has(bits: &PortBits, port: u16) -> bool {
     bits[usize::from(port >> 6)] >> (port & 63) & 1 == 1
 }
 
-/// Does the gateway answer DNS there, for whichever sandbox? Its sockets cannot tell who asks.
+/// Does the gateway serve there, for whichever sandbox? A socket for DNS cannot tell who asks.
 #[inline(always)]
-fn is_a_resolver(netns: u64, port: u16) -> bool {
-    let key = ResolverKey {
+fn is_a_gateway_s(netns: u64, port: u16, protocol: u8) -> bool {
+    let key = PortKey {
         netns,
         port: u32::from(port),
-        reserved: 0,
+        protocol: u32::from(protocol),
     };
     // SAFETY: nothing is read of the value.
-    unsafe { RESOLVERS.get(key) }.is_some()
+    unsafe { PORTS.get(key) }.is_some()
 }
 
 /// Is this one of the gateway's ports for this sandbox?
@@ -254,27 +254,23 @@ pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
         }
 }
 
+/// Who asks for what, as records have it.
 #[inline(always)]
-fn flow(
-    ctx: &SockAddrContext,
-    settings: &Settings,
-    netns: u64,
-    to: &Destination,
-    protocol: u8,
-) -> Flow {
+pub fn flow(ctx: &SockAddrContext, to: &Destination, image: Image) -> Flow {
     let (process, cgroup) = context::current();
+    let is_tcp = context::protocol(ctx) == IPPROTO_TCP;
     Flow {
         address: to.address,
         port: to.port,
         via: if to.spelling == Spelling::V6 { 6 } else { 4 },
-        protocol,
-        sandbox: settings.sandbox,
+        protocol: if is_tcp { TCP } else { UDP },
+        sandbox: SETTINGS.current().sandbox,
         cgroup,
-        // SAFETY: the helper takes this program type's context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
         // SAFETY: a helper without arguments.
         time: unsafe { bpf_ktime_get_boot_ns() },
-        netns,
+        // SAFETY: the helper takes this program type's context.
+        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        image,
         process,
     }
 }

@@ -302,6 +302,11 @@ impl Daemon {
         })
     }
 
+    /// What is on record so far.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        audit::read(&self.audit)
+    }
+
     /// The first record that `wanted` accepts, waiting at most `deadline` for it.
     pub fn wait_for_record(
         &self,
@@ -311,7 +316,7 @@ impl Daemon {
         let deadline = patient(deadline);
         let begun = Instant::now();
         loop {
-            let records = audit::read(&self.audit)?;
+            let records = self.records()?;
             if let Some(record) = records.iter().find(|record| wanted(record)) {
                 return Ok(record.clone());
             }

@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 const LOOK: Duration = Duration::from_millis(250);
 /// A record that nobody came for: its handshake fell out of the queue. Longer than SYN retries take.
 const STALE: Duration = Duration::from_secs(180);
-/// Records of one sandbox that may wait: as many as fit the queue of one of its listeners, and a thirty-second
+/// Records of one sandbox that may wait: as many as fit the queue of one of its listeners, and a sixteenth
 /// part of the table. More of them are connections that never come to be (their packets carry a signature
 /// that the listener does not want, or leave by another device); its oldest go.
 const MOST: usize = 4_096;

@@ -51,7 +51,7 @@ pub enum RefusalReason {
     NoRule,
     /// A guarded address that no rule names.
     AddressGuard,
-    /// The gateway's own listener.
+    /// A gateway's listener or resolver, this sandbox's or another's.
     OwnListener,
     /// Neither TCP, nor DNS, nor UDP that a rule allows.
     Protocol,
@@ -95,7 +95,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// what the next reader should have.
 pub(super) fn read_events(
     mut events: RingBuf<MapData>,
-    mut executables: Executables,
+    executables: Executables,
     ended: Arc<AtomicBool>,
     on_refusal: impl Fn(Refusal) + Send + 'static,
     lost: impl Fn() -> u64 + Send + 'static,
@@ -114,7 +114,7 @@ pub(super) fn read_events(
                     return;
                 }
                 match polled {
-                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &mut executables, &on_refusal),
+                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &executables, &on_refusal),
                     Err(error) => {
                         error!(%error, "kernel events can no longer be read; ending");
                         // Refusals would go unrecorded from here on: the sandbox is cut off instead.
@@ -134,11 +134,7 @@ pub(super) fn read_events(
     Ok(())
 }
 
-fn drain(
-    events: &mut RingBuf<MapData>,
-    executables: &mut Executables,
-    on_refusal: &impl Fn(Refusal),
-) {
+fn drain(events: &mut RingBuf<MapData>, executables: &Executables, on_refusal: &impl Fn(Refusal)) {
     while let Some(item) = events.next() {
         let Some(event) = event_from_bytes(&item) else {
             warn!(bytes = item.len(), "kernel event of an unknown length");

@@ -3,7 +3,7 @@
 
 use super::attach::SandboxId;
 use aya::maps::{HashMap, MapData};
-use gateway_common::{Executable, Flow, FlowKey, address_from_octets, octets_from_address};
+use gateway_common::{Executable, Flow, FlowKey, Image, address_from_octets, octets_from_address};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tracing::debug;
@@ -29,13 +29,13 @@ pub struct Origin {
     pub gid: u32,
     /// Command name, at most 15 bytes.
     pub comm: String,
-    /// Path of the program, as it was when connect() was called; `None` where it is not known. What it
-    /// lacks of its beginning is `…`.
+    /// Path of the program, as it was when this process first called connect() after it had begun it;
+    /// `None` where it is not known. What it lacks of its beginning is `…`.
     pub executable: Option<String>,
 }
 
 impl Origin {
-    pub(super) fn from_flow(flow: &Flow, executables: &mut Executables) -> Self {
+    pub(super) fn from_flow(flow: &Flow, executables: &Executables) -> Self {
         let address = Ipv6Addr::from(octets_from_address(flow.address));
         let ip = address
             .to_ipv4_mapped()
@@ -55,7 +55,7 @@ impl Origin {
             uid: flow.process.uid,
             gid: flow.process.gid,
             comm: String::from_utf8_lossy(&comm[..length]).into_owned(),
-            executable: executables.take(flow.cookie),
+            executable: executables.path_of(&flow.image),
         }
     }
 }
@@ -66,18 +66,16 @@ pub struct FlowTable {
     executables: Executables,
 }
 
-/// The programs that opened sockets, by the sockets' cookies.
-pub(super) struct Executables(pub(super) HashMap<MapData, u64, Executable>);
+/// The paths of programs that opened sockets. They stay for the next socket, and whoever opened one may have
+/// ended long ago.
+pub(super) struct Executables(pub(super) HashMap<MapData, Image, Executable>);
 
 impl Executables {
-    /// What is known is told once.
-    fn take(&mut self, cookie: u64) -> Option<String> {
-        let found = self.0.get(&cookie, 0).ok()?;
-        if let Err(error) = self.0.remove(&cookie) {
-            // The oldest give way.
-            debug!(%error, "executable not removed");
+    fn path_of(&self, image: &Image) -> Option<String> {
+        if *image == Image::UNKNOWN {
+            return None;
         }
-        path(&found)
+        path(&self.0.get(image, 0).ok()?)
     }
 }
 
@@ -121,7 +119,7 @@ impl FlowTable {
             // overwrites it first.
             debug!(%error, "flow record not removed");
         }
-        Some(Origin::from_flow(&flow, &mut self.executables))
+        Some(Origin::from_flow(&flow, &self.executables))
     }
 
     /// Removes records that nobody came for within `age` (nanoseconds since boot before `now`): handshakes

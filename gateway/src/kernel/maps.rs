@@ -120,8 +120,7 @@ impl RuleMaps {
                     RuleKey::FIXED_BITS + prefix.length,
                     RuleKey {
                         ruleset: number.to_be_bytes(),
-                        protocol,
-                        reserved: [0; 3],
+                        protocol: u32::from(protocol).to_le_bytes(),
                         address: address_from_octets(prefix.address),
                     },
                 );

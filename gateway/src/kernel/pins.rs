@@ -11,7 +11,7 @@
 use super::error::KernelError;
 use crate::sys::{self, bpf::cgroup_link};
 use gateway_common::{
-    Allowance, Event, Flow, FlowKey, LAYOUT, ListenerKey, Listeners, PortSet, ResolverKey, RuleKey,
+    Allowance, Event, Flow, FlowKey, LAYOUT, ListenerKey, Listeners, PortKey, PortSet, RuleKey,
     SandboxCounters, Settings, capacity, counter,
 };
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
@@ -253,7 +253,7 @@ fn layout() -> String {
         size_of::<Settings>(),
         size_of::<ListenerKey>(),
         size_of::<Listeners>(),
-        size_of::<ResolverKey>(),
+        size_of::<PortKey>(),
         size_of::<RuleKey>(),
         size_of::<PortSet>(),
         size_of::<Flow>(),
@@ -263,7 +263,7 @@ fn layout() -> String {
         size_of::<SandboxCounters>(),
         counter::COUNT as usize,
         capacity::LISTENERS,
-        capacity::RESOLVERS,
+        capacity::PORTS,
         capacity::RULES,
         capacity::PORT_SETS,
         capacity::FLOWS,

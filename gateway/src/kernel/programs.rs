@@ -44,7 +44,7 @@ const PROGRAMS: [(&str, Kind, u32); 12] = [
 const PINNED: [&str; 11] = [
     "SETTINGS",
     "LISTENERS",
-    "RESOLVERS",
+    "PORTS",
     "RULES",
     "PORT_SETS",
     "SOCKETS",

@@ -9,7 +9,7 @@ use crate::policy::KernelRule;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues};
 use aya::{Ebpf, Pod};
 use gateway_common::{
-    Allowance, Flow, FlowKey, ListenerKey, Listeners, ResolverKey, SandboxCounters, Settings,
+    Allowance, Flow, FlowKey, ListenerKey, Listeners, PortKey, SandboxCounters, Settings, protocol,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ pub struct Usage {
 pub(super) struct Tables {
     settings: HashMap<MapData, u64, Settings>,
     listeners: HashMap<MapData, ListenerKey, Listeners>,
-    resolvers: HashMap<MapData, ResolverKey, u32>,
+    ports: HashMap<MapData, PortKey, u32>,
     rules: RuleMaps,
     allowances: HashMap<MapData, u32, Allowance>,
     counters: PerCpuHashMap<MapData, u32, SandboxCounters>,
@@ -46,7 +46,7 @@ impl Tables {
         Ok(Self {
             settings: settings_map(object)?,
             listeners: take(object, "LISTENERS")?,
-            resolvers: take(object, "RESOLVERS")?,
+            ports: take(object, "PORTS")?,
             rules: RuleMaps {
                 rules: take(object, "RULES")?,
                 port_sets: take(object, "PORT_SETS")?,
@@ -78,10 +78,9 @@ impl Tables {
         self.rules.keep_only(&rulesets);
         let dead = |sandbox: u32| !sandboxes.contains(&sandbox);
         self.forget_listeners(|key| dead(key.sandbox));
-        let resolvers: Vec<(ResolverKey, u32)> =
-            self.resolvers.iter().filter_map(Result::ok).collect();
-        for (key, _) in resolvers.iter().filter(|(_, sandbox)| dead(*sandbox)) {
-            tell(self.resolvers.remove(key));
+        let ports: Vec<(PortKey, u32)> = self.ports.iter().filter_map(Result::ok).collect();
+        for (key, _) in ports.iter().filter(|(_, sandbox)| dead(*sandbox)) {
+            tell(self.ports.remove(key));
         }
         forget(&mut self.allowances, |sandbox| dead(*sandbox));
         let keys: Vec<u32> = self.counters.keys().filter_map(Result::ok).collect();
@@ -125,20 +124,20 @@ impl Tables {
         listeners: Listeners,
     ) -> Result<(), KernelError> {
         let listener = listener_key(sandbox, netns);
-        // Nobody else gets at the resolvers from here on; the sandbox itself not before they are told.
-        for key in resolver_keys(netns, &listeners) {
-            self.resolvers
+        // Nobody else gets at them from here on; the sandbox itself not before they are told.
+        for key in port_keys(netns, &listeners) {
+            self.ports
                 .insert(key, sandbox.0, 0)
-                .map_err(|source| map_error("RESOLVERS", source))?;
+                .map_err(|source| map_error("PORTS", source))?;
         }
         let former = self.listeners.get(&listener, 0).unwrap_or_default();
         self.listeners
             .insert(listener, listeners, 0)
             .map_err(|source| map_error("LISTENERS", source))?;
-        let current = resolver_keys(netns, &listeners);
-        for key in resolver_keys(netns, &former) {
+        let current = port_keys(netns, &listeners);
+        for key in port_keys(netns, &former) {
             if !current.contains(&key) {
-                self.forget_resolver(sandbox.0, &key);
+                self.forget_port(sandbox.0, &key);
             }
         }
         Ok(())
@@ -216,20 +215,16 @@ impl Tables {
             self.listeners.iter().filter_map(Result::ok).collect();
         for (key, listeners) in all.iter().filter(|(key, _)| is_dead(key)) {
             tell(self.listeners.remove(key));
-            for resolver in resolver_keys(key.netns, listeners) {
-                self.forget_resolver(key.sandbox, &resolver);
+            for port in port_keys(key.netns, listeners) {
+                self.forget_port(key.sandbox, &port);
             }
         }
     }
 
     /// The port may be another sandbox's by now.
-    fn forget_resolver(&mut self, sandbox: u32, key: &ResolverKey) {
-        if self
-            .resolvers
-            .get(key, 0)
-            .is_ok_and(|owner| owner == sandbox)
-        {
-            tell(self.resolvers.remove(key));
+    fn forget_port(&mut self, sandbox: u32, key: &PortKey) {
+        if self.ports.get(key, 0).is_ok_and(|owner| owner == sandbox) {
+            tell(self.ports.remove(key));
         }
     }
 
@@ -278,16 +273,21 @@ fn listener_key(sandbox: SandboxId, netns: u64) -> ListenerKey {
     }
 }
 
-fn resolver_keys(netns: u64, listeners: &Listeners) -> Vec<ResolverKey> {
-    [listeners.dns4, listeners.dns6]
-        .into_iter()
-        .filter(|&port| port != 0)
-        .map(|port| ResolverKey {
-            netns,
-            port: u32::from(port),
-            reserved: 0,
-        })
-        .collect()
+fn port_keys(netns: u64, listeners: &Listeners) -> Vec<PortKey> {
+    [
+        (listeners.tcp4, protocol::TCP),
+        (listeners.tcp6, protocol::TCP),
+        (listeners.dns4, protocol::UDP),
+        (listeners.dns6, protocol::UDP),
+    ]
+    .into_iter()
+    .filter(|(port, _)| *port != 0)
+    .map(|(port, protocol)| PortKey {
+        netns,
+        port: u32::from(port),
+        protocol: u32::from(protocol),
+    })
+    .collect()
 }
 
 fn forget<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, is_dead: impl Fn(&K) -> bool) {

@@ -24,6 +24,9 @@ pub(super) fn task_fields() -> Result<TaskFields, String> {
     };
     Ok(TaskFields {
         known: 1,
+        task_leader: field("task_struct", &["group_leader"])?,
+        task_start: field("task_struct", &["start_boottime"])?,
+        task_execs: field("task_struct", &["self_exec_id"])?,
         task_mm: field("task_struct", &["mm"])?,
         mm_exe_file: field("mm_struct", &["exe_file"])?,
         file_mnt: field("file", &["f_path", "mnt"])?,
@@ -197,7 +200,14 @@ mod tests {
         assert_eq!(fields.known, 1);
         // Two pointers side by side, in this order since Linux 2.6.20.
         assert_eq!(fields.file_dentry, fields.file_mnt + 8);
-        let others = [fields.mm_exe_file, fields.task_mm, fields.mount_mnt];
+        let others = [
+            fields.mm_exe_file,
+            fields.task_mm,
+            fields.mount_mnt,
+            fields.task_leader,
+            fields.task_start,
+            fields.task_execs,
+        ];
         assert!(others.iter().all(|offset| (1..65536).contains(offset)));
     }
 

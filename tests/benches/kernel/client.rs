@@ -10,9 +10,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::cgroup::Cgroup;
 use libc::linger;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
 };
+use nix::unistd::Pid;
 
 /// The word by which this program runs as the client of one group.
 const CLIENT: &str = "--client";
@@ -64,6 +66,7 @@ impl Drop for Client {
 
 /// The client's life: `CALL ADDRESS COUNT` on each line of stdin, a median on each of stdout.
 pub(crate) fn serve() -> Result<()> {
+    stay(|processors| processors.next_back())?;
     for line in stdin().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
@@ -73,7 +76,9 @@ pub(crate) fn serve() -> Result<()> {
         let (address, count) = (address.parse()?, count.parse()?);
         let mut took = match *call {
             "socket" => repeat(count, make_socket),
-            "connect" => repeat(count, || connect_tcp(address)),
+            "unused" => repeat(count, open_and_close),
+            "connect" => repeat(count, || Ok(connect_tcp(address)?.connect)),
+            "life" => repeat(count, || Ok(connect_tcp(address)?.all())),
             "associate" => repeat(count, || connect_udp(address)),
             "send" => send(address, count),
             "sendto" => send_to(address, count),
@@ -85,6 +90,18 @@ pub(crate) fn serve() -> Result<()> {
         stdout().flush()?;
     }
     Ok(())
+}
+
+/// Keeps the thread on one of the processors that it may use.
+pub(crate) fn stay(
+    choose: impl FnOnce(&mut dyn DoubleEndedIterator<Item = usize>) -> Option<usize>,
+) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let all = sched_getaffinity(this)?;
+    let mut there = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(choose(&mut there).context("no processor")?)?;
+    Ok(sched_setaffinity(this, &one)?)
 }
 
 fn repeat(count: usize, call: impl Fn() -> Result<u64>) -> Result<Vec<u64>> {
@@ -107,8 +124,28 @@ fn make_socket() -> Result<u64> {
     Ok(took)
 }
 
-fn connect_tcp(address: SocketAddrV4) -> Result<u64> {
-    let one = open(SockType::Stream)?;
+fn open_and_close() -> Result<u64> {
+    let (took, made) = timed(|| open(SockType::Stream).map(drop))?;
+    made?;
+    Ok(took)
+}
+
+/// What the calls of a connection took, nanoseconds; neither what it waited for nor what it said.
+struct Life {
+    socket: u64,
+    connect: u64,
+    close: u64,
+}
+
+impl Life {
+    fn all(&self) -> u64 {
+        self.socket + self.connect + self.close
+    }
+}
+
+fn connect_tcp(address: SocketAddrV4) -> Result<Life> {
+    let (made, one) = timed(|| open(SockType::Stream))?;
+    let one = one?;
     // Reset rather than closed: no port is left waiting.
     let reset = linger {
         l_onoff: 1,
@@ -119,8 +156,14 @@ fn connect_tcp(address: SocketAddrV4) -> Result<u64> {
     let (took, connected) = timed(|| connect(one.as_raw_fd(), &to))?;
     connected?;
     let mut byte = [0; 1];
-    TcpStream::from(one).read_exact(&mut byte)?;
-    Ok(took)
+    let mut stream = TcpStream::from(one);
+    stream.read_exact(&mut byte)?;
+    let (closed, ()) = timed(|| drop(stream))?;
+    Ok(Life {
+        socket: made,
+        connect: took,
+        close: closed,
+    })
 }
 
 fn connect_udp(address: SocketAddrV4) -> Result<u64> {

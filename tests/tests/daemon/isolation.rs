@@ -255,7 +255,7 @@ fn the_others_listeners_are_no_way_out() -> Result<()> {
     }
     let record = |port: u16| format!("127.0.0.1:{port}");
     for (destination, reason) in [
-        (record(others.0), "no_rule"),
+        (record(others.0), "own_listener"),
         (record(others.1), "own_listener"),
         (record(own.0), "own_listener"),
         (record(own.1), "own_listener"),
@@ -287,14 +287,22 @@ fn nor_where_policy_allows_one_of_them_all_of_loopback() -> Result<()> {
     };
     let two = Two::new(loopback)?;
     let (tcp, dns) = two.ports(0)?;
-    // Dialled as it stands, by the gateway itself, which no record speaks for.
-    let url = format!("http://127.0.0.1:{tcp}/");
-    let through = curl(&two.groups[1], &two.authorities[1], &[&url])?;
-    assert_ne!(through.code(), 0, "{through:#?}");
+    // By every name that it has.
+    for host in ["127.0.0.1", "127.0.0.2", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+        let url = format!("http://{host}:{tcp}/");
+        let through = curl(&two.groups[1], &two.authorities[1], &[&url])?;
+        assert_ne!(through.code(), 0, "{through:#?}");
+    }
     assert!(two.site.world.mocks.echo.seen().all().is_empty());
+    let listener = format!("127.0.0.1:{tcp}");
     two.site.daemon.wait_for_record(SOON, |record| {
-        record.reason() == "no_original_destination" && record.0["gateway"] == "left"
+        record.reason() == "own_listener"
+            && record.destination() == listener
+            && record.0["gateway"] == "right"
     })?;
+    // The neighbour's gateway was not even asked.
+    let told = two.site.daemon.records()?;
+    assert!(!told.iter().any(|record| record.0["gateway"] == "left"));
     let dns = dns.to_string();
     let dig = [
         "dig",
@@ -308,7 +316,9 @@ fn nor_where_policy_allows_one_of_them_all_of_loopback() -> Result<()> {
     let answered = inside(&two.groups[1], &dig)?;
     assert!(!answered.out().contains("ANSWER"), "{answered:#?}");
     two.site.daemon.wait_for_record(SOON, |record| {
-        record.reason() == "own_listener" && record.0["gateway"] == "right"
+        record.reason() == "own_listener"
+            && record.destination() == format!("127.0.0.1:{dns}")
+            && record.0["gateway"] == "right"
     })?;
     // And a neighbour whom the rule does mean is still there.
     let echo = curl(

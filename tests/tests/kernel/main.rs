@@ -8,4 +8,5 @@
 mod direct;
 mod families;
 mod fixture;
+mod images;
 mod restart;
