@@ -12,7 +12,7 @@ pub(super) fn tell(console: Console, bench: &str, samples: &Samples, json: bool)
         return result(as_json(bench, samples, &judged));
     }
     line(format_args!(
-        "{:<19}{:<10}{:>10}   {:<19} {OURS} against it (quartiles)",
+        "{:<26}{:<10}{:>10}   {:<19} {OURS} against it (quartiles)",
         "measure", "path", "median", "quartiles"
     ));
     for measure in &samples.measures {
@@ -39,7 +39,7 @@ fn row(measure: &Measure, path: &str) -> String {
         )
     });
     format!(
-        "{:<19}{path:<10}{median:>10}   {:<19} {against}",
+        "{:<26}{path:<10}{median:>10}   {:<19} {against}",
         format!("{} {}", measure.name, measure.unit),
         format!("{low} to {high}"),
     )
