@@ -25,6 +25,7 @@ use crate::sandbox::namespaces::Look;
 use crate::sandbox::netns::NetNs;
 use crate::secrets::{Secrets, follow};
 use crate::telemetry::AuditLog;
+use crate::workers::Workers;
 use gateway_common::{Listeners, SandboxCounters, counter};
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
@@ -68,6 +69,7 @@ pub struct App {
     draining: CancellationToken,
     tasks: TaskTracker,
     connections: TaskTracker,
+    workers: Arc<Workers>,
 }
 
 /// What a reload replaces.
@@ -127,6 +129,7 @@ impl App {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
+            workers: Arc::new(Workers::start().map_err(AppError::Workers)?),
         };
         app.vital("flow records", flows::sweep(app.kernel.flow_table()?));
         app.reload(policy)?;
@@ -317,6 +320,7 @@ impl App {
         attached::Serve {
             tasks: &self.tasks,
             connections: &self.connections,
+            workers: &self.workers,
             stop: &self.stop,
         }
     }

@@ -19,6 +19,7 @@ pub mod provider;
 pub mod rate;
 pub mod sniff;
 pub mod telemetry;
+pub mod workers;
 
 pub mod upstream;
 

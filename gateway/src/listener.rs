@@ -6,6 +6,7 @@ use crate::kernel::{FlowTable, Origin, SandboxId};
 use crate::live::{Live, View};
 use crate::outcome::{DenyReason, Stage};
 use crate::telemetry::{DenialRecord, Who};
+use crate::workers::Workers;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,8 +58,10 @@ pub struct Listener {
     pub live: Arc<Live>,
     /// Records of redirected connections.
     pub flows: FlowTable,
-    /// Runs the connections, so that draining can wait for them.
+    /// Knows the connections, so that draining can wait for them.
     pub connections: TaskTracker,
+    /// Run them.
+    pub workers: Arc<Workers>,
 }
 
 impl Listener {
@@ -101,12 +104,25 @@ impl Listener {
             _permit: place,
             tasks: self.connections.clone(),
         });
-        let redirected = Redirected {
-            stream,
-            origin,
-            place,
+        // Leaves the runtime of this thread for the worker's.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::error!(%error, "a connection is closed"),
         };
-        self.connections.spawn(connection::run(live, redirected));
+        let serve = async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => {
+                    let redirected = Redirected {
+                        stream,
+                        origin,
+                        place,
+                    };
+                    connection::run(live, redirected).await;
+                }
+                Err(error) => tracing::error!(%error, "a connection is closed"),
+            }
+        };
+        self.connections.spawn_on(serve, self.workers.next());
     }
 
     fn somebody(&self, view: &View, origin: &Origin) -> Who {

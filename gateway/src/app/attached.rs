@@ -13,6 +13,7 @@ use crate::sandbox::netns::NetNs;
 use crate::scrub::Scrubbers;
 use crate::telemetry::Who;
 use crate::upstream::{Ration, Upstream};
+use crate::workers::Workers;
 use gateway_common::Listeners;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -63,6 +64,7 @@ const MOST_NAMESPACES: usize = 32;
 pub(super) struct Serve<'a> {
     pub(super) tasks: &'a TaskTracker,
     pub(super) connections: &'a TaskTracker,
+    pub(super) workers: &'a Arc<Workers>,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -351,6 +353,7 @@ impl Attached {
             live: Arc::clone(&self.live),
             flows,
             connections: serve.connections.clone(),
+            workers: Arc::clone(serve.workers),
         };
         vital::spawn(serve.tasks, "listener", ends(), listener.run());
     }

@@ -40,6 +40,9 @@ pub enum AppError {
     /// The thread that keeps token budgets.
     #[error("cannot keep token budgets: {0}")]
     Budgets(#[source] io::Error),
+    /// The threads that serve connections.
+    #[error("cannot start the workers: {0}")]
+    Workers(#[source] io::Error),
     /// What to trust upstream.
     #[error("gateway {gateway}: {source}")]
     Trust {

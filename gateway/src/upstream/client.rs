@@ -11,6 +11,7 @@ use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
 use crate::telemetry::{Metrics, PoolUse};
+use crate::workers::Worker;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, Uri, Version};
@@ -427,7 +428,11 @@ where
             tracing::debug!(%error, "upstream HTTP/1 connection ended");
         }
     });
-    Ok(Dialled::Http1(Http1 { sender, announce }))
+    Ok(Dialled::Http1(Http1 {
+        sender,
+        announce,
+        home: Worker::here(),
+    }))
 }
 
 async fn handshake_http2<S>(key: &Key, stream: S) -> Result<Dialled, UpstreamError>

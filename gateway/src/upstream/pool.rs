@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::client::RequestBody;
 use super::guarded::Announce;
+use crate::workers::Worker;
 
 /// An idle connection older than this is not trusted any more: servers close theirs after 60 s and
 /// more (nginx 75 s, Envoy 1 h, AWS load balancers 60 s).
@@ -25,6 +26,9 @@ const MAX_IDLE_IN_ALL: usize = 256;
 /// Requests on one HTTP/2 connection before another is opened; RFC 9113 §6.5.2 recommends that
 /// servers allow no fewer than 100.
 const MAX_STREAMS: usize = 100;
+
+/// Requests on an HTTP/2 connection of another worker before this one makes its own.
+const FEW_STREAMS: usize = 8;
 
 /// What a connection is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,11 +55,26 @@ struct Connections {
     is_http1: bool,
 }
 
+impl Connections {
+    /// The one used last of those that `is_wanted` and still good.
+    fn idle(&mut self, is_wanted: impl Fn(&Http1) -> bool) -> Option<Http1> {
+        loop {
+            let at = self.http1.iter().rposition(|(_, idle)| is_wanted(idle))?;
+            let (since, connection) = self.http1.remove(at);
+            if since.elapsed() < IDLE && connection.sender.is_ready() {
+                return Some(connection);
+            }
+        }
+    }
+}
+
 /// An HTTP/1 connection.
 pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     /// Its guard learns from this what is sent.
     pub(super) announce: Announce,
+    /// Where it was made, and is served.
+    pub(super) home: Worker,
 }
 
 /// A share of an HTTP/2 connection.
@@ -63,6 +82,7 @@ pub(super) struct Http1 {
 pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     usage: Arc<Use>,
+    home: Worker,
 }
 
 /// How much an HTTP/2 connection is in use.
@@ -105,6 +125,7 @@ impl Http2 {
                 retired: AtomicBool::new(false),
                 last: Mutex::new(Instant::now()),
             }),
+            home: Worker::here(),
         }
     }
 
@@ -119,6 +140,11 @@ impl Http2 {
     /// May another stream be begun on it?
     fn is_open(&self) -> bool {
         !self.sender.is_closed() && !self.usage.retired.load(Ordering::Relaxed)
+    }
+
+    /// Has it few requests?
+    fn is_quiet(&self) -> bool {
+        self.usage.streams.load(Ordering::Relaxed) < FEW_STREAMS
     }
 
     fn is_worth_keeping(&self) -> bool {
@@ -137,15 +163,22 @@ impl Pool {
         let mut targets = self.lock();
         let connections = targets.get_mut(key)?;
         connections.http2.retain(Http2::is_open);
-        if let Some(connection) = connections.http2.iter().find_map(Http2::stream) {
-            return Some(connection);
+        let here = Worker::here();
+        let mut shared = connections.http2.iter();
+        let near = shared.find_map(|one| (one.home == here).then(|| one.stream()).flatten());
+        if near.is_some() {
+            return near;
         }
-        while let Some((since, connection)) = connections.http1.pop() {
-            if since.elapsed() < IDLE && connection.sender.is_ready() {
-                return Some(Connection::Http1(connection));
-            }
+        if let Some(connection) = connections.idle(|idle| idle.home == here) {
+            return Some(Connection::Http1(connection));
         }
-        None
+        // A few wake-ups cost less than a connection; more of them do not.
+        let mut quiet = connections.http2.iter().filter(|one| one.is_quiet());
+        let far = quiet.find_map(Http2::stream);
+        if far.is_some() {
+            return far;
+        }
+        connections.idle(|_far| true).map(Connection::Http1)
     }
 
     /// The turn to make a connection that others will share; `None` where there is nothing to share.

@@ -1,0 +1,116 @@
+//! The threads that serve connections, one a processor, each with a runtime of its own: the tasks of a connection and of
+//! its upstream's are on one thread, where one wakes the other without a system call. On a runtime that moves tasks
+//! between its threads a request costs a third more. It refuses to know what runs on them.
+
+use std::cell::Cell;
+use std::io;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+thread_local! {
+    static HERE: Cell<Worker> = const { Cell::new(Worker(0)) };
+}
+
+/// Which of them: for telling what is near from what is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker(usize);
+
+impl Worker {
+    /// Whose thread this is; all that are no worker's count as one.
+    pub fn here() -> Self {
+        HERE.get()
+    }
+}
+
+/// All of them. Dropped, they end with what runs on them.
+pub struct Workers {
+    handles: Vec<Handle>,
+    threads: Vec<JoinHandle<()>>,
+    next: AtomicUsize,
+    stop: CancellationToken,
+}
+
+impl Workers {
+    /// As many as this process has processors.
+    ///
+    /// # Errors
+    /// The system has no more threads or descriptors.
+    pub fn start() -> io::Result<Self> {
+        let count = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut workers = Self {
+            handles: Vec::with_capacity(count),
+            threads: Vec::with_capacity(count),
+            next: AtomicUsize::new(0),
+            stop: CancellationToken::new(),
+        };
+        for number in 1..=count {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            workers.handles.push(runtime.handle().clone());
+            let stop = workers.stop.clone();
+            let run = move || {
+                HERE.set(Worker(number));
+                runtime.block_on(stop.cancelled());
+            };
+            let name = format!("worker-{number}");
+            workers
+                .threads
+                .push(thread::Builder::new().name(name).spawn(run)?);
+        }
+        Ok(workers)
+    }
+
+    /// Whose turn it is.
+    pub fn next(&self) -> &Handle {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.handles[turn % self.handles.len()]
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            // What they served is on record when they have ended.
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn each_in_turn_and_what_runs_is_dropped_with_them() {
+        let workers = Workers::start().expect("workers");
+        let (tell, told) = channel();
+        let turns = workers.handles.len();
+        for _ in 0..2 * turns {
+            let tell = tell.clone();
+            workers.next().spawn(async move {
+                tell.send(Worker::here().0).expect("a listener");
+                std::future::pending::<()>().await;
+                drop(tell);
+            });
+        }
+        drop(tell);
+        let mut heard: Vec<_> = (0..2 * turns)
+            .map(|_| told.recv().expect("a word"))
+            .collect();
+        heard.sort_unstable();
+        let twice: Vec<_> = (1..=turns).flat_map(|number| [number, number]).collect();
+        assert_eq!(heard, twice);
+        drop(workers);
+        assert!(
+            told.recv().is_err(),
+            "the senders are gone with their tasks"
+        );
+        assert_eq!(Worker::here(), Worker(0));
+    }
+}
