@@ -308,8 +308,24 @@ impl Builder {
 /// Parts words from each other: what neither a token (RFC 6750 §2.1) nor a user's name, a colon and a password
 /// (RFC 7617), nor any of their spellings is made of as a rule. Fixed, so that it tells nothing of a secret.
 fn is_between(byte: u8) -> bool {
-    matches!(byte, 0..=b' ' | b'"' | b'\'' | b'(' | b')' | b',' | b';' | b'<' | b'>' | b'[' | b']' | b'{' | b'}' | 0x7f..=0xff)
+    BETWEEN[usize::from(byte)]
 }
+
+/// Looked up: a body without words is searched for the end of one again and again.
+const BETWEEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = byte <= 0x20 || byte >= 0x7f;
+        byte += 1;
+    }
+    let mut rest = b"\"'(),;<>[]{}".as_slice();
+    while let [byte, after @ ..] = rest {
+        table[*byte as usize] = true;
+        rest = after;
+    }
+    table
+};
 
 /// No spelling of so many bytes is longer: `\uXXXX` for each, or for each digit of their base64. A power of two,
 /// so that it tells little of how long a secret is.
