@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -62,6 +63,17 @@ pub fn slowness() -> u32 {
 /// to get going.
 pub fn patient(time: Duration) -> Duration {
     time * slowness()
+}
+
+/// What stands before a command line for it to have `hosts` as its `/etc/hosts`, in a mount namespace of its own.
+pub fn with_hosts(hosts: &Path) -> Vec<String> {
+    let resolved = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let hosts = hosts.display().to_string();
+    ["unshare", "--mount", "sh", "-c", resolved]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([hosts])
+        .collect()
 }
 
 /// How often something is repeated on a machine that is [slower](slowness): so much less often that it takes as long.

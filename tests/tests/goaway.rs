@@ -8,7 +8,7 @@ use e2e::World;
 use e2e::cgroup::Cgroup;
 use e2e::policy;
 use e2e::postern::{self, Done};
-use e2e::process::Process;
+use e2e::process::{Process, with_hosts};
 use e2e::world::script;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -187,21 +187,9 @@ fn a_gateway_that_ends_says_goaway_and_lets_what_is_under_way_finish() -> Result
     let [interpreter, script] = script("goaway.mjs")?;
     let hosts = world.path("hosts");
     std::fs::write(&hosts, format!("{} echo.test\n", policy::ECHO.address))?;
-    let hosts = hosts.display().to_string();
-    let resolved = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    let client = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        resolved,
-        &hosts,
-        &interpreter,
-        &script,
-        "echo.test",
-        "/slow/2500",
-    ];
-    let mut command = group.command(client);
+    let mut client = with_hosts(&hosts);
+    client.extend([&*interpreter, &script, "echo.test", "/slow/2500"].map(str::to_owned));
+    let mut command = group.command(client.iter().map(String::as_str));
     command.env("NODE_EXTRA_CA_CERTS", &ca);
     let client = Process::start(command, b"")?;
     world.mocks.echo.seen().wait_for("/slow/2500", SOON)?;

@@ -8,7 +8,7 @@ use e2e::World;
 use e2e::cgroup::Cgroup;
 use e2e::policy;
 use e2e::postern::{self, Done};
-use e2e::process::{Process, patient};
+use e2e::process::{Process, patient, with_hosts};
 use e2e::world::{random, script};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -248,21 +248,9 @@ fn a_websocket_that_policy_no_longer_allows_ends() -> Result<()> {
     let [interpreter, script] = script("websocket_h2.mjs")?;
     let hosts = site.world.path("hosts");
     std::fs::write(&hosts, format!("{ADDRESS} {HOST}\n"))?;
-    let hosts = hosts.display().to_string();
-    let resolved = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    let client = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        resolved,
-        &hosts,
-        &interpreter,
-        &script,
-        HOST,
-        "linger",
-    ];
-    let mut command = group.command(client);
+    let mut client = with_hosts(&hosts);
+    client.extend([&*interpreter, &script, HOST, "linger"].map(str::to_owned));
+    let mut command = group.command(client.iter().map(String::as_str));
     command.env("NODE_EXTRA_CA_CERTS", &ca);
     let mut client = Process::start(command, b"")?;
     client.wait_for_line(SOON, |line| line.contains("lingering"))?;

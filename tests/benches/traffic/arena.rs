@@ -176,11 +176,9 @@ pub(crate) fn limited(documents: &mut [String], connections: u64) {
 
 /// A command line to be completed, in a mount namespace where `hosts` is `/etc/hosts`.
 pub(crate) fn with_hosts(hosts: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-c"])
-        .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
-        .arg(hosts);
+    let words = e2e::process::with_hosts(hosts);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     command
 }
 
