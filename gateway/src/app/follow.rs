@@ -3,8 +3,8 @@
 
 use super::App;
 use crate::policy::Severity;
-use crate::store;
 use crate::watch::Watcher;
+use crate::{store, sys};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -103,6 +103,8 @@ impl Follower {
             }
         }
         drop(reloads);
+        // Policies are large while they are read.
+        sys::give_back();
         self
     }
 

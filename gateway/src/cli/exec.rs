@@ -8,6 +8,7 @@ use crate::sandbox::{
     Cgroup, Identity, Init, Janitor, Keep, NetNs, Network, Plan, TrustPlan, environment, identity,
     spawn::SpawnError, trust,
 };
+use crate::sys;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use gateway_common::Listeners;
@@ -188,6 +189,8 @@ impl Cage {
         for warning in &running.warnings {
             eprintln!("postern: {warning}");
         }
+        // Types of the kernel and programs for it take twenty times what serving does.
+        sys::give_back();
         let outcome = running.supervise().await;
         app.deactivate(&attached);
         Ok(outcome?.exit_status())

@@ -10,6 +10,7 @@ use crate::kernel::{self, Pins};
 use crate::privileges::{Confinement, Files, Layer, confine};
 use crate::sandbox::locate::{Hierarchy, Target};
 use crate::sandbox::namespaces::Finder;
+use crate::sys;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,8 @@ impl Run {
                     tracing::error!(%error, "admin socket");
                 }
             });
+            // Types of the kernel and programs for it take twenty times what serving does.
+            sys::give_back();
             let attached = app.sandboxes().len();
             tracing::info!(sandboxes = attached, adopted, "ready");
             // Whoever waits for it may have gone; the sandboxes stay.
