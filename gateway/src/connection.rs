@@ -15,6 +15,7 @@ use crate::stream::Prefixed;
 use crate::telemetry::{ConnectionRecord, DenialRecord, Telemetry, Who};
 use crate::tls;
 use crate::upstream::Scheme;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
@@ -25,8 +26,31 @@ const DNS_PORT: u16 = 53;
 /// From the ClientHello to the end of the handshake. The client is on this machine.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// What becomes of a connection that was let through. Each stage is boxed: what one has needed is given back when it is over,
+/// where a connection that waits for its client would have kept it.
+type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What follows the opening.
+enum Next {
+    /// TLS comes first.
+    Handshake(Pin<Box<dyn Future<Output = Option<Served>> + Send>>),
+    Serve(Served),
+}
+
 /// Takes a connection to its end, by the policy that is in force as it begins.
 pub async fn run(live: Arc<Live>, redirected: Redirected) {
+    let served = match Box::pin(open(live, redirected)).await {
+        Some(Next::Handshake(handshake)) => handshake.await,
+        Some(Next::Serve(served)) => Some(served),
+        None => None,
+    };
+    if let Some(served) = served {
+        served.await;
+    }
+}
+
+/// From the first byte to the decision.
+async fn open(live: Arc<Live>, redirected: Redirected) -> Option<Next> {
     let view = live.view();
     let gateway = &view.gateway;
     let who = Who::new(
@@ -37,10 +61,12 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
     );
     let destination = redirected.origin.destination;
     if destination.port() == DNS_PORT {
-        if let Err(error) = live.responder.serve_tcp(redirected.stream, &who).await {
-            tracing::debug!(%error, "DNS over TCP");
-        }
-        return;
+        let stream = redirected.stream;
+        return Some(Next::Serve(Box::pin(async move {
+            if let Err(error) = live.responder.serve_tcp(stream, &who).await {
+                tracing::debug!(%error, "DNS over TCP");
+            }
+        })));
     }
     let silence = may_be_silent(gateway, destination.port());
     let place = redirected.place;
@@ -56,9 +82,9 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
             if let Some(stream) = http {
                 refuse_opening(stream, detail.as_deref(), &gateway, destination).await;
             }
-            return;
+            return None;
         }
-        Peeked::Gone => return,
+        Peeked::Gone => return None,
     };
     let answered = match sniffed {
         Sniffed::Opaque => live
@@ -84,7 +110,8 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
                 target: permit.target().clone(),
             };
             let held = live.grant(&view, subject);
-            copy(&view, &held, who, permit, host, stream).await;
+            let copied = copy(view, held, who, permit, host, stream);
+            Some(Next::Serve(Box::pin(copied)))
         }
         Ok(Authorized::Terminate { permit, host }) => {
             let name = match &host {
@@ -92,30 +119,34 @@ pub async fn run(live: Arc<Live>, redirected: Redirected) {
                 None => destination.ip().to_string(),
             };
             let session = Session::tls(Arc::clone(&live), &view, who, place, permit, host);
-            terminate(&view, session, &name, stream).await;
+            Some(terminate(view, session, name, stream))
         }
         Ok(Authorized::Http { http2 }) => {
-            serve(Session::plain(live, who, place), http2, stream).await;
+            let session = Session::plain(live, who, place);
+            Some(Next::Serve(serve(session, http2, stream)))
         }
-        Err(denied) => tell(&live, &view, who, place, denied, stream).await,
+        Err(denied) => tell(&live, view, who, place, denied, stream).await,
     }
 }
 
-async fn terminate(view: &View, session: Session, name: &str, stream: Prefixed<TcpStream>) {
-    match timeout(HANDSHAKE, tls::terminate(&view.leaves, name, stream)).await {
-        Ok(Ok(stream)) => {
-            let http2 = tls::is_http2(&stream);
-            serve(session, http2, stream).await;
+fn terminate(view: Arc<View>, session: Session, name: String, stream: Prefixed<TcpStream>) -> Next {
+    Next::Handshake(Box::pin(async move {
+        match timeout(HANDSHAKE, tls::terminate(&view.leaves, &name, stream)).await {
+            Ok(Ok(stream)) => {
+                let http2 = tls::is_http2(&stream);
+                return Some(serve(session, http2, stream));
+            }
+            // Most often a client that does not trust the gateway's authority.
+            Ok(Err(error)) => tracing::info!(%error, name, "TLS with the client failed"),
+            Err(_elapsed) => tracing::info!(name, "TLS with the client took too long"),
         }
-        // Most often a client that does not trust the gateway's authority.
-        Ok(Err(error)) => tracing::info!(%error, name, "TLS with the client failed"),
-        Err(_elapsed) => tracing::info!(name, "TLS with the client took too long"),
-    }
+        None
+    }))
 }
 
 async fn copy(
-    view: &View,
-    held: &Held,
+    view: Arc<View>,
+    held: Held,
     who: Who,
     permit: Permit,
     host: Option<Host>,
@@ -175,35 +206,36 @@ impl Drop for Open<'_> {
 /// denied; otherwise the connection is.
 async fn tell(
     live: &Arc<Live>,
-    view: &View,
+    view: Arc<View>,
     who: Who,
     place: Arc<Place>,
     denied: Denied,
     mut stream: Prefixed<TcpStream>,
-) {
+) -> Option<Next> {
     let Denied { reason, host, tell } = denied;
     let host = host.map(|host| host.to_string());
     let live = Arc::clone(live);
     match (tell, host) {
         (Tell::TlsThenHttp, Some(name)) => {
-            record_denial(view, who.clone(), reason, Some(name.clone()), None);
+            record_denial(&view, who.clone(), reason, Some(name.clone()), None);
             let session = Session::denied(live, who, place, Scheme::Https, reason);
-            terminate(view, session, &name, stream).await;
+            return Some(terminate(view, session, name, stream));
         }
         (Tell::Http { http2 }, _) => {
             let metrics = view.telemetry.metrics();
             metrics.connection_denied(reason, Stage::Sniff);
             let session = Session::denied(live, who, place, Scheme::Http, reason);
-            serve(session, http2, stream).await;
+            return Some(Next::Serve(serve(session, http2, stream)));
         }
         (Tell::TlsAlert | Tell::TlsThenHttp, host) => {
-            record_denial(view, who, reason, host, None);
+            record_denial(&view, who, reason, host, None);
             if let Err(error) = tls::refuse(stream.stream_mut()).await {
                 tracing::debug!(%error, "TLS alert not sent");
             }
         }
-        (Tell::Close, host) => record_denial(view, who, reason, host, None),
+        (Tell::Close, host) => record_denial(&view, who, reason, host, None),
     }
+    None
 }
 
 fn record_denial(
@@ -220,4 +252,20 @@ fn record_denial(
         host,
         detail,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of what `_of` gives.
+    fn size_of_future<A, B, F: Future>(_of: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_keeps_nothing_of_the_stages_before() {
+        let task = size_of_future(run);
+        assert!(task <= 512, "{task}");
+    }
 }

@@ -11,6 +11,8 @@ mod exchange;
 mod guarded;
 mod headers;
 mod held;
+mod http1;
+mod http2;
 mod interim;
 mod observed;
 mod opening;

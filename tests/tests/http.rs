@@ -329,3 +329,24 @@ fn an_upstream_that_is_away_is_502_and_on_record() -> Result<()> {
     assert!(detail.contains("127.0.0.7"), "{detail}");
     Ok(())
 }
+
+#[test]
+fn a_connection_that_was_idle_for_a_while_is_asked_again() -> Result<()> {
+    let world = World::new()?;
+    let url = format!("https://{}/?at=[1-3]", policy::HTTP1.name);
+    let done = world
+        .curl(&[
+            "--http1.1",
+            // One in three seconds.
+            "--rate",
+            "20/m",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{num_connects}\n",
+            &url,
+        ])
+        .succeed()?;
+    assert_eq!(done.out(), "200 1\n200 0\n200 0\n", "{done}");
+    Ok(())
+}

@@ -35,6 +35,11 @@ impl Activity {
         self.lock().begun
     }
 
+    /// Is none under way?
+    pub(super) fn is_none(&self) -> bool {
+        self.lock().under_way.is_empty()
+    }
+
     pub(super) fn end(&self, number: u64) {
         let mut state = self.lock();
         state.under_way.remove(&number);

@@ -2,9 +2,12 @@
 //! that was not judged, no head before it is whole, and nothing of a message before it asks for that
 //! message. Bounds how long a client may take. What to answer and to record is the server's business.
 
+mod rest;
+
 use super::interim::Interim;
 use crate::guard::{Held, Patience, Position, RequestGuard, Violation};
 use bytes::{Buf, Bytes};
+use rest::REST;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -30,6 +33,7 @@ const PARTING: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Watch {
     released: AtomicBool,
+    resting: AtomicBool,
     found: OnceLock<Found>,
     recorded: AtomicBool,
 }
@@ -60,6 +64,11 @@ impl Watch {
         (!self.recorded.swap(true, Ordering::Relaxed)).then_some(found.violation)
     }
 
+    /// The client has asked for nothing for [`REST`], and all that was written for it is on its way.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
+    }
+
     /// Was anything found?
     pub(super) fn is_clean(&self) -> bool {
         self.found.get().is_none()
@@ -80,6 +89,10 @@ pub(super) struct Guarded<S> {
     /// Part of the message under way has been passed on.
     under_way: bool,
     patience: Patience,
+    /// Its first part is over, in which the next request was likely.
+    is_calm: bool,
+    /// What was found of the stream while the connection rested.
+    broken: Option<io::Error>,
     stalled: Patience,
     /// Something was written since the last flush; whoever waits for that to be over.
     unflushed: bool,
@@ -122,6 +135,8 @@ impl<S> Guarded<S> {
             held: Held::default(),
             under_way: false,
             patience: Patience::default(),
+            is_calm: false,
+            broken: None,
             stalled: Patience::default(),
             unflushed: false,
             reader: None,
@@ -145,7 +160,7 @@ impl<S> Guarded<S> {
         match self.held.judge(|bytes| self.guard.take(bytes)) {
             Ok(judged) => {
                 if before != Position::InHead || judged.at != Position::InHead {
-                    self.patience.reset();
+                    self.heard();
                 }
             }
             Err(violation) => self.found(violation),
@@ -154,7 +169,7 @@ impl<S> Guarded<S> {
 
     /// Reads body bytes straight to where they are wanted.
     fn judge_body(&mut self, out: &mut ReadBuf<'_>, before: usize) {
-        self.patience.reset();
+        self.heard();
         let judged = self
             .held
             .judge_body(out, before, |bytes| self.guard.take(bytes));
@@ -164,9 +179,23 @@ impl<S> Guarded<S> {
         }
     }
 
+    /// Something has come.
+    fn heard(&mut self) {
+        self.patience.reset();
+        self.is_calm = false;
+        self.watch.resting.store(false, Ordering::Relaxed);
+    }
+
     /// Nobody says anything. `Some` if that has lasted too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Option<Violation> {
         let (limit, violation) = match self.guard.position() {
+            Position::Between if self.idle > REST => {
+                if !self.is_calm && !self.patience.is_over(REST, cx) {
+                    return None;
+                }
+                self.become_calm();
+                (self.idle - REST, None)
+            }
             Position::Between => (self.idle, None),
             Position::InHead => (HEAD_TIME, Some(Violation::SlowHead)),
             Position::InBody => (self.idle, Some(Violation::SlowBody)),
@@ -194,6 +223,9 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
 
     /// `Ready(true)` when there was something, or something was found; `Ready(false)` at the end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Err(error));
+        }
         let read = pin!(self.stream.read_buf(self.held.room(READ))).poll(cx);
         match read {
             Poll::Ready(Ok(0)) if self.guard.position() == Position::Between => {
@@ -386,6 +418,7 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
     fn before_writing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.interject(cx))?;
         self.is_through = false;
+        self.watch.resting.store(false, Ordering::Relaxed);
         self.interim.writes();
         self.unflushed = true;
         Poll::Ready(Ok(()))
@@ -427,6 +460,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
         if outcome.is_ready() {
             self.unflushed = false;
+            self.settle();
             if let Some(reader) = self.reader.take() {
                 reader.wake();
             }
@@ -436,6 +470,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.resting.store(false, Ordering::Relaxed);
         if self.watch.is_clean() && self.guard.position() != Position::InBody {
             ready!(self.finish_between_in_time(cx))?;
             let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);

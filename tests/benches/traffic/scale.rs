@@ -1,6 +1,8 @@
 //! Memory of the gateway: idle, and with ten thousand connections that have each been used once and are then left alone,
 //! TLS ended, HTTP/1.1. It refuses to judge.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use super::Options;
@@ -11,6 +13,8 @@ use super::upstream::Upstream;
 const CONNECTIONS: u64 = 10_000;
 /// The same where only a glance is wanted.
 const FEW: u64 = 500;
+/// Before their memory is looked at: what is measured is idle.
+const LEFT_ALONE: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     println!("unit rss_idle KiB");
@@ -39,6 +43,7 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
             client.ask(&["hold", &url, &more.to_string()])?;
             held += more;
         }
+        std::thread::sleep(LEFT_ALONE);
         let after = resident(client.id())?;
         let each = after.saturating_sub(before) * 1024 / connections;
         println!("sample rss_per_connection postern {round} {each}");

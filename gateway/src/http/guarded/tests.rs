@@ -156,3 +156,33 @@ async fn a_client_that_takes_nothing_is_given_up() {
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(begun.elapsed() >= IDLE);
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_rests_when_nothing_was_asked_and_nothing_is_left_to_say() {
+    let (mut client, mut guarded, watch) = guarded();
+    let pause = 2 * REST;
+    client.write_all(GOOD).await.unwrap();
+    assert_eq!(read(&mut guarded).await.unwrap(), GOOD);
+    guarded.write_all(b"some").await.unwrap();
+    let waited = tokio::time::timeout(pause, read(&mut guarded)).await;
+    assert!(waited.is_err());
+    assert!(!watch.is_resting(), "what was written may not be out");
+    guarded.flush().await.unwrap();
+    assert!(watch.is_resting());
+    guarded.write_all(b"more").await.unwrap();
+    guarded.flush().await.unwrap();
+    guarded.rest();
+    let stirred = tokio::time::timeout(pause, std::future::poll_fn(|cx| guarded.poll_stir(cx)));
+    assert!(stirred.await.is_err());
+    client.write_all(&GOOD[..7]).await.unwrap();
+    std::future::poll_fn(|cx| guarded.poll_stir(cx)).await;
+    let waited = tokio::time::timeout(pause, read(&mut guarded)).await;
+    assert!(waited.is_err());
+    assert!(!watch.is_resting(), "in a head");
+    client.write_all(&GOOD[7..]).await.unwrap();
+    assert_eq!(read(&mut guarded).await.unwrap(), GOOD);
+    watch.release();
+    let waited = tokio::time::timeout(pause, read(&mut guarded)).await;
+    assert!(waited.is_err());
+    assert!(!watch.is_resting(), "another protocol's");
+}
