@@ -311,4 +311,16 @@ mod tests {
         assert_eq!(NetNs::current().unwrap().cookie().unwrap(), here);
         namespace.bind_udp("[::1]:53".parse().unwrap()).unwrap();
     }
+
+    #[test]
+    fn what_a_listener_accepts_is_not_paced() {
+        let here = NetNs::current().unwrap();
+        let listener = here.bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let name = nix::sys::socket::getsockopt(&accepted, TcpCongestion).unwrap();
+        assert_eq!(name.to_string_lossy().trim_end_matches('\0'), CONGESTION);
+    }
 }
