@@ -190,6 +190,11 @@ impl Upstream {
         loop {
             let connection = self.new_connection(permit, &key).await?;
             match self.exchange(&key, connection, request, false).await {
+                Err(Failed::Unsent(unsent)) if left > 0 => {
+                    self.metrics.pool(PoolUse::Stale);
+                    request = head.restored(*unsent);
+                    left -= 1;
+                }
                 Err(Failed::Unprocessed(unprocessed, error)) if left > 0 => {
                     tracing::debug!(%error, "the upstream has not begun with the request");
                     request = head.restored(*unprocessed);
@@ -398,7 +403,7 @@ impl Failed {
             Self::Sent(error) | Self::Unprocessed(_, error) => error,
             Self::Unsent(request) => UpstreamError::Http {
                 host: request.uri().host().unwrap_or_default().to_owned(),
-                source: "the upstream closed a new connection before the request was sent".into(),
+                source: "the upstream closes connections before a request is sent".into(),
             },
         }
     }
@@ -435,3 +440,6 @@ pub(super) fn http_error(key: &Key, source: crate::outcome::hyper_error::Error) 
         source: malformed.map_or(source, |violation| Box::new(violation)),
     }
 }
+
+#[cfg(test)]
+mod tests;
