@@ -53,7 +53,7 @@ pub mod protocol {
 
 /// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
 /// takes over the pinned maps of another only if both have the same layout.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// How many entries the maps hold.
 pub mod capacity {
@@ -91,6 +91,8 @@ pub struct Settings {
     /// Which rule set applies. A new generation is written under a new number and becomes valid
     /// by this one store.
     pub ruleset: u32,
+    /// Kernel id of the cgroup that the programs are attached to.
+    pub cgroup: u64,
 }
 
 /// Names the listeners that serve one sandbox in one network namespace.
@@ -359,6 +361,61 @@ impl TaskFields {
     };
 }
 
+/// Where the running kernel has the fields that lead from a socket to the cgroup that it was made in, and what
+/// records say of it: offsets in bytes, which differ from kernel to kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketFields {
+    /// One if the first two offsets are known.
+    pub family_known: u32,
+    /// One if all are.
+    pub cgroup_known: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.__sk_common.skc_family`
+    pub sock_family: u32,
+    /// `sock.sk_type`
+    pub sock_type: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.__sk_common.skc_dport`
+    pub sock_port: u32,
+    /// `sock.__sk_common.skc_daddr`
+    pub sock_v4: u32,
+    /// `sock.__sk_common.skc_v6_daddr`
+    pub sock_v6: u32,
+    /// `sock.sk_cgrp_data.cgroup`
+    pub sock_cgroup: u32,
+    /// `cgroup.kn`
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`
+    pub node_id: u32,
+    /// `cgroup.self.parent`
+    pub cgroup_parent: u32,
+    /// `cgroup_subsys_state.cgroup`
+    pub css_cgroup: u32,
+}
+
+impl SocketFields {
+    /// On this kernel nothing is known of sockets.
+    pub const UNKNOWN: Self = Self {
+        family_known: 0,
+        cgroup_known: 0,
+        socket_sk: 0,
+        sock_family: 0,
+        sock_type: 0,
+        sock_protocol: 0,
+        sock_port: 0,
+        sock_v4: 0,
+        sock_v6: 0,
+        sock_cgroup: 0,
+        cgroup_node: 0,
+        node_id: 0,
+        cgroup_parent: 0,
+        css_cgroup: 0,
+    };
+}
+
 /// Why a kernel program refused. The numbers are part of the ring buffer's format.
 pub mod refusal {
     /// The sandbox has no settings yet, or no longer.
@@ -381,6 +438,8 @@ pub mod refusal {
     pub const GATEWAY_GONE: u8 = 9;
     /// A rule allows it, but no route leads out of the namespace.
     pub const SEALED: u8 = 10;
+    /// A socket that was made outside of the sandbox, as somebody hands it in.
+    pub const FOREIGN_SOCKET: u8 = 11;
     /// Room for the numbers: a power of two, so that a mask keeps an index in bounds, which every
     /// verifier understands.
     pub const SLOTS: usize = 16;
