@@ -93,9 +93,10 @@ fn walk(fields: &TaskFields, program: u64, kept: &mut Executable) {
             break;
         }
         let name = word(entry, fields.dentry_name);
-        let at = length & (Executable::ROOM - 1);
         // SAFETY: `at` is below ROOM and as much again lies behind it; the kernel checks the other address.
         let read = unsafe {
+            // Read anew, or the compiler finds the mask needless, and Linux 6.1's verifier needs it.
+            let at = read_volatile(addr_of!(kept.length)) as usize & (Executable::ROOM - 1);
             let to = kept.names.as_mut_ptr().add(at);
             bpf_probe_read_kernel_str(to.cast(), Executable::ROOM as u32, name as *const _)
         };

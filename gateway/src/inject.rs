@@ -33,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const MAX_SIGNED_BODY: usize = 16 * 1024 * 1024;
 
 /// All but RFC 3986's unreserved characters.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+pub(crate) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -199,6 +199,12 @@ impl Late {
     #[must_use]
     pub fn covers_body(&self) -> bool {
         matches!(&self.0, Kind::Aws(plan) if plan.covers_body())
+    }
+
+    /// Is the credential one that the upstream shall read, rather than a proof that it is known?
+    #[must_use]
+    pub fn is_token(&self) -> bool {
+        matches!(&self.0, Kind::Token(_))
     }
 
     /// Takes the whole body, in pieces, into what is signed. What is sent must be the same bytes.

@@ -62,10 +62,21 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Whose turn it is.
+    /// Whose turn it is, or who comes after that one and has fewer tasks: whoever sends every other connection away at
+    /// once shall not have all that stay on one thread.
     pub fn next(&self) -> &Handle {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.handles[turn % self.handles.len()]
+        let count = self.handles.len();
+        let (first, second) = (
+            &self.handles[turn % count],
+            &self.handles[(turn + 1) % count],
+        );
+        let tasks = |handle: &Handle| handle.metrics().num_alive_tasks();
+        if tasks(second) < tasks(first) {
+            second
+        } else {
+            first
+        }
     }
 }
 
@@ -106,6 +117,21 @@ mod tests {
         heard.sort_unstable();
         let twice: Vec<_> = (1..=turns).flat_map(|number| [number, number]).collect();
         assert_eq!(heard, twice);
+        for _ in 0..2 * turns {
+            workers.next().spawn(std::future::pending::<()>());
+            // Ends before the next comes.
+            let passing = workers.next().spawn(async {});
+            while !passing.is_finished() {
+                std::thread::yield_now();
+            }
+        }
+        let alive = workers.handles.iter().map(|handle| handle.metrics());
+        let alive: Vec<_> = alive.map(|metrics| metrics.num_alive_tasks()).collect();
+        let (least, most) = (alive.iter().min(), alive.iter().max());
+        assert!(
+            most.zip(least)
+                .is_some_and(|(most, least)| most - least <= 2)
+        );
         drop(workers);
         assert!(
             told.recv().is_err(),

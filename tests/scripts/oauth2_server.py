@@ -108,7 +108,8 @@ def token():
 def api():
     # It tells what it was given, as it never should.
     told = request.headers["Authorization"]
-    return jsonify(told=told, proof=current_token.proof), {"X-Told": told}
+    codings = request.headers["Accept-Encoding"]
+    return jsonify(told=told, proof=current_token.proof, codings=codings), {"X-Told": told}
 
 
 @app.post("/revoke")

@@ -1,6 +1,7 @@
 //! A child process whose output is read while it runs, each line with its time of arrival, and
 //! that cannot outlive its deadline. It refuses to know what is run.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -63,6 +64,23 @@ pub fn slowness() -> u32 {
 /// to get going.
 pub fn patient(time: Duration) -> Duration {
     time * slowness()
+}
+
+/// Says that this machine cannot show what the test that calls it is about, and why: in its output, and where
+/// POSTERN_TEST_BEYOND names a file for it. The test ends with it, without having shown anything.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn beyond(why: &str) -> Result<()> {
+    // The harness calls a thread as the test that runs in it.
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    println!("{test} cannot be shown here: {why}");
+    if let Some(path) = std::env::var_os("POSTERN_TEST_BEYOND") {
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        file.write_all(format!("{test}\t{why}\n").as_bytes())?;
+    }
+    Ok(())
 }
 
 /// What stands before a command line for it to have `hosts` as its `/etc/hosts`, in a mount namespace of its own.

@@ -162,8 +162,13 @@ fn a_token_that_the_api_tells_is_redacted_and_the_sandbox_s_own_never_arrives() 
     let issuer = Issuer::for_the_api(&world, &CLIENT)?;
     let url = format!("https://{API}/api?access_token=DUMMY");
     let own = "Authorization: Bearer DUMMY";
-    let done = world.curl(&["-i", "-H", own, &url]).succeed()?;
+    // A coding that nobody could look into.
+    let coding = "Accept-Encoding: compress";
+    let done = world
+        .curl(&["-i", "-H", own, "-H", coding, &url])
+        .succeed()?;
     let out = done.out();
+    assert!(out.contains("\"codings\":\"identity\""), "{done}");
     assert!(out.contains("Bearer [redacted]"), "{done}");
     assert!(out.contains("\"proof\":0"), "{done}");
     let record = done.record("request", |_| true)?;

@@ -39,7 +39,8 @@ Commands:
           test                    the verifier's view and the end-to-end suites, in a guest each
           --kernel LIST           6.1 (default), 6.12, 7.3, 5.10, host, or all: host and every supported one
           --suite LIST            only these suites; --filter TEXT only tests with TEXT in their names
-          --lsm on|off            with or without BPF's LSM hooks (default on)
+          --lsm on|off|both       with or without BPF's LSM hooks (default on)
+          --jobs N                guests at a time (default: one a processor)
           --wan                   40 ms there and back, one packet in a hundred lost
           --keep                  leave the guest's disks in target/vm
           shell                   a prompt with postern, the example policies and `demo`
@@ -56,6 +57,7 @@ Examples:
   cargo xtask fuzz client_hello --seconds 600
   sudo -E env \"PATH=$PATH\" cargo xtask bench http --peers
   cargo xtask vm test --kernel 6.1,7.3 --suite verifier
+  cargo xtask vm test --kernel all --suite escape --lsm both
   cargo xtask vm shell -- demo
 
 Exit codes: 0 everything worked, 1 a step failed, 2 the command line makes no sense.

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the suites, their order, and the table at the end. [`ALL`] is the list to edit.
 //! It refuses to know what a suite tests, beyond what it needs to be started.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -160,6 +161,9 @@ enum Outcome {
 impl Suite {
     fn run(&self, workspace: &Workspace, console: Console, binary: Option<&Path>) -> Outcome {
         let mut tests = TestCount::default();
+        let beyond = workspace.root.join(format!("target/beyond-{}", self.name));
+        // There is none when nothing was built yet.
+        drop(fs::remove_file(&beyond));
         let mut run = |arguments: &str| {
             let mut cargo = workspace.cargo();
             cargo.args(arguments.split_whitespace());
@@ -168,6 +172,7 @@ impl Suite {
             }
             line(format_args!("$ {}", command_line(&cargo)));
             if matches!(self.work, Work::Tests(_)) {
+                cargo.env("POSTERN_TEST_BEYOND", &beyond);
                 process::watched(&mut cargo, |text| tests.read(text))
             } else {
                 process::shown(&mut cargo)
@@ -200,7 +205,11 @@ impl Suite {
             }
         };
         match result {
-            Ok(()) if matches!(self.work, Work::Tests(_)) => tests.outcome(),
+            Ok(()) if matches!(self.work, Work::Tests(_)) => {
+                // No test has said so: there is no file.
+                let reasons = fs::read_to_string(&beyond).unwrap_or_default();
+                tests.outcome(&reasons)
+            }
             Ok(()) => Outcome::Passed(String::new()),
             Err(failure) => Outcome::Failed(failure.to_string()),
         }
@@ -256,12 +265,23 @@ impl TestCount {
     }
 
     /// A suite whose tests have all gone (a renamed folder, a wrong filter) must not look healthy.
-    fn outcome(self) -> Outcome {
-        match (self.passed + self.unsummed, self.ignored) {
-            (0, _) => Outcome::Failed("not one test was run".to_owned()),
-            (passed, 0) => Outcome::Passed(format!("{passed} tests")),
-            (passed, ignored) => Outcome::Passed(format!("{passed} tests, {ignored} ignored")),
+    /// With the tests that say that they cannot show anything here: a line each, the name, a tab and why.
+    fn outcome(self, beyond: &str) -> Outcome {
+        let mut note = match (self.passed + self.unsummed, self.ignored) {
+            (0, _) => return Outcome::Failed("not one test was run".to_owned()),
+            (passed, 0) => format!("{passed} tests"),
+            (passed, ignored) => format!("{passed} tests, {ignored} ignored"),
+        };
+        if !beyond.is_empty() {
+            note.push_str(&format!(
+                ", {} beyond this machine:",
+                beyond.lines().count()
+            ));
+            for reason in beyond.lines() {
+                note.push_str(&format!("\n           {}", reason.replace('\t', ": ")));
+            }
         }
+        Outcome::Passed(note)
     }
 }
 
@@ -376,8 +396,12 @@ mod tests {
     #[test]
     fn a_suite_without_a_test_has_failed() {
         let none = count(&["test result: ok. 0 passed; 0 failed; 4 ignored; 0 measured\n"]);
-        assert!(matches!(none.outcome(), Outcome::Failed(_)));
+        assert!(matches!(none.outcome(""), Outcome::Failed(_)));
         let some = count(&["test result: ok. 1 passed; 0 failed; 4 ignored; 0 measured\n"]);
-        assert!(matches!(some.outcome(), Outcome::Passed(note) if note == "1 tests, 4 ignored"));
+        assert!(matches!(some.outcome(""), Outcome::Passed(note) if note == "1 tests, 4 ignored"));
+        let told = "1 tests, 4 ignored, 1 beyond this machine:\n           a::b: no such hook";
+        assert!(
+            matches!(some.outcome("a::b\tno such hook\n"), Outcome::Passed(note) if note == told)
+        );
     }
 }

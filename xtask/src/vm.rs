@@ -5,6 +5,7 @@ mod apt;
 mod boxes;
 mod files;
 mod image;
+mod job;
 mod kernels;
 mod options;
 mod qemu;
@@ -49,6 +50,9 @@ const TOOLS: &[(&str, &str)] = &[
 /// The suite that needs no test program: whether the kernel takes the gateway's programs, and at what cost.
 const VERIFIER_SUITE: &str = "verifier";
 
+/// Held while images and what goes into guests are made.
+const LOCK: &str = "lock";
+
 /// What every command has at hand.
 #[derive(Debug)]
 struct Vm<'a> {
@@ -57,17 +61,24 @@ struct Vm<'a> {
     /// `target/vm`: images, results, logs.
     folder: PathBuf,
     log: Log,
-    /// Held while a command is at work: guests of two would take each other's files away, and half the processors.
-    _lock: File,
 }
 
 impl<'a> Vm<'a> {
     fn new(workspace: &'a Workspace, console: Console) -> Result<Self, Failure> {
         let folder = workspace.root.join("target/vm");
-        let path = folder.join("lock");
-        let lock = fs::create_dir_all(&folder)
-            .and_then(|()| File::create(&path))
-            .map_err(|error| files::fail("make", &path, &error))?;
+        fs::create_dir_all(&folder).map_err(|error| files::fail("make", &folder, &error))?;
+        Ok(Self {
+            log: Log::create(folder.join("vm.log"))?,
+            workspace,
+            console,
+            folder,
+        })
+    }
+
+    /// Held as long as the file that is given is open: of two commands one would take the other's files away.
+    fn lock(&self, name: &str) -> Result<File, Failure> {
+        let path = self.folder.join(name);
+        let lock = File::create(&path).map_err(|error| files::fail("make", &path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -77,19 +88,17 @@ impl<'a> Vm<'a> {
             }
             Err(TryLockError::Error(error)) => return Err(files::fail("lock", &path, &error)),
         }
-        Ok(Self {
-            log: Log::create(folder.join("vm.log"))?,
-            workspace,
-            console,
-            folder,
-            _lock: lock,
-        })
+        Ok(lock)
     }
 }
 
 /// Why no guest can be made here, if that is so: not for want of trying, but because the machine is no Debian or its
 /// archive is out of reach.
 fn obstacle(vm: &Vm<'_>) -> Option<String> {
+    let _lock = match vm.lock(LOCK) {
+        Ok(lock) => lock,
+        Err(failure) => return Some(failure.to_string()),
+    };
     let debian = match Debian::read() {
         Ok(debian) => debian,
         Err(failure) => return failure.to_string().lines().next().map(str::to_owned),
@@ -179,7 +188,10 @@ pub(crate) fn run(workspace: &Workspace, console: Console, order: Order) -> Resu
             with_lsm,
             command,
         } => shell::run(&vm, kernels::find(&kernel)?, with_lsm, &command),
-        Order::Box { kernel } => boxes::run(&vm, kernels::find(&kernel)?).map(drop),
+        Order::Box { kernel } => {
+            let _lock = vm.lock(LOCK)?;
+            boxes::run(&vm, kernels::find(&kernel)?).map(drop)
+        }
         Order::Vagrant { kernel } => vagrant::run(&vm, kernels::find(&kernel)?),
     }
 }
@@ -192,6 +204,8 @@ struct Ground {
     /// The release build.
     postern: PathBuf,
     built: Built,
+    /// What it is made of is shared by all guests.
+    _lock: File,
 }
 
 impl Ground {
@@ -203,6 +217,7 @@ impl Ground {
         binary: Option<&Path>,
         extent: Extent,
     ) -> Result<Self, Failure> {
+        let lock = vm.lock(LOCK)?;
         setup::run(vm.workspace, vm.console, None)?;
         let (debian, root) = base(vm, extent)?;
         let named = binary
@@ -223,6 +238,7 @@ impl Ground {
             root,
             postern,
             built,
+            _lock: lock,
         })
     }
 

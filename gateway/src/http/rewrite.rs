@@ -59,7 +59,8 @@ pub(super) fn rewrite(
     let late = inject::apply(permit, &view.secrets, recipient, &mut parts.headers)?;
     record.credential = granted.request_permit.credential().cloned();
     let injected = scrub::injected(permit, &view.secrets, &parts.headers);
-    if scrub::is_sought(&injected) {
+    // A token comes later, and is looked for in the answer too.
+    if scrub::is_sought(&injected) || late.as_ref().is_some_and(Late::is_token) {
         scrub::limit_codings(&mut parts.headers);
     }
     if !parts.headers.contains_key(&TRACEPARENT)

@@ -78,12 +78,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// A namespace of the sandbox's own has a loopback and nothing else.
-fn shares_network() -> Result<bool, Refusal> {
-    let interfaces = nix::net::if_::if_nameindex().doing(|| "list network interfaces".into())?;
-    Ok(interfaces.iter().count() > 1)
-}
-
 fn report(control: &mut UnixStream, last: &Event) -> ExitCode {
     // Without a parent there is nobody to tell, and no reason to go on either.
     match plan::send(control, last) {
@@ -98,7 +92,7 @@ fn live(control: &mut UnixStream, start: &Start) -> Result<Event, Refusal> {
     for warning in view.warnings {
         plan::send(control, &Event::Warning(warning)).doing(|| "report".into())?;
     }
-    if !sys::has_scopes() && shares_network()? {
+    if !sys::has_scopes() && start.shares_network {
         let warning = "this kernel cannot keep the command from abstract Unix sockets of the host's network \
                        namespace (Linux 6.12 with Landlock can): leave out --netns host, or see `ss -xl` for what listens";
         plan::send(control, &Event::Warning(warning.into())).doing(|| "report".into())?;

@@ -72,6 +72,8 @@ pub(super) struct Start {
     pub(super) foreground: bool,
     /// Paths of the host's Unix sockets, to be covered where they would be visible.
     pub(super) host_sockets: Vec<PathBuf>,
+    /// The network namespace is the gateway's. One of its own cannot be told by looking: modules put tunnels in it.
+    pub(super) shares_network: bool,
 }
 
 /// From the init to the gateway.
@@ -158,6 +160,7 @@ mod tests {
             },
             foreground: true,
             host_sockets: vec![],
+            shares_network: false,
         }));
         let wire = frame(&order).unwrap();
         assert_eq!(receive(&mut &wire[..]).unwrap(), Some(order));

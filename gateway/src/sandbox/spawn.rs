@@ -71,6 +71,7 @@ impl SpawnError {
 pub struct Init {
     process: Process,
     control: UnixStream,
+    network: Network,
 }
 
 /// A sandbox whose command runs. Dropping it kills everything in its pid namespace.
@@ -153,6 +154,7 @@ impl Init {
         Ok(Self {
             process,
             control: UnixStream::from_std(ours)?,
+            network,
         })
     }
 
@@ -190,6 +192,7 @@ impl Init {
             plan,
             foreground: terminal.hand_over_at_start(),
             host_sockets: host_sockets(),
+            shares_network: self.network == Network::Shared,
         }));
         // If it dies in between, its last word is still to be read.
         let sent = self.control.write_all(&plan::frame(&order)?).await;

@@ -1,6 +1,7 @@
 //! Sockets of other families, where the kernel has the BPF LSM.
 
 use anyhow::Result;
+use e2e::process::beyond;
 use gateway::kernel::RefusalReason;
 
 use crate::fixture::Bench;
@@ -13,8 +14,7 @@ fn with_the_bpf_lsm_other_families_are_refused_and_on_record() -> Result<()> {
     if !protections.lsm {
         let why = protections.lsm_absent_because.unwrap_or_default();
         assert!(!why.is_empty(), "absent without a reason");
-        println!("no BPF LSM here: {why}");
-        return Ok(());
+        return beyond(&format!("no BPF LSM: {why}"));
     }
     for (order, errno, detail) in [
         (

@@ -1,7 +1,9 @@
 //! What follows `cargo xtask vm`: arguments in, one [`Order`] or a usage error out. It refuses to know what is done.
 
+use std::num::{NonZero, ParseIntError};
+
 use super::kernels::DEFAULT;
-use super::suites::TestOptions;
+use super::suites::{Lsm, TestOptions};
 use crate::Failure;
 use crate::args::{take_flag, take_value, usage};
 
@@ -64,13 +66,18 @@ pub(crate) fn parse(rest: &mut Vec<String>) -> Result<Order, Failure> {
                 kernels,
                 suites,
                 filter: take_value(rest, "--filter")?,
-                without_lsm: !with_lsm(rest)?,
+                lsm: lsm(rest)?,
                 wan: take_flag(rest, "--wan"),
                 keep: take_flag(rest, "--keep"),
+                jobs: jobs(rest)?,
             })
         }
         "shell" => Order::Shell {
-            with_lsm: with_lsm(rest)?,
+            with_lsm: match lsm(rest)? {
+                Lsm::On => true,
+                Lsm::Off => false,
+                Lsm::Both => return Err(usage("`vm shell` boots one guest".to_owned())),
+            },
             kernel: one(kernels)?,
             command,
         },
@@ -84,12 +91,27 @@ pub(crate) fn parse(rest: &mut Vec<String>) -> Result<Order, Failure> {
     })
 }
 
-fn with_lsm(rest: &mut Vec<String>) -> Result<bool, Failure> {
+fn lsm(rest: &mut Vec<String>) -> Result<Lsm, Failure> {
     match take_value(rest, "--lsm")?.as_deref() {
-        None | Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        Some(other) => Err(usage(format!("--lsm is on or off, not `{other}`"))),
+        None | Some("on") => Ok(Lsm::On),
+        Some("off") => Ok(Lsm::Off),
+        Some("both") => Ok(Lsm::Both),
+        Some(other) => Err(usage(format!("--lsm is on, off or both, not `{other}`"))),
     }
+}
+
+fn jobs(rest: &mut Vec<String>) -> Result<Option<NonZero<usize>>, Failure> {
+    let wrong = |text: &str, error: &ParseIntError| {
+        usage(format!(
+            "--jobs is a number of guests, not `{text}`: {error}"
+        ))
+    };
+    take_value(rest, "--jobs")?
+        .map(|text| {
+            text.parse()
+                .map_err(|error: ParseIntError| wrong(&text, &error))
+        })
+        .transpose()
 }
 
 #[cfg(test)]
@@ -106,11 +128,12 @@ mod tests {
         let expected = Order::Test(TestOptions {
             kernels: vec!["6.1".to_owned(), "7.3".to_owned()],
             suites: vec!["denied".to_owned(), "http".to_owned()],
-            without_lsm: true,
+            lsm: Lsm::Off,
+            jobs: NonZero::new(3),
             ..TestOptions::default()
         });
         assert_eq!(
-            words("test --kernel 6.1,7.3 --suite denied --suite=http --lsm off").unwrap(),
+            words("test --kernel 6.1,7.3 --suite denied --suite=http --lsm off --jobs 3").unwrap(),
             expected
         );
     }
@@ -126,6 +149,8 @@ mod tests {
         assert!(words("shell --kernel 6.1,7.3").is_err());
         assert!(words("list -- demo").is_err());
         assert!(words("test --lsm maybe").is_err());
+        assert!(words("test --jobs 0").is_err());
+        assert!(words("shell --lsm both").is_err());
         assert!(words("").is_err());
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Verdict {
     Failed,
     /// `#[ignore]`d, which only its author can do.
     Ignored,
+    /// It says itself that this machine cannot show it, and why.
+    Beyond,
     /// Begun and never ended: the program was killed, or the guest fell over.
     Unfinished,
 }
@@ -23,6 +25,7 @@ impl Display for Verdict {
             Self::Passed => "ok",
             Self::Failed => "FAILED",
             Self::Ignored => "ignored",
+            Self::Beyond => "beyond",
             Self::Unfinished => "unfinished",
         })
     }
@@ -30,12 +33,16 @@ impl Display for Verdict {
 
 /// `SUITE::TEST` and its end, of one run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Results(BTreeMap<String, Verdict>);
+pub(super) struct Results {
+    verdicts: BTreeMap<String, Verdict>,
+    /// Of those that are [`Verdict::Beyond`].
+    reasons: BTreeMap<String, String>,
+}
 
 impl Results {
     /// Adds what the program of `suite` printed (`test NAME ... ok`, as libtest does), and how many that were.
     pub(super) fn read(&mut self, suite: &str, output: &str) -> usize {
-        let before = self.0.len();
+        let before = self.verdicts.len();
         // A test that is let to print puts its own lines between its name and its end.
         let mut open: Option<String> = None;
         for line in output.lines() {
@@ -48,24 +55,38 @@ impl Results {
                 let name = format!("{suite}::{name}");
                 match verdict(end) {
                     Some(verdict) => {
-                        self.0.insert(name, verdict);
+                        self.verdicts.insert(name, verdict);
                     }
                     None => {
-                        self.0.insert(name.clone(), Verdict::Unfinished);
+                        self.verdicts.insert(name.clone(), Verdict::Unfinished);
                         open = Some(name);
                     }
                 }
             } else if let (Some(name), Some(verdict)) = (&open, verdict(line)) {
-                self.0.insert(name.clone(), verdict);
+                self.verdicts.insert(name.clone(), verdict);
                 open = None;
             }
         }
-        self.0.len() - before
+        self.verdicts.len() - before
+    }
+
+    /// Takes in what tests of `suite` say that they cannot show here: a line each, `TEST`, a tab and why.
+    pub(super) fn excuse(&mut self, suite: &str, reasons: &str) {
+        for (test, reason) in reasons.lines().filter_map(|line| line.split_once('\t')) {
+            let name = format!("{suite}::{test}");
+            // One that failed nevertheless has failed.
+            if let Some(verdict) = self.verdicts.get_mut(&name)
+                && *verdict == Verdict::Passed
+            {
+                *verdict = Verdict::Beyond;
+                self.reasons.insert(name, reason.to_owned());
+            }
+        }
     }
 
     /// Those with this verdict.
     pub(super) fn with(&self, wanted: Verdict) -> impl Iterator<Item = &str> {
-        self.0
+        self.verdicts
             .iter()
             .filter(move |(_, verdict)| **verdict == wanted)
             .map(|(name, _)| name.as_str())
@@ -78,7 +99,7 @@ impl Results {
 
     /// One line a test, for the file beside the logs.
     pub(super) fn table(&self) -> String {
-        self.0
+        self.verdicts
             .iter()
             .map(|(name, verdict)| format!("{verdict}\t{name}\n"))
             .collect()
@@ -87,11 +108,15 @@ impl Results {
     /// What is wrong with this run of `kernel`, given the failures that are the kernel's own; and those, with their reasons.
     pub(super) fn judge(&self, kernel: &str, cannot: &[Cannot]) -> Judgement {
         let mut judgement = Judgement::default();
-        for (name, verdict) in &self.0 {
+        for (name, verdict) in &self.verdicts {
             let excuse = cannot
                 .iter()
                 .find(|entry| entry.kernel == kernel && entry.test == name);
             match (verdict, excuse) {
+                (Verdict::Beyond, _) => {
+                    let reason = self.reasons.get(name).map_or("", String::as_str);
+                    judgement.excused.push(format!("{name}: {reason}"));
+                }
                 (Verdict::Passed | Verdict::Ignored, None) => {}
                 (Verdict::Passed | Verdict::Ignored, Some(excuse)) => {
                     judgement.problems.push(format!(
@@ -128,18 +153,18 @@ fn verdict(text: &str) -> Option<Verdict> {
 
 /// Tests that one run has and another has not: `(test, runs without it)`.
 pub(super) fn missing<'a>(runs: &[(&'a str, &'a Results)]) -> Vec<(&'a str, Vec<&'a str>)> {
-    in_some(runs, |results, test| !results.0.contains_key(test))
+    in_some(runs, |results, test| !results.verdicts.contains_key(test))
 }
 
 /// Tests that one run ignores and another runs: `(test, runs that ignore it)`.
 pub(super) fn ignored_in_part<'a>(runs: &[(&'a str, &'a Results)]) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut found = in_some(runs, |results, test| {
-        results.0.get(test) == Some(&Verdict::Ignored)
+        results.verdicts.get(test) == Some(&Verdict::Ignored)
     });
     found.retain(|(test, with)| {
         let having = runs
             .iter()
-            .filter(|(_, results)| results.0.contains_key(*test));
+            .filter(|(_, results)| results.verdicts.contains_key(*test));
         with.len() < having.count()
     });
     found
@@ -152,7 +177,7 @@ fn in_some<'a>(
 ) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut everywhere: Vec<&str> = runs
         .iter()
-        .flat_map(|(_, results)| results.0.keys().map(String::as_str))
+        .flat_map(|(_, results)| results.verdicts.keys().map(String::as_str))
         .collect();
     everywhere.sort_unstable();
     everywhere.dedup();
@@ -193,6 +218,18 @@ mod tests {
     }
 
     #[test]
+    fn a_test_that_cannot_show_anything_here_is_named_with_its_reason() {
+        let mut results = results();
+        results.excuse("s", "a::b\tno such hook\na sentence\twhatever\nnobody\twhy");
+        assert_eq!(
+            results.with(Verdict::Beyond).collect::<Vec<_>>(),
+            ["s::a::b"]
+        );
+        assert_eq!(results.judge("1.0", &[]).excused, ["s::a::b: no such hook"]);
+        assert_eq!(results.count(Verdict::Failed), 1);
+    }
+
+    #[test]
     fn an_excuse_counts_for_its_kernel_and_only_for_a_failure() {
         let excuse = |test| Cannot {
             kernel: "1.0",
@@ -210,7 +247,7 @@ mod tests {
     #[test]
     fn a_test_that_one_run_has_not_is_missed() {
         let mut other = results();
-        other.0.remove("s::d");
+        other.verdicts.remove("s::d");
         let whole = results();
         let runs = [("host", &whole), ("1.0", &other)];
         assert_eq!(missing(&runs), [("s::d", vec!["1.0"])]);

@@ -88,9 +88,6 @@ impl LogFile {
     /// # Errors
     /// What the system says of this write, or of an earlier fdatasync(2).
     pub(super) fn append(&self, line: &[u8], urgent: bool) -> io::Result<()> {
-        if self.shared.broken.swap(false, Ordering::Relaxed) {
-            return Err(io::Error::other("an earlier record may not be on the disk"));
-        }
         let mut state = self.shared.state();
         self.shared.look_after(&mut state, line.len())?;
         let mut file = &*state.file;
@@ -105,6 +102,10 @@ impl LogFile {
         drop(state);
         if urgent {
             self.ask();
+        }
+        // This one is written whatever became of those before it.
+        if self.shared.broken.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::other("an earlier record may not be on the disk"));
         }
         Ok(())
     }

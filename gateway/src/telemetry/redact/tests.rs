@@ -16,6 +16,7 @@ fn redactor() -> Redactor {
         [
             value("sk-ant-1234"),
             value("Bearer sk-ant-1234"),
+            value("sk-ant/12+34"),
             value("x"),
         ],
     )
@@ -29,6 +30,8 @@ fn a_secret_is_found_in_the_forms_that_it_travels_in() {
         "c2stYW50LTEyMzQ",
         "QmVhcmVyIHNrLWFudC0xMjM0",
         "sk%2Dant%2D1234",
+        "sk%2Dant%2F12%2B34",
+        "sk-ant%2F12%2B34",
     ] {
         assert_eq!(
             redactor.text(&format!("<{form}>")),
