@@ -3,6 +3,10 @@
 //! that both sides need in the same form.
 #![no_std]
 
+mod fields;
+
+pub use fields::{SocketFields, TaskFields};
+
 /// An IPv4 or IPv6 address in one form: IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2),
 /// so that one trie and one key serve both families and a v4-mapped spelling is no way around a rule.
 /// Four words, each as it lies in memory in network order: that is how the kernel hands them over.
@@ -53,7 +57,7 @@ pub mod protocol {
 
 /// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
 /// takes over the pinned maps of another only if both have the same layout.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// How many entries the maps hold.
 pub mod capacity {
@@ -91,6 +95,8 @@ pub struct Settings {
     /// Which rule set applies. A new generation is written under a new number and becomes valid
     /// by this one store.
     pub ruleset: u32,
+    /// Kernel id of the cgroup that the programs are attached to.
+    pub cgroup: u64,
 }
 
 /// Names the listeners that serve one sandbox in one network namespace.
@@ -304,61 +310,6 @@ impl Executable {
     };
 }
 
-/// Where the running kernel has the fields that lead from a task to the path of its program: offsets in
-/// bytes, which differ from kernel to kernel.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TaskFields {
-    /// One if the others are known.
-    pub known: u32,
-    /// `task_struct.group_leader`
-    pub task_leader: u32,
-    /// `task_struct.start_boottime`
-    pub task_start: u32,
-    /// `task_struct.self_exec_id`
-    pub task_execs: u32,
-    /// `task_struct.mm`
-    pub task_mm: u32,
-    /// `mm_struct.exe_file`
-    pub mm_exe_file: u32,
-    /// `file.f_path.mnt`
-    pub file_mnt: u32,
-    /// `file.f_path.dentry`
-    pub file_dentry: u32,
-    /// `dentry.d_parent`
-    pub dentry_parent: u32,
-    /// `dentry.d_name.name`
-    pub dentry_name: u32,
-    /// `vfsmount.mnt_root`
-    pub vfsmount_root: u32,
-    /// `mount.mnt`
-    pub mount_mnt: u32,
-    /// `mount.mnt_parent`
-    pub mount_parent: u32,
-    /// `mount.mnt_mountpoint`
-    pub mount_point: u32,
-}
-
-impl TaskFields {
-    /// On this kernel nothing is known of programs.
-    pub const UNKNOWN: Self = Self {
-        known: 0,
-        task_leader: 0,
-        task_start: 0,
-        task_execs: 0,
-        task_mm: 0,
-        mm_exe_file: 0,
-        file_mnt: 0,
-        file_dentry: 0,
-        dentry_parent: 0,
-        dentry_name: 0,
-        vfsmount_root: 0,
-        mount_mnt: 0,
-        mount_parent: 0,
-        mount_point: 0,
-    };
-}
-
 /// Why a kernel program refused. The numbers are part of the ring buffer's format.
 pub mod refusal {
     /// The sandbox has no settings yet, or no longer.
@@ -381,6 +332,8 @@ pub mod refusal {
     pub const GATEWAY_GONE: u8 = 9;
     /// A rule allows it, but no route leads out of the namespace.
     pub const SEALED: u8 = 10;
+    /// A socket that was made outside of the sandbox, as somebody hands it in.
+    pub const FOREIGN_SOCKET: u8 = 11;
     /// Room for the numbers: a power of two, so that a mask keeps an index in bounds, which every
     /// verifier understands.
     pub const SLOTS: usize = 16;

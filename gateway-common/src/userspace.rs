@@ -5,7 +5,7 @@
 )]
 use super::{
     Allowance, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortKey, PortSet, RuleKey,
-    SandboxCounters, Settings, TaskFields,
+    SandboxCounters, Settings, SocketFields, TaskFields,
 };
 
 // SAFETY: `#[repr(C)]`, `Copy`, made of integers alone, no padding holes: any bytes are a valid
@@ -35,3 +35,5 @@ unsafe impl aya::Pod for Executable {}
 unsafe impl aya::Pod for Image {}
 // SAFETY: as above.
 unsafe impl aya::Pod for TaskFields {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SocketFields {}

@@ -1,7 +1,7 @@
 //! The backstop: looks at every packet that leaves a socket of the sandbox, and drops what the hooks
-//! on addresses never saw (sockets from before the attach, sockets passed in, protocols without such
-//! a hook) and whatever would leave the machine, but for UDP to where the rules in force allow it. All
-//! else that a sandbox has to say goes over loopback.
+//! on addresses never saw (sockets from before the attach, protocols without such a hook) and whatever
+//! would leave the machine, but for UDP to where the rules in force allow it. All else that a sandbox has
+//! to say goes over loopback. What somebody outside opened is not its to see: `handed` refuses it.
 //!
 //! The kernel runs this before it fragments (ip_finish_output, ip6_finish_output): a datagram of any
 //! size is seen whole, with its ports, and a packet that is a fragment already is nobody's here.

@@ -10,6 +10,7 @@ mod context;
 mod egress;
 mod executable;
 mod flow;
+mod handed;
 mod maps;
 mod sockets;
 mod sockopt;
@@ -84,6 +85,14 @@ pub fn postern_sock_create(ctx: SockContext) -> i32 {
 #[lsm_cgroup(hook = "socket_create")]
 pub fn postern_socket_create(ctx: LsmContext) -> i32 {
     match sockets::family(&ctx) {
+        Ok(()) => ALLOW,
+        Err(()) => REFUSE,
+    }
+}
+
+#[lsm_cgroup(hook = "file_receive")]
+pub fn postern_file_receive(ctx: LsmContext) -> i32 {
+    match handed::may_be_received(&ctx) {
         Ok(()) => ALLOW,
         Err(()) => REFUSE,
     }

@@ -10,7 +10,7 @@ use crate::outcome::{DenyReason, Stage};
 use crate::peek::{Peeked, peek};
 use crate::policy::{Host, Permit};
 use crate::sniff::Sniffed;
-use crate::splice::{Meter, splice};
+use crate::splice::{Meter, splice_sockets};
 use crate::stream::Prefixed;
 use crate::telemetry::{ConnectionRecord, DenialRecord, Telemetry, Who};
 use crate::tls;
@@ -165,11 +165,10 @@ async fn copy(
             error: Some("cut off".to_owned()),
         },
     };
-    let mut client = stream;
     let idle = view.gateway.limits.idle_timeout;
     let through = async {
         match view.upstream.connect(&permit).await {
-            Ok(mut upstream) => splice(&mut client, &mut upstream, &open.meter, idle)
+            Ok(upstream) => splice_sockets(stream, upstream, &open.meter, idle)
                 .await
                 .err()
                 .map(|error| error.kind().to_string()),

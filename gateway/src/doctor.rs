@@ -285,18 +285,17 @@ fn jit() -> Finding {
     }
 }
 
-/// An added layer where it is active; nothing depends on it.
+/// An added layer where it is active; `exec` does not depend on it.
 fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
     const NAME: &str = "BPF LSM";
-    const OTHERWISE: &str =
-        "nothing depends on it; `exec` keeps foreign socket families out by seccomp";
+    const OTHERWISE: &str = "`exec` does without: foreign socket families are kept out by seccomp, and nobody outside can hand a socket in";
     let absent = match loaded {
         Ok(kernel) => match kernel.protections() {
             protections if protections.lsm => {
                 return Finding {
                     name: NAME,
                     verdict: Verdict::Ok,
-                    found: "filters socket families".to_owned(),
+                    found: "filters socket families, refuses sockets from outside".to_owned(),
                     remedy: "",
                 };
             }
@@ -314,7 +313,7 @@ fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
         // Where it cannot be read, or "bpf" is in it and the program is not taken, another boot line is a guess.
         remedy: match kernel::active_modules() {
             Ok(modules) if !modules.split(',').any(|name| name == "bpf") => {
-                "nothing depends on it; `exec` keeps foreign socket families out by seccomp, for attached cgroups boot with \"bpf\" in lsm="
+                "`exec` does without; for attached cgroups boot with \"bpf\" in lsm=: packet and vsock sockets, and sockets that somebody outside hands in, are let through otherwise"
             }
             _ => OTHERWISE,
         },

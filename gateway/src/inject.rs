@@ -9,6 +9,7 @@ mod aws;
 mod client;
 mod google;
 mod query;
+mod subprotocol;
 mod tokens;
 
 pub use aws::copy::{Named, named};
@@ -168,6 +169,9 @@ pub fn apply(
         }
     }
     remove_fields(headers, &credential_headers(permit));
+    if !injections.is_empty() {
+        subprotocol::remove_credentials(headers);
+    }
     for injection in injections {
         let InjectionTarget::Header { name, template } = &injection.target else {
             continue;
@@ -218,7 +222,7 @@ impl Late {
     pub async fn finish(
         self,
         tokens: &Tokens,
-        secrets: &Secrets,
+        secrets: &Arc<Secrets>,
         room: &Room,
         mut request: Request<RequestBody>,
     ) -> Result<Request<RequestBody>, InjectError> {

@@ -57,6 +57,8 @@ pub enum DenyReason {
     SocketTypeNotAllowed,
     /// A packet of a socket that was never judged, dropped.
     Backstop,
+    /// A socket that was made outside of the sandbox, as somebody handed it in.
+    ForeignSocket,
     /// A connection without a record of where it was meant to go.
     NoOriginalDestination,
     /// The sandbox has as many connections open as it may.
@@ -176,6 +178,11 @@ impl DenyReason {
                 "backstop",
                 403,
                 "the socket was not opened under the gateway's control",
+            ),
+            Self::ForeignSocket => (
+                "foreign_socket",
+                403,
+                "the socket was made outside of the sandbox",
             ),
             Self::NoOriginalDestination => (
                 "no_original_destination",
@@ -380,6 +387,7 @@ impl From<RefusalReason> for DenyReason {
             RefusalReason::Protocol | RefusalReason::Sealed => Self::ProtocolNotAllowed,
             RefusalReason::SocketType => Self::SocketTypeNotAllowed,
             RefusalReason::Backstop => Self::Backstop,
+            RefusalReason::ForeignSocket => Self::ForeignSocket,
         }
     }
 }

@@ -6,6 +6,7 @@ mod collector;
 mod connect;
 mod direct;
 mod guarded;
+mod handshake;
 mod pool;
 mod replay;
 mod resolve;

@@ -52,7 +52,9 @@ class Frames {
   }
 }
 
-const session = http2.connect(`https://${host}`);
+// A window that is never opened, if it is to read nothing.
+const settings = scenario === "unread" ? { initialWindowSize: 0 } : {};
+const session = http2.connect(`https://${host}`, { settings });
 session.on("error", (error) => tell({ session: error.code ?? error.message }));
 session.on("goaway", (code) => tell({ goaway: code }));
 await once(session, "remoteSettings");
@@ -179,9 +181,25 @@ const scenarios = {
     tell({ ended: next === null });
     stream.end();
   },
+  // What comes back is never taken, and both sides are done with it.
+  async unread() {
+    const stream = open("/ws");
+    await answer(stream);
+    stream.write(frame(2, randomBytes(1000)));
+    const begun = Date.now();
+    const gone = await Promise.race([once(session, "close").then(() => true), pause(20_000, false)]);
+    tell({ gone, after: Date.now() - begun });
+    if (!gone) session.destroy();
+  },
+  async keyed() {
+    const [stream] = await opened("/ws", { "sec-websocket-protocol": "openai-insecure-api-key.mine, chat" });
+    stream.end(frame(8, Buffer.from([3, 232])));
+    stream.resume();
+    await once(stream, "close");
+  },
   async missing() {
     await told("/ws");
   },
 };
 await scenarios[scenario]();
-session.close();
+if (!session.destroyed) session.close();

@@ -253,6 +253,23 @@ fn a_token_that_was_revoked_is_replaced_once_and_not_at_each_refusal() -> Result
     issuer.is_kept(&world, &done)
 }
 
+#[test]
+fn requests_that_are_broken_off_are_one_token_request_too() -> Result<()> {
+    let world = World::new()?;
+    let issuer = Issuer::for_the_api(&world, &CLIENT)?;
+    // The endpoint takes half a second.
+    let leave = format!("curl -s -o /dev/null --http2 --max-time 0.35 https://{API}/api");
+    let script = format!("for i in 1 2 3 4 5; do {leave}; done; {ASK}");
+    let done = world.exec(["sh", "-c", &script]).succeed()?;
+    assert_eq!(issuer.statuses("/token")?, [200], "{done}");
+    let left = done
+        .records("request")
+        .into_iter()
+        .filter(|r| r.0["error"] == "client_closed");
+    ensure!(left.count() > 0, "nobody left: {done}");
+    issuer.is_kept(&world, &done)
+}
+
 /// Where tokens are asked for in vain, and what the record says of it.
 const IN_VAIN: [(&str, &str, &str); 12] = [
     ("slow", "/odd/slow", "did not answer within 10 s"),

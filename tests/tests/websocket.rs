@@ -286,3 +286,54 @@ fn a_websocket_on_which_nothing_moves_ends() -> Result<()> {
     ensure!((2_000.0..20_000.0).contains(&took), "{took} ms");
     Ok(())
 }
+
+#[test]
+fn what_a_client_never_reads_of_a_websocket_ends_with_its_connection() -> Result<()> {
+    let rule = "path: {type: PathPrefix, value: /}";
+    let site = Site::new(rule)?;
+    let mut documents = site.documents(rule);
+    documents[0] += "  limits: {idleTimeout: 2s}\n";
+    site.world.write_policy(&documents)?;
+    let (done, told) = site.run("unread")?;
+    let gone = of(&told, "gone", &json!(true))?;
+    let after = gone["after"].as_u64().context("no time")?;
+    // The WebSocket is idle for two seconds, and then what is left of it is.
+    ensure!((4_000..20_000).contains(&after), "{after} ms: {done}");
+    let record = done.record("request", |record| record.0["path"] == "/ws")?;
+    assert_eq!(record.0["error"], "tunnel", "{}", record.0);
+    let took = record.0["duration_ms"].as_f64().context("no time")?;
+    ensure!(took < 3_900.0, "it was told late: {took} ms");
+    Ok(())
+}
+
+#[test]
+fn a_key_among_the_subprotocols_never_arrives() -> Result<()> {
+    let site = Site::new("path: {type: PathPrefix, value: /}")?;
+    let (done, told) = site.run("keyed")?;
+    assert_eq!(of(&told, "path", &json!("/ws"))?["protocol"], "chat");
+    // And over HTTP/1.1.
+    let url = format!("https://{HOST}/refused");
+    let own = "Sec-WebSocket-Protocol: openai-insecure-api-key.mine";
+    let headers = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        own,
+    ];
+    let mut arguments = vec!["--http1.1", "-o", "/dev/null", &url];
+    for header in &headers {
+        arguments.extend(["-H", header]);
+    }
+    site.world.curl(&arguments).succeed()?;
+    let asked = site.seen("asked")?;
+    let over_http2 = of(&asked, "asked", &json!("/ws"))?;
+    assert_eq!(
+        over_http2["sec-websocket-protocol"],
+        json!(["chat"]),
+        "{done}"
+    );
+    let over_http1 = of(&asked, "asked", &json!("/refused"))?;
+    assert_eq!(over_http1["sec-websocket-protocol"], json!([]), "{done}");
+    Ok(())
+}

@@ -386,6 +386,7 @@ fn view(
         ),
     };
     let bodies = before.map(|before| Arc::clone(&before.bodies));
+    let bodies = bodies.unwrap_or_else(|| Arc::new(Semaphore::new(BODY_BYTES)));
     View {
         generation,
         gateway: Arc::clone(&running.gateway),
@@ -398,12 +399,13 @@ fn view(
             running.verifier.clone(),
             Arc::clone(running.telemetry.metrics()),
             Arc::clone(responder) as Arc<dyn Ration>,
+            Arc::clone(&bodies),
         ),
         telemetry: Arc::clone(&running.telemetry),
         leaves: Arc::clone(&running.leaves),
         places,
         requests,
-        bodies: bodies.unwrap_or_else(|| Arc::new(Semaphore::new(BODY_BYTES))),
+        bodies,
         meter,
         ration: before.map_or_else(Arc::default, |before| Arc::clone(&before.ration)),
     }

@@ -167,7 +167,8 @@ impl Daemon {
                 active: kernel.lsm,
                 detail: kernel
                     .lsm_absent_because
-                    .unwrap_or_else(|| "socket families by lsm_cgroup/socket_create".to_owned()),
+                    .unwrap_or_else(|| "socket families by lsm_cgroup/socket_create, sockets from outside by lsm_cgroup/file_receive"
+                        .to_owned()),
             },
             Layer {
                 name: "pins".to_owned(),

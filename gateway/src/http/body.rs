@@ -87,6 +87,11 @@ impl Open {
         }
     }
 
+    /// What is left for the client has been handed over, and waits for it.
+    pub(super) fn handed_over(&self) {
+        self.activity.handed_over(self.number);
+    }
+
     /// What is wrong with the request's body, if something is. Then the record says so.
     pub(super) fn malformed(&mut self) -> Option<Violation> {
         let violation = self.watch.claim()?;
@@ -122,7 +127,7 @@ impl Open {
 impl Open {
     /// Ends the record, once. A response's last byte follows its record, so that whoever has seen the whole of
     /// it is on record, whatever becomes of the gateway.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 /// How long the end of what an HTTP/2 client sends waits for the news that its stream was reset. Both come from one frame,
@@ -105,15 +105,17 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
         open,
         meter: Meter::default(),
     };
+    // It may have something left when the copy has ended.
+    let mut joined = None;
     let copy = async {
         let (client, upstream) = tokio::try_join!(client, upstream).map_err(|e| e.to_string())?;
         let mut upstream = TokioIo::new(upstream);
-        let mut client = Client {
+        let client = joined.insert(Client {
             stream: TokioIo::new(client),
             is_stream,
             ended: None,
-        };
-        splice(&mut client, &mut upstream, &tunnel.meter, idle)
+        });
+        splice(client, &mut upstream, &tunnel.meter, idle)
             .await
             .map_err(|error| error.to_string())
     };
@@ -127,6 +129,10 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
         tracing::debug!(error, "tunnel ended");
         tunnel.open.record.error = Some("tunnel");
     }
+    tunnel.tell();
+    if let Some(client) = joined.filter(|client| client.is_stream) {
+        client.leave(&tunnel.open, idle).await;
+    }
 }
 
 /// The client's side of a tunnel. The library reads a stream that was reset with CANCEL as one that has ended; it
@@ -136,6 +142,18 @@ struct Client {
     is_stream: bool,
     /// The end was read; until then it waits for the news of a reset.
     ended: Option<Pin<Box<Sleep>>>,
+}
+
+impl Client {
+    /// Waits until the stream has ended. The library keeps it, and up to three pieces of 64 KiB that were written to it,
+    /// until the client has opened its window for them, whoever has dropped it. Until then it counts as a request under
+    /// way, with its place, and as one whose client reads nothing: its connection is closed when that lasts for `idle`.
+    async fn leave(mut self, open: &Open, idle: Duration) {
+        open.handed_over();
+        // The connection is looked at four times in that.
+        let left = tokio::time::timeout(idle * 2, self.shutdown()).await;
+        tracing::debug!(?left, "the stream of a tunnel ended");
+    }
 }
 
 impl AsyncRead for Client {
@@ -189,9 +207,17 @@ struct Tunnel {
     meter: Meter,
 }
 
-impl Drop for Tunnel {
-    fn drop(&mut self) {
+impl Tunnel {
+    /// Ends the record. It is told once; what is done to it afterwards is nobody's.
+    fn tell(&mut self) {
         self.open.record.bytes_up += self.meter.up();
         self.open.record.bytes_down += self.meter.down();
+        self.open.finish();
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.tell();
     }
 }

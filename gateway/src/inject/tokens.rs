@@ -12,8 +12,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 use percent_encoding::percent_encode;
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedMutexGuard;
 use zeroize::Zeroizing;
 
 /// A token is replaced this long before it expires, or at half its life if that is later: whoever gets it
@@ -66,6 +68,9 @@ pub enum TokenError {
         /// The endpoint.
         host: Host,
     },
+    /// Nobody asks any more.
+    #[error("no access token: the gateway has given up asking for one")]
+    Abandoned,
     /// The credential cannot be asked with.
     #[error("no access token: secret {secret} cannot be used: {what}")]
     Key {
@@ -107,8 +112,8 @@ enum Grant<'s> {
 #[derive(Default)]
 struct Slot {
     state: Mutex<State>,
-    /// Held by the one who asks for a token; the others wait for it.
-    asking: tokio::sync::Mutex<()>,
+    /// Held while a token is asked for; who needs one waits for it.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -159,55 +164,21 @@ impl Tokens {
         values.flatten().collect()
     }
 
-    /// A token from `source`, valid for some minutes. However many ask at once, the endpoint is asked once.
+    /// A token from `source`, valid for some minutes. However many ask at once, the endpoint is asked once, and what it
+    /// says is kept even if all of them leave meanwhile. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// The secret is missing or broken, or the endpoint gives no token and none is left that is valid.
     pub async fn get(
         &self,
-        secrets: &Secrets,
+        secrets: &Arc<Secrets>,
         source: &TokenSource,
     ) -> Result<Arc<SecretValue>, InjectError> {
         let grant = Grant::new(secrets, source)?;
         let slot = self.slot(grant.account());
-        if let Some(token) = slot.lock().fresh() {
-            return Ok(token.value);
-        }
-        let _turn = match slot.asking.try_lock() {
-            Ok(turn) => turn,
-            Err(_taken) => {
-                // Somebody renews it already: no need to wait while it is valid.
-                if let Some(token) = slot.lock().valid() {
-                    return Ok(token.value);
-                }
-                slot.asking.lock().await
-            }
-        };
-        if let Some(settled) = slot.lock().settled() {
-            return Ok(settled?);
-        }
-        match self.ask(&grant).await {
-            Ok(token) => {
-                let value = Arc::clone(&token.value);
-                slot.lock().coming = Some(Arc::clone(&value));
-                secrets.remind();
-                *slot.lock() = State {
-                    token: Some(token),
-                    ..State::default()
-                };
-                Ok(value)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a credential is exchanged for tokens");
-                let error = Arc::new(error);
-                let mut state = slot.lock();
-                state.failure = Some((Instant::now(), Arc::clone(&error)));
-                match state.valid() {
-                    Some(token) => Ok(token.value),
-                    None => Err(error.into()),
-                }
-            }
-        }
+        let followed = Arc::clone(secrets);
+        let ask = || self.ask(&grant);
+        Ok(slot.get(ask, move || followed.remind()).await?)
     }
 
     /// An upstream refuses a token from `source`: it may have been revoked. The next request asks for another, and
@@ -223,24 +194,32 @@ impl Tokens {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if !accounts.contains_key(&account) {
             // A key that was rotated away leaves its slot behind.
-            accounts.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().valid().is_some());
+            accounts.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().is_of_use());
         }
         Arc::clone(accounts.entry(account).or_default())
     }
 
-    async fn ask(&self, grant: &Grant<'_>) -> Result<Token, TokenError> {
-        let (url, form) = grant.form()?;
-        let asked = Instant::now();
-        let (status, answer) = self.direct.post_form(&url, form).await?;
-        let host = url.host().clone();
-        if !status.is_success() {
-            return Err(TokenError::Refused {
-                host,
-                status: status.as_u16(),
-                code: error_code(&answer),
-            });
+    /// What the endpoint says; it keeps nothing of the grant but what it sends.
+    fn ask(
+        &self,
+        grant: &Grant<'_>,
+    ) -> impl Future<Output = Result<Token, TokenError>> + Send + use<> {
+        let form = grant.form();
+        let direct = self.direct.clone();
+        async move {
+            let (url, form) = form?;
+            let asked = Instant::now();
+            let (status, answer) = direct.post_form(&url, form).await?;
+            let host = url.host().clone();
+            if !status.is_success() {
+                return Err(TokenError::Refused {
+                    host,
+                    status: status.as_u16(),
+                    code: error_code(&answer),
+                });
+            }
+            token(&answer, asked).ok_or(TokenError::NoToken { host })
         }
-        token(&answer, asked).ok_or(TokenError::NoToken { host })
     }
 }
 
@@ -316,6 +295,75 @@ pub(super) fn escaped(value: &[u8], to: &mut Vec<u8>) {
 }
 
 impl Slot {
+    /// The token, or what comes of asking for it.
+    ///
+    /// Who asks may leave at any moment, and a sandbox can make it leave: what it has asked goes on without it. Otherwise
+    /// each request that is broken off in time would have the endpoint asked once more, without an end.
+    async fn get<F>(
+        self: &Arc<Self>,
+        ask: impl FnOnce() -> F,
+        remind: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<SecretValue>, Arc<TokenError>>
+    where
+        F: Future<Output = Result<Token, TokenError>> + Send + 'static,
+    {
+        if let Some(token) = self.lock().fresh() {
+            return Ok(token.value);
+        }
+        let turn = match Arc::clone(&self.asking).try_lock_owned() {
+            Ok(turn) => turn,
+            Err(_taken) => {
+                // Somebody renews it already: no need to wait while it is valid.
+                if let Some(token) = self.lock().valid() {
+                    return Ok(token.value);
+                }
+                Arc::clone(&self.asking).lock_owned().await
+            }
+        };
+        if let Some(settled) = self.lock().settled() {
+            return settled;
+        }
+        let asked = tokio::spawn(Arc::clone(self).settle(turn, ask(), remind));
+        match asked.await {
+            Ok(settled) => settled,
+            Err(error) => {
+                tracing::error!(%error, "a token was asked for in vain");
+                Err(Arc::new(TokenError::Abandoned))
+            }
+        }
+    }
+
+    /// Keeps what comes of `asking`, whose turn ends with it.
+    async fn settle(
+        self: Arc<Self>,
+        turn: OwnedMutexGuard<()>,
+        asking: impl Future<Output = Result<Token, TokenError>>,
+        remind: impl FnOnce(),
+    ) -> Result<Arc<SecretValue>, Arc<TokenError>> {
+        let given = asking.await;
+        let settled = match given {
+            Ok(token) => {
+                let value = Arc::clone(&token.value);
+                self.lock().coming = Some(Arc::clone(&value));
+                remind();
+                *self.lock() = State {
+                    token: Some(token),
+                    ..State::default()
+                };
+                Ok(value)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a credential is exchanged for tokens");
+                let error = Arc::new(error);
+                let mut state = self.lock();
+                state.failure = Some((Instant::now(), Arc::clone(&error)));
+                state.valid().map(|token| token.value).ok_or(error)
+            }
+        };
+        drop(turn);
+        settled
+    }
+
     /// Never held across a wait.
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -349,12 +397,21 @@ impl State {
         if let Some(token) = self.fresh() {
             return Some(Ok(token.value));
         }
-        let (at, error) = self.failure.as_ref()?;
-        let lately = at.elapsed() < FAILURE_LIFE;
-        lately.then(|| match self.valid() {
+        self.lately_failed().map(|error| match self.valid() {
             Some(token) => Ok(token.value),
-            None => Err(Arc::clone(error)),
+            None => Err(error),
         })
+    }
+
+    /// Why the endpoint is left alone.
+    fn lately_failed(&self) -> Option<Arc<TokenError>> {
+        let (at, error) = self.failure.as_ref()?;
+        (at.elapsed() < FAILURE_LIFE).then(|| Arc::clone(error))
+    }
+
+    /// Would anything be lost with it?
+    fn is_of_use(&self) -> bool {
+        self.valid().is_some() || self.lately_failed().is_some()
     }
 }
 

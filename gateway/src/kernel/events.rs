@@ -32,7 +32,11 @@ impl Refusal {
     /// What was refused, as the detail of a record: `protocol 17` or `family 40 type 1 protocol 0`.
     pub fn detail(&self) -> String {
         let inet = [libc::AF_INET, libc::AF_INET6].contains(&i32::from(self.family));
-        if self.reason == RefusalReason::SocketType && !inet {
+        let is_of_a_socket = matches!(
+            self.reason,
+            RefusalReason::SocketType | RefusalReason::ForeignSocket
+        );
+        if is_of_a_socket && !inet {
             let (family, kind, protocol) = (self.family, self.socket_type, self.protocol);
             return format!("family {family} type {kind} protocol {protocol}");
         }
@@ -63,6 +67,8 @@ pub enum RefusalReason {
     GatewayGone,
     /// UDP that a rule allows, in a namespace from which no route leads out.
     Sealed,
+    /// A socket that was made outside of the sandbox, as somebody handed it in.
+    ForeignSocket,
 }
 
 impl RefusalReason {
@@ -79,6 +85,7 @@ impl RefusalReason {
             refusal::BACKSTOP => Self::Backstop,
             refusal::GATEWAY_GONE => Self::GatewayGone,
             refusal::SEALED => Self::Sealed,
+            refusal::FOREIGN_SOCKET => Self::ForeignSocket,
             _ => return None,
         })
     }

@@ -1,5 +1,6 @@
-//! The socket family filter of the BPF LSM: an added layer that not every kernel has. Its absence is
-//! told and is no error. Knows not what else guards the families.
+//! The programs of the BPF LSM: an added layer that not every kernel has. They see sockets of families for which no
+//! other hook is called, and sockets that are handed in. Their absence is told and is no error. Knows not what
+//! else guards against those.
 
 use crate::sys;
 use aya::Btf;
@@ -10,17 +11,21 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
-/// The program in the object.
-pub(super) const NAME: &str = "postern_socket_create";
+/// The programs in the object, and their hooks without prefix (linux/lsm_hook_defs.h).
+const PROGRAMS: [(&str, &str); 2] = [
+    ("postern_socket_create", "socket_create"),
+    ("postern_file_receive", "file_receive"),
+];
 /// `BPF_LSM_CGROUP` of `enum bpf_attach_type` (linux/bpf.h).
 pub(super) const ATTACH_TYPE: u32 = 43;
-/// The hook without its prefix (linux/lsm_hook_defs.h).
-const HOOK: &str = "socket_create";
 /// The active security modules, by commas.
 const LIST: &str = "/sys/kernel/security/lsm";
 
-/// Loads the program, or says why there is none.
-pub(super) fn load(object: &mut Ebpf) -> Result<OwnedFd, String> {
+/// Loads the programs, each of which is given to `on_loaded`, or says why they are not all there.
+pub(super) fn load(
+    object: &mut Ebpf,
+    mut on_loaded: impl FnMut(&'static str, OwnedFd),
+) -> Result<(), String> {
     let modules = active_modules()
         .map_err(|error| format!("the list of security modules cannot be read: {error}"))?;
     if !is_active(&modules) {
@@ -29,13 +34,28 @@ pub(super) fn load(object: &mut Ebpf) -> Result<OwnedFd, String> {
         ));
     }
     let btf = Btf::from_sys_fs().map_err(|error| error.to_string())?;
+    let mut refused = Vec::new();
+    for (name, hook) in PROGRAMS {
+        match load_one(object, name, hook, &btf) {
+            Ok(fd) => on_loaded(name, fd),
+            Err(why) => refused.push(format!("{name}: {why}")),
+        }
+    }
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(refused.join("; "))
+    }
+}
+
+fn load_one(object: &mut Ebpf, name: &str, hook: &str, btf: &Btf) -> Result<OwnedFd, String> {
     let program = object
-        .program_mut(NAME)
+        .program_mut(name)
         .ok_or("the eBPF object has no such program; rebuild the gateway")?;
     let program: &mut LsmCgroup = program
         .try_into()
         .map_err(|error: aya::programs::ProgramError| error.to_string())?;
-    program.load(HOOK, &btf).map_err(|error| {
+    program.load(hook, btf).map_err(|error| {
         // A verifier log is long; the debug log has the whole.
         let text = error.to_string();
         tracing::debug!("{text}");

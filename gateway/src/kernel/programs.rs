@@ -114,7 +114,7 @@ impl LoadedProgram {
 pub struct Protections {
     /// The programs that every sandbox gets.
     pub programs: Vec<&'static str>,
-    /// Is the socket family filter of the BPF LSM among them?
+    /// Are those of the BPF LSM among them: the socket family filter, and the one that refuses sockets from outside?
     pub lsm: bool,
     /// Why it is not.
     pub lsm_absent_because: Option<String>,
@@ -139,9 +139,9 @@ impl Kernel {
         if debug_log {
             forward_debug_lines(&mut object);
         }
-        let lsm = lsm::load(&mut object).map(|fd| {
+        let lsm = lsm::load(&mut object, |name, fd| {
             programs.push(LoadedProgram {
-                name: lsm::NAME,
+                name,
                 attach_type: lsm::ATTACH_TYPE,
                 fd,
                 is_optional: true,
@@ -375,6 +375,11 @@ fn load_object(
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &level, false);
     loader.override_global("TASK_FIELDS", &fields, true);
+    let (sockets, missing) = types::socket_fields();
+    if let Some(why) = missing {
+        warn!(why, "every socket that is handed in will count as foreign");
+    }
+    loader.override_global("SOCKET_FIELDS", &sockets, true);
     if let Some(folder) = maps {
         for name in PINNED {
             loader.map_pin_path(name, folder.join(name));

@@ -160,6 +160,7 @@ impl Tables {
         let settings = Settings {
             sandbox: sandbox.0,
             ruleset,
+            cgroup,
         };
         if let Err(error) = self.store(cgroup, settings) {
             self.rules.remove(written);

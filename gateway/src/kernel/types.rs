@@ -1,7 +1,7 @@
 //! Where the running kernel keeps what: offsets of fields, read from the type information that it carries
 //! (BTF, Documentation/bpf/btf.rst). Knows not what is done with them.
 
-use gateway_common::TaskFields;
+use gateway_common::{SocketFields, TaskFields};
 use std::fs;
 
 /// The kernel's own types.
@@ -16,12 +16,9 @@ const DEPTH: u32 = 8;
 /// # Errors
 /// Why they are not known, for people.
 pub(super) fn task_fields() -> Result<TaskFields, String> {
-    let bytes = fs::read(VMLINUX).map_err(|error| format!("{VMLINUX}: {error}"))?;
-    let types = Types::parse(&bytes).ok_or_else(|| format!("{VMLINUX} cannot be read as BTF"))?;
-    let field = |of: &str, path: &[&str]| {
-        let found = types.offset(of, path);
-        found.ok_or_else(|| format!("this kernel has no {of}.{}", path.join(".")))
-    };
+    let bytes = running()?;
+    let types = Types::parse(&bytes).ok_or_else(unreadable)?;
+    let field = |of: &str, path: &[&str]| types.field(of, path);
     Ok(TaskFields {
         known: 1,
         task_leader: field("task_struct", &["group_leader"])?,
@@ -38,6 +35,44 @@ pub(super) fn task_fields() -> Result<TaskFields, String> {
         mount_parent: field("mount", &["mnt_parent"])?,
         mount_point: field("mount", &["mnt_mountpoint"])?,
     })
+}
+
+/// The fields that lead from a socket to the cgroup that it was made in, as far as they are known, and why not all
+/// are, for people.
+pub(super) fn socket_fields() -> (SocketFields, Option<String>) {
+    let mut fields = SocketFields::UNKNOWN;
+    let found = running().and_then(|bytes| {
+        let types = Types::parse(&bytes).ok_or_else(unreadable)?;
+        find_socket_fields(&types, &mut fields)
+    });
+    (fields, found.err())
+}
+
+fn find_socket_fields(types: &Types<'_>, fields: &mut SocketFields) -> Result<(), String> {
+    let field = |of: &str, path: &[&str]| types.field(of, path);
+    fields.socket_sk = field("socket", &["sk"])?;
+    fields.sock_family = field("sock", &["__sk_common", "skc_family"])?;
+    fields.family_known = 1;
+    fields.sock_type = field("sock", &["sk_type"])?;
+    fields.sock_protocol = field("sock", &["sk_protocol"])?;
+    fields.sock_port = field("sock", &["__sk_common", "skc_dport"])?;
+    fields.sock_v4 = field("sock", &["__sk_common", "skc_daddr"])?;
+    fields.sock_v6 = field("sock", &["__sk_common", "skc_v6_daddr"])?;
+    fields.sock_cgroup = field("sock", &["sk_cgrp_data", "cgroup"])?;
+    fields.cgroup_node = field("cgroup", &["kn"])?;
+    fields.node_id = field("kernfs_node", &["id"])?;
+    fields.cgroup_parent = field("cgroup", &["self", "parent"])?;
+    fields.css_cgroup = field("cgroup_subsys_state", &["cgroup"])?;
+    fields.cgroup_known = 1;
+    Ok(())
+}
+
+fn running() -> Result<Vec<u8>, String> {
+    fs::read(VMLINUX).map_err(|error| format!("{VMLINUX}: {error}"))
+}
+
+fn unreadable() -> String {
+    format!("{VMLINUX} cannot be read as BTF")
 }
 
 /// `BTF_KIND_*` that matter here.
@@ -107,6 +142,12 @@ impl<'a> Types<'a> {
             types = others;
         }
         Some(Self { strings, all })
+    }
+
+    /// As [`Types::offset`], or what the kernel lacks.
+    fn field(&self, of: &str, path: &[&str]) -> Result<u32, String> {
+        let found = self.offset(of, path);
+        found.ok_or_else(|| format!("this kernel has no {of}.{}", path.join(".")))
     }
 
     /// The offset in bytes of a field of the structure `of`, through the fields in which it lies.
@@ -207,6 +248,26 @@ mod tests {
             fields.task_leader,
             fields.task_start,
             fields.task_execs,
+        ];
+        assert!(others.iter().all(|offset| (1..65536).contains(offset)));
+    }
+
+    #[test]
+    fn this_kernel_s_way_from_a_socket_to_its_cgroup_is_found() {
+        if !std::path::Path::new(VMLINUX).exists() {
+            return;
+        }
+        let (fields, missing) = socket_fields();
+        assert_eq!(missing, None);
+        assert_eq!((fields.family_known, fields.cgroup_known), (1, 1));
+        // The head of `struct sock_common` (net/sock.h), with the ports behind both addresses.
+        assert_eq!((fields.sock_v4, fields.sock_port), (0, 12));
+        assert_eq!(fields.sock_family, 16);
+        let others = [
+            fields.socket_sk,
+            fields.sock_v6,
+            fields.sock_cgroup,
+            fields.node_id,
         ];
         assert!(others.iter().all(|offset| (1..65536).contains(offset)));
     }

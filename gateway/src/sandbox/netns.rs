@@ -1,12 +1,15 @@
 //! Network namespaces: entering one, opening sockets in it, and making a private one look like a
 //! machine that is online. Knows nothing of what listens there nor of policy.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpCongestion;
 use rtnetlink::{
     Error as NetlinkError, Handle, LinkDummy, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -20,6 +23,9 @@ pub const ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 pub const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x706f, 0x7374, 0, 0, 0, 0, 1);
 /// Connections waiting for `accept`; the kernel lowers it to `net.core.somaxconn` (4096 by default).
 const BACKLOG: i32 = 4096;
+/// Congestion control of what never leaves the machine: the one that every kernel has and everybody may have, and that does
+/// nothing where nothing is lost. BBR, which some systems have as their default, would pace it with timers.
+const CONGESTION: &str = "reno";
 const LOOPBACK_INDEX: u32 = 1; // the kernel gives lo the first index in every namespace
 const DEVICE: &str = "eth0";
 
@@ -115,7 +121,7 @@ impl NetNs {
         })?
     }
 
-    /// A non-blocking TCP listener in the namespace.
+    /// A non-blocking TCP listener for those who are in the namespace.
     ///
     /// # Errors
     /// What `socket`, `bind` or `listen` says.
@@ -126,6 +132,7 @@ impl NetNs {
             let backlog = nix::sys::socket::Backlog::new(BACKLOG)?;
             nix::sys::socket::listen(&listener, backlog)?;
             listener.set_nonblocking(true)?;
+            unpaced(&listener);
             Ok(listener)
         })?
     }
@@ -247,6 +254,14 @@ fn index_of(device: &str) -> Result<u32, NetlinkError> {
         .map_err(|error| NetlinkError::InvalidNla(format!("no index for {device}: {error}")))
 }
 
+/// Connections that `listener` accepts have it from there.
+fn unpaced(listener: &TcpListener) {
+    let name = OsString::from(CONGESTION);
+    if let Err(error) = setsockopt(listener, TcpCongestion, &name) {
+        tracing::debug!(%error, "congestion control not set");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -295,5 +310,17 @@ mod tests {
         assert_ne!(there, here);
         assert_eq!(NetNs::current().unwrap().cookie().unwrap(), here);
         namespace.bind_udp("[::1]:53".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_a_listener_accepts_is_not_paced() {
+        let here = NetNs::current().unwrap();
+        let listener = here.bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let name = nix::sys::socket::getsockopt(&accepted, TcpCongestion).unwrap();
+        assert_eq!(name.to_string_lossy().trim_end_matches('\0'), CONGESTION);
     }
 }

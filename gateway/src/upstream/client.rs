@@ -1,7 +1,7 @@
 //! Sends one permitted request on a pooled or a new connection.
 
 use super::connect;
-use super::guarded::{Announce, Guarded};
+use super::handshake::{Dialled, handshake_http1, handshake_http2};
 use super::pool::{Connection, Http1, Http2, Key, Pool, PooledBody, Stream};
 use super::replay::Replay;
 use super::resolve::Resolver;
@@ -11,37 +11,26 @@ use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
 use crate::telemetry::{Metrics, PoolUse};
-use crate::workers::Worker;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http2;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 /// A request body on its way.
 pub type RequestBody = UnsyncBoxBody<Bytes, crate::outcome::hyper_error::Error>;
 
-/// An upstream that has no more than this to say of a stream at once waits for us (RFC 9113 §5.2):
-/// memory per response stays bounded, and 40 ms away 1 MiB is still 200 Mbit/s.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Header fields in one response, as many as in a request.
-const MAX_HEADERS: usize = 256;
 /// Pooled connections that may turn out to be closed before a new one is made.
 const MAX_STALE: usize = 8;
 /// How often a request that the upstream has provably not begun with is sent again.
 const RETRIES: u32 = 1;
-/// An upstream that answers no ping while requests wait for it is gone.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WITHIN: Duration = Duration::from_secs(10);
 /// How often pools are swept.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -79,16 +68,20 @@ pub struct Upstream {
     ration: Arc<dyn Ration>,
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
+    /// Bytes that are free for what is kept of bodies that may be sent again.
+    bodies: Arc<Semaphore>,
 }
 
 impl Upstream {
-    /// Must be called in a tokio runtime, which then also sweeps the pool while this lives.
+    /// Must be called in a tokio runtime, which then also sweeps the pool while this lives. `bodies` are the bytes that
+    /// are free for all that is held of the sandbox's bodies.
     pub fn new(
         gateway: Arc<Gateway>,
         resolver: Arc<Resolver>,
         verifier: Verifier,
         metrics: Arc<Metrics>,
         ration: Arc<dyn Ration>,
+        bodies: Arc<Semaphore>,
     ) -> Self {
         let pool = Arc::new(Pool::default());
         let swept = Arc::downgrade(&pool);
@@ -109,6 +102,7 @@ impl Upstream {
             ration,
             pool,
             metrics,
+            bodies,
         }
     }
 
@@ -196,6 +190,11 @@ impl Upstream {
         loop {
             let connection = self.new_connection(permit, &key).await?;
             match self.exchange(&key, connection, request, false).await {
+                Err(Failed::Unsent(unsent)) if left > 0 => {
+                    self.metrics.pool(PoolUse::Stale);
+                    request = head.restored(*unsent);
+                    left -= 1;
+                }
                 Err(Failed::Unprocessed(unprocessed, error)) if left > 0 => {
                     tracing::debug!(%error, "the upstream has not begun with the request");
                     request = head.restored(*unprocessed);
@@ -298,7 +297,9 @@ impl Upstream {
                 Ok(answer)
             }
             Connection::Http2(sender, stream) => {
-                let answer = exchange_http2(key, sender, &stream, request, reused).await?;
+                let answer = self
+                    .exchange_http2(key, sender, &stream, request, reused)
+                    .await?;
                 Ok(Answer {
                     response: answer.map(|body| PooledBody::http2(body, stream)),
                     reused,
@@ -333,33 +334,34 @@ impl Upstream {
             }),
         }
     }
-}
 
-async fn exchange_http2(
-    key: &Key,
-    mut sender: http2::SendRequest<RequestBody>,
-    stream: &Stream,
-    mut request: Request<RequestBody>,
-    reused: bool,
-) -> Result<Response<Incoming>, Failed> {
-    *request.version_mut() = Version::HTTP_2;
-    request.headers_mut().remove(HOST);
-    let (request, replay) = Replay::of(request);
-    let mut error = match sender.try_send_request(request).await {
-        Ok(response) => return Ok(response),
-        Err(error) => error,
-    };
-    let is_unsent = error.take_message().is_some();
-    let error = error.into_error();
-    let is_unprocessed = is_unsent || replay.is_unprocessed(&error);
-    if is_unprocessed {
-        stream.retire();
-    }
-    let source = http_error(key, Box::new(error));
-    match replay.again().filter(|_| is_unprocessed) {
-        Some(request) if is_unsent && reused => Err(Failed::Unsent(Box::new(request))),
-        Some(request) => Err(Failed::Unprocessed(Box::new(request), source)),
-        None => Err(Failed::Sent(source)),
+    async fn exchange_http2(
+        &self,
+        key: &Key,
+        mut sender: http2::SendRequest<RequestBody>,
+        stream: &Stream,
+        mut request: Request<RequestBody>,
+        reused: bool,
+    ) -> Result<Response<Incoming>, Failed> {
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
+        let (request, replay) = Replay::of(request, &self.bodies);
+        let mut error = match sender.try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        let is_unsent = error.take_message().is_some();
+        let error = error.into_error();
+        let is_unprocessed = is_unsent || replay.is_unprocessed(&error);
+        if is_unprocessed {
+            stream.retire();
+        }
+        let source = http_error(key, Box::new(error));
+        match replay.again().filter(|_| is_unprocessed) {
+            Some(request) if is_unsent && reused => Err(Failed::Unsent(Box::new(request))),
+            Some(request) => Err(Failed::Unprocessed(Box::new(request), source)),
+            None => Err(Failed::Sent(source)),
+        }
     }
 }
 
@@ -401,59 +403,10 @@ impl Failed {
             Self::Sent(error) | Self::Unprocessed(_, error) => error,
             Self::Unsent(request) => UpstreamError::Http {
                 host: request.uri().host().unwrap_or_default().to_owned(),
-                source: "the upstream closed a new connection before the request was sent".into(),
+                source: "the upstream closes connections before a request is sent".into(),
             },
         }
     }
-}
-
-enum Dialled {
-    Http1(Http1),
-    Http2(http2::SendRequest<RequestBody>),
-}
-
-async fn handshake_http1<S>(key: &Key, stream: S) -> Result<Dialled, UpstreamError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let announce = Announce::default();
-    let stream = Guarded::new(stream, announce.clone());
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| http_error(key, Box::new(error)))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "upstream HTTP/1 connection ended");
-        }
-    });
-    Ok(Dialled::Http1(Http1 {
-        sender,
-        announce,
-        home: Worker::here(),
-    }))
-}
-
-async fn handshake_http2<S>(key: &Key, stream: S) -> Result<Dialled, UpstreamError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_WITHIN)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| http_error(key, Box::new(error)))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream HTTP/2 connection ended");
-        }
-    });
-    Ok(Dialled::Http2(sender))
 }
 
 /// HTTP/1.1 wants the path in the request line and the authority in `Host` (RFC 9112 §3.2.1).
@@ -479,10 +432,14 @@ fn server_name(permit: &Permit) -> String {
     }
 }
 
-fn http_error(key: &Key, source: crate::outcome::hyper_error::Error) -> UpstreamError {
+/// Of a connection to `key`.
+pub(super) fn http_error(key: &Key, source: crate::outcome::hyper_error::Error) -> UpstreamError {
     let malformed = Violation::behind(source.as_ref());
     UpstreamError::Http {
         host: key.target.clone(),
         source: malformed.map_or(source, |violation| Box::new(violation)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,6 +242,12 @@ impl Pool {
         });
     }
 
+    /// How many idle HTTP/1 connections there are.
+    #[cfg(test)]
+    pub(super) fn idle(&self, key: &Key) -> usize {
+        self.lock().get(key).map_or(0, |found| found.http1.len())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Connections>> {
         // A panic while it was held leaves lists of connections: still good.
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,22 +1,21 @@
 //! Requests over HTTP/2 that the upstream has provably not begun with (RFC 9113 §8.7), and what is needed to send one again:
 //! its head, and what was read of its body. Sends nothing, and does not know why a request went.
 
+mod kept;
+
 use super::client::RequestBody;
 use crate::outcome::hyper_error::Error;
 use bytes::Bytes;
 use h2::Reason;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
-use std::collections::VecDeque;
+use kept::Kept;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-
-/// So much of a body is kept until its request is answered, bytes; a request that has sent more is not sent again. A
-/// server that goes away says so to what has just begun, and most requests are shorter.
-const MAX_KEPT: usize = 64 * 1024;
+use tokio::sync::Semaphore;
 
 /// What is kept of a request while its answer is awaited. Dropped when there is one.
 pub(super) struct Replay {
@@ -27,23 +26,11 @@ pub(super) struct Replay {
 /// The body of a request, and what was read of it.
 struct Shared {
     body: RequestBody,
-    kept: VecDeque<Piece>,
-    /// How many of the kept pieces the reader has had.
-    at: usize,
-    /// Bytes kept.
-    bytes: usize,
-    /// All that was read is kept.
-    is_whole: bool,
+    kept: Kept,
     /// Which reader has the body. Those before it read for streams that are over.
     reader: usize,
     /// That reader has asked for something.
     is_read: bool,
-}
-
-#[derive(Clone)]
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
 }
 
 /// A body on a stream.
@@ -53,8 +40,12 @@ struct Reader {
 }
 
 impl Replay {
-    /// The request as it is to be sent, and what it takes to do that again.
-    pub(super) fn of(request: Request<RequestBody>) -> (Request<RequestBody>, Self) {
+    /// The request as it is to be sent, and what it takes to do that again: of `free`, the bytes that are free for all
+    /// bodies of its sandbox. Where none are left, the request is not sent again.
+    pub(super) fn of(
+        request: Request<RequestBody>,
+        free: &Arc<Semaphore>,
+    ) -> (Request<RequestBody>, Self) {
         let (head, body) = request.into_parts();
         if body.is_end_stream() {
             let this = Self {
@@ -65,10 +56,7 @@ impl Replay {
         }
         let shared = Arc::new(Mutex::new(Shared {
             body,
-            kept: VecDeque::new(),
-            at: 0,
-            bytes: 0,
-            is_whole: true,
+            kept: Kept::new(Arc::clone(free)),
             reader: 0,
             is_read: false,
         }));
@@ -105,12 +93,12 @@ impl Replay {
             None => nothing(),
             Some(shared) => {
                 let mut state = lock(&shared);
-                if !state.is_whole {
+                if !state.kept.rewind() {
                     return None;
                 }
                 state.reader += 1;
-                (state.at, state.is_read) = (0, false);
-                if state.kept.is_empty() {
+                state.is_read = false;
+                if state.kept.ahead().is_none() {
                     std::mem::replace(&mut state.body, nothing())
                 } else {
                     let number = state.reader;
@@ -132,64 +120,8 @@ impl Replay {
 impl Drop for Replay {
     fn drop(&mut self) {
         if let Some(shared) = &self.body {
-            lock(shared).forget();
+            lock(shared).kept.forget();
         }
-    }
-}
-
-impl Shared {
-    /// Nothing more is kept, but for what the reader is yet to have.
-    fn forget(&mut self) {
-        self.is_whole = false;
-        self.kept.drain(..self.at);
-        self.at = 0;
-        if self.kept.is_empty() {
-            self.kept.shrink_to_fit();
-        }
-    }
-
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        if !self.is_whole {
-            return;
-        }
-        let piece = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Piece::Data(data.clone()),
-            (None, Some(trailers)) => Piece::Trailers(trailers.clone()),
-            (None, None) => return,
-        };
-        if let Piece::Data(data) = &piece {
-            self.bytes += data.len();
-        }
-        self.at += 1;
-        self.kept.push_back(piece);
-        if self.bytes > MAX_KEPT {
-            self.forget();
-        }
-    }
-
-    /// The next of what was read before.
-    fn next(&mut self) -> Option<Frame<Bytes>> {
-        let piece = if self.is_whole {
-            let piece = self.kept.get(self.at)?.clone();
-            self.at += 1;
-            piece
-        } else {
-            self.kept.pop_front()?
-        };
-        Some(match piece {
-            Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(trailers),
-        })
-    }
-
-    /// Bytes that were read before and come again; `None` if there are none.
-    fn ahead(&self) -> Option<u64> {
-        let left = self.kept.iter().skip(self.at);
-        let bytes = |sum, piece: &Piece| match piece {
-            Piece::Data(data) => sum + data.len() as u64,
-            Piece::Trailers(_) => sum,
-        };
-        (self.kept.len() > self.at).then(|| left.fold(0, bytes))
     }
 }
 
@@ -206,25 +138,25 @@ impl Body for Reader {
             return Poll::Ready(Some(Err("the request is sent on another stream".into())));
         }
         shared.is_read = true;
-        if let Some(frame) = shared.next() {
+        if let Some(frame) = shared.kept.next() {
             return Poll::Ready(Some(Ok(frame)));
         }
         let next = ready!(Pin::new(&mut shared.body).poll_frame(cx));
         if let Some(Ok(frame)) = &next {
-            shared.keep(frame);
+            shared.kept.add(frame);
         }
         Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {
         let shared = lock(&self.shared);
-        shared.ahead().is_none() && shared.body.is_end_stream()
+        shared.kept.ahead().is_none() && shared.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let shared = lock(&self.shared);
         let hint = shared.body.size_hint();
-        match (shared.ahead(), hint.exact()) {
+        match (shared.kept.ahead(), hint.exact()) {
             (None, _) => hint,
             (Some(ahead), Some(left)) => SizeHint::with_exact(left.saturating_add(ahead)),
             (Some(_), None) => SizeHint::default(),

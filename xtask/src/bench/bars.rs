@@ -36,6 +36,8 @@ pub(super) const BARS: &[Bar] = &[
     least("cold_1k", "envoy", 120, 200),
     least("bulk", "direct", 90, 95),
     most("first_byte", "direct", 50, 40),
+    most("first_byte_h1", "direct", 50, 40),
+    most("first_byte_py", "direct", 50, 40),
     most("decision", "small", 120, 110),
     most("kernel_decision", "small", 120, 110),
     least("traced_1k", "off", 90, 95),

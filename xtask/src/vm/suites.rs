@@ -95,9 +95,7 @@ pub(super) fn run(
     // Until the end: another command's guest of the same name would take this one's files away.
     let mut names: Vec<String> = places.iter().map(|place| place.label(options)).collect();
     names.sort_unstable();
-    let locks = names
-        .iter()
-        .map(|name| vm.lock(&format!("run-{name}.lock")));
+    let locks = names.iter().map(|name| vm.lock(&format!("lock-{name}")));
     let _locks = locks.collect::<Result<Vec<_>, _>>()?;
     // What the kernel makes of the programs is known without a test program: minutes earlier.
     let is_verifier_only = options.suites == [VERIFIER_SUITE];

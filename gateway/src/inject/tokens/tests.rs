@@ -112,3 +112,51 @@ fn nothing_that_a_token_is_asked_with_may_change_without_another_account() {
     }
     assert!(accounts[0] == account(&first, "i", "s"));
 }
+
+/// An endpoint that answers when it is told to, and counts.
+#[derive(Default)]
+struct Endpoint {
+    asked: std::cell::Cell<usize>,
+    answers: Arc<tokio::sync::Notify>,
+}
+
+impl Endpoint {
+    fn ask(
+        &self,
+        answer: Option<&'static [u8]>,
+    ) -> impl Future<Output = Result<Token, TokenError>> + use<> {
+        self.asked.set(self.asked.get() + 1);
+        let answers = Arc::clone(&self.answers);
+        async move {
+            answers.notified().await;
+            let given = answer.and_then(|answer| token(answer, Instant::now()));
+            given.ok_or_else(|| TokenError::NoToken {
+                host: Host::parse("login.example").unwrap(),
+            })
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_is_kept_though_who_asked_has_left() {
+    let answer: &[u8] = br#"{"access_token": "x", "token_type": "Bearer", "expires_in": 3600}"#;
+    for answer in [Some(answer), None] {
+        let slot = Arc::new(Slot::default());
+        let endpoint = Endpoint::default();
+        let (remind, reminded) = std::sync::mpsc::channel();
+        for _ in 0..10 {
+            let remind = remind.clone();
+            let ask = || endpoint.ask(answer);
+            let mut getting = Box::pin(slot.get(ask, move || remind.send(()).unwrap()));
+            assert!(futures_util::poll!(&mut getting).is_pending());
+            drop(getting);
+            tokio::task::yield_now().await;
+        }
+        endpoint.answers.notify_one();
+        let last = slot.get(|| endpoint.ask(answer), || ()).await;
+        assert_eq!(endpoint.asked.get(), 1, "{answer:?}");
+        assert_eq!(last.is_ok(), answer.is_some());
+        assert_eq!(reminded.try_recv().is_ok(), answer.is_some());
+        assert!(slot.lock().is_of_use());
+    }
+}

@@ -1,7 +1,9 @@
 //! What can be sent again is what was sent, and nothing that an upstream may have begun with is.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use super::kept::{LEFT_ALONE, MAX_KEPT};
 use super::*;
+use http::HeaderMap;
 use http_body_util::{Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -45,6 +47,12 @@ async fn read(body: &mut RequestBody, count: usize) -> (Vec<u8>, bool) {
 }
 
 const ALL: usize = 1000;
+/// What a sandbox has, bytes.
+const ROOM: usize = 64 * 1024 * 1024;
+
+fn plenty() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ROOM))
+}
 
 #[tokio::test]
 async fn a_body_is_sent_again_from_its_beginning_wherever_it_was_left() {
@@ -53,13 +61,13 @@ async fn a_body_is_sent_again_from_its_beginning_wherever_it_was_left() {
         .collect();
     let expected: Vec<u8> = letters.concat();
     for left in 0..30 {
-        let (sent, replay) = Replay::of(request(Method::POST, pieces(letters.clone())));
+        let (sent, replay) = Replay::of(request(Method::POST, pieces(letters.clone())), &plenty());
         let mut first = sent.into_body();
         read(&mut first, left).await;
         let again = replay.again().unwrap();
         assert_eq!((again.method(), again.uri().path()), (&Method::POST, "/x"));
         // And a third time, from where the second was left.
-        let (sent, replay) = Replay::of(again);
+        let (sent, replay) = Replay::of(again, &plenty());
         let mut second = sent.into_body();
         read(&mut second, left / 2).await;
         let mut third = replay.again().unwrap().into_body();
@@ -82,15 +90,15 @@ async fn what_was_kept_is_forgotten_once_there_is_an_answer_and_nothing_is_lost(
         .map(|letter| Bytes::from(vec![letter; 10]))
         .collect();
     for left in 0..27 {
-        let (sent, replay) = Replay::of(request(Method::POST, pieces(letters.clone())));
+        let (sent, replay) = Replay::of(request(Method::POST, pieces(letters.clone())), &plenty());
         read(&mut sent.into_body(), left).await;
-        let (sent, replay) = Replay::of(replay.again().unwrap());
+        let (sent, replay) = Replay::of(replay.again().unwrap(), &plenty());
         let mut body = sent.into_body();
-        let (mut data, _) = read(&mut body, left / 2).await;
+        let (mut data, early) = read(&mut body, left / 2).await;
         drop(replay);
-        let (rest, trailers) = read(&mut body, ALL).await;
+        let (rest, late) = read(&mut body, ALL).await;
         data.extend(rest);
-        assert_eq!((data, trailers), (letters.concat(), true), "{left}");
+        assert_eq!((data, early ^ late), (letters.concat(), true), "{left}");
     }
 }
 
@@ -105,7 +113,7 @@ async fn what_is_too_long_goes_through_and_is_not_sent_again() {
             Bytes::from(vec![b'x'; 1000]),
             Bytes::from(vec![b'y'; length - 1000]),
         ]);
-        let (sent, replay) = Replay::of(request(Method::POST, body));
+        let (sent, replay) = Replay::of(request(Method::POST, body), &plenty());
         let (data, trailers) = read(&mut sent.into_body(), ALL).await;
         assert_eq!((data.len(), trailers), (length, true));
         assert_eq!(replay.again().is_some(), again, "{length}");
@@ -114,7 +122,7 @@ async fn what_is_too_long_goes_through_and_is_not_sent_again() {
 
 #[tokio::test]
 async fn what_is_left_is_told() {
-    let (sent, replay) = Replay::of(request(Method::POST, whole(b"hello")));
+    let (sent, replay) = Replay::of(request(Method::POST, whole(b"hello")), &plenty());
     let mut first = sent.into_body();
     assert_eq!(first.size_hint().exact(), Some(5));
     read(&mut first, 1).await;
@@ -122,9 +130,62 @@ async fn what_is_left_is_told() {
     let again = replay.again().unwrap().into_body();
     assert_eq!(again.size_hint().exact(), Some(5));
     assert!(!again.is_end_stream());
-    let (sent, replay) = Replay::of(request(Method::GET, nothing()));
+    let (sent, replay) = Replay::of(request(Method::GET, nothing()), &plenty());
     assert!(sent.body().is_end_stream());
     assert!(replay.again().unwrap().body().is_end_stream());
+}
+
+#[tokio::test]
+async fn tiny_pieces_keep_no_more_than_their_bytes_and_are_paid_for() {
+    // Each has a buffer a thousand times its size, as a chunk that came by itself has.
+    let buffer = Bytes::from(vec![b'x'; 8192]);
+    let tiny: Vec<Bytes> = (0..120_000).map(|at| buffer.slice(0..at % 2)).collect();
+    let free = plenty();
+    let (sent, replay) = Replay::of(request(Method::POST, pieces(tiny)), &free);
+    let mut first = sent.into_body();
+    assert_eq!(read(&mut first, 120_000).await, (vec![b'x'; 60_000], false));
+    drop(first);
+    assert!(buffer.is_unique(), "a buffer is kept");
+    let paid = ROOM - free.available_permits();
+    assert!((60_000..=MAX_KEPT).contains(&paid), "{paid}");
+    let mut again = replay.again().unwrap().into_body();
+    let all = read(&mut again, ALL).await;
+    assert_eq!(all, (vec![b'x'; 60_000], true));
+    drop(again);
+    assert_eq!(free.available_permits(), ROOM);
+}
+
+#[tokio::test]
+async fn without_room_a_body_goes_through_and_is_not_sent_again() {
+    // What is left is for those that must be held.
+    for (room, again) in [
+        (LEFT_ALONE, false),
+        (LEFT_ALONE + 4999, false),
+        (LEFT_ALONE + 9000, true),
+    ] {
+        let free = Arc::new(Semaphore::new(room));
+        let body = pieces(vec![Bytes::from(vec![b'x'; 1000]); 5]);
+        let (sent, replay) = Replay::of(request(Method::POST, body), &free);
+        let all = read(&mut sent.into_body(), ALL).await;
+        assert_eq!(all, (vec![b'x'; 5000], true));
+        assert_eq!(replay.again().is_some(), again, "{room}");
+        assert_eq!(free.available_permits(), room);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_gives_back_what_was_paid_once_the_reader_has_it() {
+    let free = plenty();
+    let body = pieces(vec![Bytes::from(vec![b'x'; 1000]); 5]);
+    let (sent, replay) = Replay::of(request(Method::POST, body), &free);
+    read(&mut sent.into_body(), 4).await;
+    let (sent, replay) = Replay::of(replay.again().unwrap(), &free);
+    let mut body = sent.into_body();
+    drop(replay);
+    assert!(free.available_permits() < ROOM, "it is still to be sent");
+    assert_eq!(read(&mut body, 1).await, (vec![b'x'; 4000], false));
+    assert_eq!(free.available_permits(), ROOM);
+    assert_eq!(read(&mut body, ALL).await, (vec![b'x'; 1000], true));
 }
 
 /// Frames of a server (RFC 9113 §4.1).
@@ -158,7 +219,7 @@ async fn failure(
     let builder = http2::Builder::new(TokioExecutor::new());
     let (mut sender, connection) = builder.handshake(io).await.unwrap();
     tokio::spawn(connection);
-    let (request, replay) = Replay::of(request);
+    let (request, replay) = Replay::of(request, &plenty());
     let mut error = sender.try_send_request(request).await.unwrap_err();
     assert!(error.take_message().is_none());
     serving.abort();

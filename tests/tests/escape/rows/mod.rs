@@ -11,6 +11,8 @@ mod names;
 mod requests;
 mod sockets;
 
+pub(crate) use sockets::has_bpf_lsm;
+
 /// Attempts of one kind.
 pub(crate) struct Row {
     /// For people.

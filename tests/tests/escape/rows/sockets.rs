@@ -148,7 +148,7 @@ fn types() -> Row {
 }
 
 /// Is BPF LSM among the kernel's security modules? It is what sees families without the filter of `exec`.
-fn has_bpf_lsm() -> bool {
+pub(crate) fn has_bpf_lsm() -> bool {
     let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     modules.trim().split(',').any(|name| name == "bpf")
 }
