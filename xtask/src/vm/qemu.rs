@@ -128,7 +128,9 @@ pub(super) struct Disk {
 impl Guest<'_> {
     /// qemu, with the guest's first serial line as its standard input and output.
     pub(super) fn command(&self) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+        // Whoever ends this command, however hard, ends its guests.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         let serial = if self.is_interactive {
             "mon:stdio"
         } else {
