@@ -28,17 +28,25 @@ def idle(count, address):
         except OSError:
             pass
     open("crowded", "w").close()
-    time.sleep(3)
-    closed = 0
-    for one in held:
-        one.setblocking(False)
-        try:
-            closed += not one.recv(1)
-        except BlockingIOError:
-            pass
-        except OSError:
-            closed += 1
-    tell(connected=len(held), closed=closed)
+    connected = len(held)
+    begun = moved = time.monotonic()
+    # Until no more are closed.
+    while time.monotonic() - moved < 3 and time.monotonic() - begun < 60:
+        still = [one for one in held if is_open(one)]
+        if len(still) < len(held):
+            held, moved = still, time.monotonic()
+        time.sleep(0.1)
+    tell(connected=connected, closed=connected - len(held))
+
+
+def is_open(one):
+    one.setblocking(False)
+    try:
+        return one.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def refused(count, address):

@@ -277,7 +277,7 @@ impl Fixture {
     fn script(&self) -> Result<Vec<String>> {
         let mut words = e2e::world::script("escape/run.py")?.to_vec();
         words.extend(self.programs.iter().map(|path| path.display().to_string()));
-        words.push(fewer(TOGETHER).max(3).to_string());
+        words.push(fewer(TOGETHER).max(6).to_string());
         Ok(words)
     }
 

@@ -152,7 +152,7 @@ impl Job {
                 .arg("-C")
                 .arg(&folder),
         );
-        let results = self.read_results(&folder);
+        let results = self.read_results(vm, &folder);
         if !self.keep {
             fs::remove_dir_all(&files.work).map_err(|error| fail("remove", &files.work, &error))?;
         }
@@ -176,7 +176,7 @@ impl Job {
         })
     }
 
-    fn read_results(&self, folder: &Path) -> Result<Results, Failure> {
+    fn read_results(&self, vm: &Vm<'_>, folder: &Path) -> Result<Results, Failure> {
         let mut results = Results::default();
         let mut silent = Vec::new();
         let names = self.programs.iter().map(String::as_str);
@@ -199,6 +199,15 @@ impl Job {
                 silent.push(format!("{name} (exit status {:?})", rc.trim()));
             }
         }
+        if self.with_verifier && !self.with_lsm {
+            for name in self.entries_of_lsm(vm)? {
+                results.beyond(
+                    VERIFIER_SUITE,
+                    &name,
+                    "the guest was booted without BPF LSM",
+                );
+            }
+        }
         if silent.is_empty() {
             Ok(results)
         } else {
@@ -208,6 +217,17 @@ impl Job {
                 folder.display()
             )))
         }
+    }
+
+    /// The programs that only BPF LSM takes.
+    fn entries_of_lsm(&self, vm: &Vm<'_>) -> Result<Vec<String>, Failure> {
+        let source = source(vm)?;
+        let without = entries(&source, false);
+        let all = entries(&source, true).into_iter();
+        Ok(all
+            .filter(|name| !without.contains(name))
+            .map(str::to_owned)
+            .collect())
     }
 
     fn stage(
@@ -233,8 +253,7 @@ impl Job {
             plan.push_str(&format!("{}\t{program}\t{folder}\n", suite.name));
         }
         if self.with_verifier {
-            let path = vm.workspace.root.join(ENTRIES);
-            let source = fs::read_to_string(&path).map_err(|error| fail("read", &path, &error))?;
+            let source = source(vm)?;
             let policy = vm.workspace.root.join("policies/locked-down");
             let mode = if self.kernel.is_supported {
                 ""
@@ -272,6 +291,12 @@ fn has_modules(folder: &Path, with_bpf: bool) -> Result<(), Failure> {
             list.trim()
         )))
     }
+}
+
+/// Of the kernel programs.
+fn source(vm: &Vm<'_>) -> Result<String, Failure> {
+    let path = vm.workspace.root.join(ENTRIES);
+    fs::read_to_string(&path).map_err(|error| fail("read", &path, &error))
 }
 
 /// The names of the entry points: what stands between `pub fn` and the parenthesis after an attribute.

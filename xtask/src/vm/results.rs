@@ -84,6 +84,13 @@ impl Results {
         }
     }
 
+    /// Adds a test that was not even begun, and why.
+    pub(super) fn beyond(&mut self, suite: &str, test: &str, reason: &str) {
+        let name = format!("{suite}::{test}");
+        self.verdicts.insert(name.clone(), Verdict::Beyond);
+        self.reasons.insert(name, reason.to_owned());
+    }
+
     /// Those with this verdict.
     pub(super) fn with(&self, wanted: Verdict) -> impl Iterator<Item = &str> {
         self.verdicts
@@ -227,6 +234,9 @@ mod tests {
         );
         assert_eq!(results.judge("1.0", &[]).excused, ["s::a::b: no such hook"]);
         assert_eq!(results.count(Verdict::Failed), 1);
+        results.beyond("t", "other", "booted without it");
+        let excused = results.judge("1.0", &[]).excused;
+        assert_eq!(excused[1], "t::other: booted without it");
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn types() -> Row {
             raised("raw in a namespace of its own", "raised raw {v4}"),
             raised(
                 "SCTP's number in a namespace of its own",
-                "raised udplite {v4} 4444",
+                "raised of-protocol 3 132 {v4} 0",
             ),
             attempt("ping", "ping {v4}", denied().unless(&["EACCES"])),
             attempt("ping, IPv6", "ping {v6}", denied().unless(&["EACCES"])),
