@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::TcpCongestion;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::{
     Error as NetlinkError, Handle, LinkDummy, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -197,10 +198,11 @@ async fn configure(handle: &Handle) -> Result<Configured, NetlinkError> {
     handle.route().add(route).execute().await?;
 
     let ipv6 = async {
-        addresses
-            .add(index, ADDRESS_V6.into(), 128)
-            .execute()
-            .await?;
+        // Without duplicate address detection: there is nobody else, and until a worker of the kernel has run it,
+        // the address is tentative and connections leave from ::1 (RFC 4862, 5.4).
+        let mut address = addresses.add(index, ADDRESS_V6.into(), 128);
+        address.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        address.execute().await?;
         let route = RouteMessageBuilder::<Ipv6Addr>::new()
             .output_interface(index)
             .build();
@@ -297,6 +299,24 @@ mod tests {
                 assert!(std::net::TcpStream::connect_timeout(&address, wait).is_err());
             })
             .unwrap();
+    }
+
+    /// Again and again, since what it is about depends on when a worker of the kernel runs.
+    #[test]
+    fn an_address_serves_from_the_moment_that_it_is_there() {
+        for _ in 0..40 {
+            let Some(namespace) = fresh() else { return };
+            let configured = namespace.configure_private().unwrap();
+            if !configured.ipv6 || configured.device == Device::Loopback {
+                return;
+            }
+            let from = namespace.run_in(|| {
+                let socket = UdpSocket::bind("[::]:0").unwrap();
+                socket.connect("[2001:db8::9]:9").unwrap();
+                socket.local_addr().unwrap().ip()
+            });
+            assert_eq!(from.unwrap(), ADDRESS_V6);
+        }
     }
 
     #[test]
