@@ -3,16 +3,10 @@
 //! it sends. It is refused as it is handed in. Of the kernel's types it knows only where the gateway says that
 //! their fields are.
 
-use crate::{
-    context,
-    maps::{SETTINGS, emit},
-};
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_boot_ns, generated::bpf_sock_from_file},
-    programs::LsmContext,
-};
+use crate::{context, maps::SETTINGS, sockets};
+use aya_ebpf::{helpers::generated::bpf_sock_from_file, programs::LsmContext};
 use core::ptr::{addr_of, read_volatile};
-use gateway_common::{Address, Event, Flow, SocketFields, refusal, v4_mapped};
+use gateway_common::{Address, Flow, SocketFields, refusal, v4_mapped};
 
 /// Written by the gateway before the programs are loaded. Where the family's place is not known every socket is
 /// foreign, where the cgroup's is not known all but Unix sockets are.
@@ -116,22 +110,8 @@ fn peer(sk: *const u8, family: u16) -> Address {
 
 #[inline(always)]
 fn refuse(flow: &Flow, family: u16, kind: u16, protocol: u16) -> Result<(), ()> {
-    let (process, cgroup) = context::current();
-    emit(&Event {
-        flow: Flow {
-            sandbox: SETTINGS.current().sandbox,
-            cgroup,
-            // SAFETY: a helper without arguments.
-            time: unsafe { bpf_ktime_get_boot_ns() },
-            process,
-            ..*flow
-        },
-        reason: refusal::FOREIGN_SOCKET,
-        family: family as u8,
-        socket_type: kind as u8,
-        reserved: 0,
-        protocol: u32::from(protocol),
-    });
+    let (family, kind, protocol) = (family.into(), kind.into(), protocol.into());
+    sockets::record(refusal::FOREIGN_SOCKET, flow, family, kind, protocol);
     Err(())
 }
 

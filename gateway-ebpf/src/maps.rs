@@ -148,7 +148,7 @@ fn allowed(sandbox: u32, now: u64) -> bool {
     let earned = now.saturating_sub(allowance.time) / NANOSECONDS;
     if earned > 0 {
         allowance.left = (allowance.left + earned).min(Allowance::BURST);
-        allowance.time = now;
+        allowance.time += earned * NANOSECONDS;
     }
     if allowance.left == 0 {
         return false;

@@ -50,7 +50,11 @@ pub fn internet(ctx: &SockContext) -> Result<(), ()> {
     if !(kind == SOCK_STREAM && protocol == IPPROTO_MPTCP) {
         // SAFETY: the helper takes this program type's context.
         let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-        record(netns, family, kind, protocol);
+        let seen = Flow {
+            netns,
+            ..Flow::EMPTY
+        };
+        record(refusal::SOCKET_TYPE, &seen, family, kind, protocol);
     } // else not worth a record: every Go program asks for it and then goes on with TCP.
     // SAFETY: sets the errno of this refusal.
     unsafe { bpf_set_retval(-EPROTONOSUPPORT) };
@@ -71,14 +75,15 @@ pub fn family(ctx: &LsmContext) -> Result<(), ()> {
         AF_NETLINK => EPROTONOSUPPORT,
         _ => EAFNOSUPPORT,
     };
-    record(0, family, kind, protocol);
+    record(refusal::SOCKET_TYPE, &Flow::EMPTY, family, kind, protocol);
     // SAFETY: sets the errno of this refusal.
     unsafe { bpf_set_retval(-errno) };
     Err(())
 }
 
+/// Records a refused socket, made or handed in: of `seen` what is known of its way, the rest is the task's.
 #[inline(always)]
-fn record(netns: u64, family: u32, kind: u32, protocol: u32) {
+pub fn record(reason: u8, seen: &Flow, family: u32, kind: u32, protocol: u32) {
     let (process, cgroup) = context::current();
     emit(&Event {
         flow: Flow {
@@ -86,11 +91,10 @@ fn record(netns: u64, family: u32, kind: u32, protocol: u32) {
             cgroup,
             // SAFETY: a helper without arguments.
             time: unsafe { bpf_ktime_get_boot_ns() },
-            netns,
             process,
-            ..Flow::EMPTY
+            ..*seen
         },
-        reason: refusal::SOCKET_TYPE,
+        reason,
         family: family as u8,
         socket_type: kind as u8,
         reserved: 0,

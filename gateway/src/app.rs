@@ -454,6 +454,10 @@ impl App {
             let open = self.connections.len();
             tracing::warn!(open, "connections still open at the end of the drain");
         }
+        let kernel = Arc::clone(&self.kernel);
+        if let Err(error) = tokio::task::spawn_blocking(move || kernel.settle()).await {
+            tracing::warn!(%error, "what the kernel refused last is not on record");
+        }
         let budgets = Arc::clone(&self.budgets);
         if let Err(error) = tokio::task::spawn_blocking(move || budgets.flush()).await {
             tracing::warn!(%error, "token budgets not settled");

@@ -3,12 +3,12 @@
 use super::error::KernelError;
 use super::flow::{Executables, Origin};
 use aya::maps::{MapData, RingBuf};
-use gateway_common::{event_from_bytes, refusal};
+use gateway_common::{Event, capacity, event_from_bytes, refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
@@ -95,68 +95,144 @@ impl RefusalReason {
 const LOOK_MILLISECONDS: u16 = 1000;
 /// How often unrecorded refusals are told, if there are any.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Events taken before the reader looks up again: it must hear of its end in the middle of a flood.
+const BATCH: usize = 64;
+/// How long what is left at the end is recorded each; the rest is counted.
+const LAST: Duration = Duration::from_millis(500);
 
-/// Reads events, on a thread of its own: a sandbox that is refused a hundred thousand times a second
-/// must not keep the runtime's threads from everybody's connections. `lost` tells how many refusals
-/// went unrecorded so far, and `on_lost` is given what is new. Ends when `ended` is set, without taking
-/// what the next reader should have.
-pub(super) fn read_events(
-    mut events: RingBuf<MapData>,
-    executables: Executables,
-    ended: Arc<AtomicBool>,
-    on_refusal: impl Fn(Refusal) + Send + 'static,
-    lost: impl Fn() -> u64 + Send + 'static,
-    on_lost: impl Fn(u64) + Send + 'static,
-) -> Result<(), KernelError> {
-    let descriptor = events.as_fd().try_clone_to_owned()?;
-    std::thread::Builder::new()
-        .name("kernel-events".to_owned())
-        .spawn(move || {
-            let mut known = lost();
-            let mut told = Instant::now();
-            loop {
-                let mut ready = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
-                let polled = poll(&mut ready, LOOK_MILLISECONDS);
-                if ended.load(Ordering::Acquire) {
-                    return;
-                }
-                match polled {
-                    Ok(_) | Err(Errno::EINTR) => drain(&mut events, &executables, &on_refusal),
-                    Err(error) => {
-                        error!(%error, "kernel events can no longer be read; ending");
-                        // Refusals would go unrecorded from here on: the sandbox is cut off instead.
-                        std::process::abort();
-                    }
-                }
-                if told.elapsed() >= TELL_EVERY {
-                    told = Instant::now();
-                    let now = lost();
-                    if now > known {
-                        on_lost(now - known);
-                        known = now;
-                    }
-                }
-            }
-        })?;
-    Ok(())
+/// The thread that reads events. Dropped, it ends at once and leaves to the next reader what it has not
+/// taken.
+pub(super) struct Reader {
+    end: PipeWriter,
+    thread: JoinHandle<()>,
 }
 
-fn drain(events: &mut RingBuf<MapData>, executables: &Executables, on_refusal: &impl Fn(Refusal)) {
-    while let Some(item) = events.next() {
-        let Some(event) = event_from_bytes(&item) else {
-            warn!(bytes = item.len(), "kernel event of an unknown length");
-            continue;
-        };
-        let Some(reason) = RefusalReason::from_number(event.reason) else {
-            warn!(reason = event.reason, "kernel event of an unknown reason");
-            continue;
-        };
-        on_refusal(Refusal {
-            origin: Origin::from_flow(&event.flow, executables),
-            reason,
-            protocol: event.protocol,
-            family: event.family,
-            socket_type: event.socket_type,
-        });
+impl Reader {
+    /// Has what is left recorded, or counted if that takes too long, and waits for it. Blocks.
+    pub(super) fn settle(mut self) {
+        if let Err(error) = self.end.write_all(&[1]) {
+            warn!(%error, "the reader of kernel events is gone");
+        }
+        drop(self.end);
+        if self.thread.join().is_err() {
+            warn!("the reader of kernel events panicked");
+        }
     }
+}
+
+/// Where events come from and where they go.
+pub(super) struct Reading<R, C, L> {
+    pub(super) events: RingBuf<MapData>,
+    pub(super) executables: Executables,
+    /// Is given each refusal.
+    pub(super) on_refusal: R,
+    /// How many refusals went unrecorded so far.
+    pub(super) lost: C,
+    /// Is given how many more those are than it was told.
+    pub(super) on_lost: L,
+}
+
+impl<R, C, L> Reading<R, C, L>
+where
+    R: Fn(Refusal) + Send + 'static,
+    C: Fn() -> u64 + Send + 'static,
+    L: Fn(u64) + Send + 'static,
+{
+    /// Starts a thread of its own for it: a sandbox that is refused a hundred thousand times a second
+    /// must not keep the runtime's threads from everybody's connections.
+    pub(super) fn start(self) -> Result<Reader, KernelError> {
+        let descriptor = self.events.as_fd().try_clone_to_owned()?;
+        let (ends, end) = std::io::pipe()?;
+        let thread = std::thread::Builder::new()
+            .name("kernel-events".to_owned())
+            .spawn(move || self.read(&descriptor, &ends))?;
+        Ok(Reader { end, thread })
+    }
+
+    fn read(mut self, descriptor: &OwnedFd, ends: &PipeReader) {
+        let mut known = (self.lost)();
+        let mut told = Instant::now();
+        loop {
+            let mut ready = [
+                PollFd::new(descriptor.as_fd(), PollFlags::POLLIN),
+                PollFd::new(ends.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut ready, LOOK_MILLISECONDS) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => {
+                    error!(%error, "kernel events can no longer be read; ending");
+                    // Refusals would go unrecorded from here on: the sandbox is cut off instead.
+                    std::process::abort();
+                }
+            }
+            let said = ready[1].revents().unwrap_or(PollFlags::empty());
+            if said.contains(PollFlags::POLLIN) {
+                let left = self.finish();
+                self.tell(&mut known, left);
+                return;
+            }
+            if said.contains(PollFlags::POLLHUP) {
+                return;
+            }
+            self.take(BATCH);
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                self.tell(&mut known, 0);
+            }
+        }
+    }
+
+    /// Takes what is left, and says how many of it were only counted.
+    fn finish(&mut self) -> u64 {
+        let begun = Instant::now();
+        while begun.elapsed() < LAST {
+            if self.take(BATCH) < BATCH {
+                return 0;
+            }
+        }
+        // Whoever is still refused must not keep this from its end.
+        let room = capacity::EVENT_BYTES / size_of::<Event>();
+        let rest = (0..room).map_while(|_| self.events.next().map(drop));
+        rest.fold(0, |count, ()| count + 1)
+    }
+
+    fn tell(&self, known: &mut u64, more: u64) {
+        let now = (self.lost)();
+        let new = now.saturating_sub(*known) + more;
+        if new > 0 {
+            (self.on_lost)(new);
+        }
+        *known = now;
+    }
+
+    /// Takes `most` events, or as many as there are, and says how many.
+    fn take(&mut self, most: usize) -> usize {
+        for taken in 0..most {
+            let Some(item) = self.events.next() else {
+                return taken;
+            };
+            if let Some(refusal) = refusal_of(&item, &self.executables) {
+                (self.on_refusal)(refusal);
+            }
+        }
+        most
+    }
+}
+
+fn refusal_of(item: &[u8], executables: &Executables) -> Option<Refusal> {
+    let Some(event) = event_from_bytes(item) else {
+        warn!(bytes = item.len(), "kernel event of an unknown length");
+        return None;
+    };
+    let Some(reason) = RefusalReason::from_number(event.reason) else {
+        warn!(reason = event.reason, "kernel event of an unknown reason");
+        return None;
+    };
+    Some(Refusal {
+        origin: Origin::from_flow(&event.flow, executables),
+        reason,
+        protocol: event.protocol,
+        family: event.family,
+        socket_type: event.socket_type,
+    })
 }

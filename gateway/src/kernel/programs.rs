@@ -3,7 +3,7 @@
 
 use super::attach::{Attachment, SandboxId};
 use super::error::{KernelError, map_error};
-use super::events::{Refusal, read_events};
+use super::events::{Reader, Reading, Refusal};
 use super::flow::{Executables, FlowTable};
 use super::lsm;
 use super::pins::Pins;
@@ -20,7 +20,6 @@ use serde::Serialize;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
@@ -79,14 +78,8 @@ pub struct Kernel {
     // Closed when this process ends: then the programs redirect nothing any more.
     _alive: MapData,
     lock: Option<Flock<File>>,
-    // Tells the thread that reads events.
-    ended: Arc<AtomicBool>,
-}
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Release);
-    }
+    // Once there is one.
+    reader: Mutex<Option<Reader>>,
 }
 
 /// A program that can be attached.
@@ -161,7 +154,7 @@ impl Kernel {
             object,
             _alive: alive,
             lock,
-            ended: Arc::default(),
+            reader: Mutex::default(),
         };
         if let Some(pins) = pins {
             pins.prune()?;
@@ -188,15 +181,28 @@ impl Kernel {
             .ok_or(KernelError::Missing("second ring buffer of refusals"))?;
         let counted = Arc::clone(&self.counters);
         let lost = move || sum(&counted, counter::EVENTS_LOST);
-        let ended = Arc::clone(&self.ended);
-        read_events(
+        let reading = Reading {
             events,
-            self.executables()?,
-            ended,
+            executables: self.executables()?,
             on_refusal,
             lost,
             on_lost,
-        )
+        };
+        *self.reader() = Some(reading.start()?);
+        Ok(())
+    }
+
+    /// Has the refusals that are left recorded or counted, as [`Self::watch`] says, and watches no
+    /// longer. Blocks.
+    pub fn settle(&self) {
+        let reader = self.reader().take();
+        if let Some(reader) = reader {
+            reader.settle();
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the programs the gateway's ports in a network namespace.

@@ -9,4 +9,5 @@ mod direct;
 mod families;
 mod fixture;
 mod images;
+mod losses;
 mod restart;

@@ -6,9 +6,11 @@ use super::*;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
 const GOOD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
-const IDLE: Duration = Duration::from_secs(300);
+/// How long a connection may rest.
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
 
-fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Arc<Watch>) {
+/// A client's end, and the guarded other end, which says `no: ` and the violation.
+pub(crate) fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Arc<Watch>) {
     let (client, server) = tokio::io::duplex(1 << 16);
     let watch = Arc::new(Watch::default());
     let refuse = Box::new(|violation: Violation| Bytes::from(format!("no: {violation:?}")));

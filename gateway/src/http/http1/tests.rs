@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::guard::Violation;
 use crate::http::guarded::Watch;
+use crate::http::guarded::tests::{IDLE, guarded};
 use crate::stream::Prefixed;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -17,7 +17,6 @@ use tokio::task::JoinHandle;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-const IDLE: Duration = Duration::from_secs(300);
 /// Longer than it takes to come to rest.
 const PAUSE: Duration = Duration::from_secs(5);
 const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -67,17 +66,7 @@ impl Purpose for Test {
 
 /// Each request is answered after `takes`.
 fn served(takes: Duration) -> Served {
-    let (client, server) = tokio::io::duplex(1 << 16);
-    let watch = Arc::new(Watch::default());
-    let refuse = Box::new(|violation: Violation| Bytes::from(format!("no: {violation:?}")));
-    let stream = Guarded::new(
-        server,
-        4096,
-        IDLE,
-        Arc::clone(&watch),
-        Arc::default(),
-        refuse,
-    );
+    let (client, stream, watch) = guarded();
     let works = Arc::<AtomicUsize>::default();
     let leave = CancellationToken::new();
     let test = Test {
