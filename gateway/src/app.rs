@@ -338,7 +338,10 @@ impl App {
         attached.deactivate(&self.kernel);
         attached.live().view().meter.forget();
         state.sandboxes.remove(&attached.id());
-        self.watched.remove(attached.id());
+        let (watched, live) = (Arc::clone(&self.watched), Arc::clone(attached.live()));
+        let id = attached.id();
+        self.kernel
+            .when_caught_up(move || watched.remove(id, &live));
     }
 
     /// Sets a sandbox free: its processes reach the network past the gateway from here on.

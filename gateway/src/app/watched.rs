@@ -33,21 +33,29 @@ impl Watched {
             .insert(id, Arc::clone(live));
     }
 
-    pub(super) fn remove(&self, id: SandboxId) {
-        self.sandboxes
+    /// Unless the number is another sandbox's by now.
+    pub(super) fn remove(&self, id: SandboxId, live: &Arc<Live>) {
+        let mut sandboxes = self
+            .sandboxes
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+            .unwrap_or_else(PoisonError::into_inner);
+        if sandboxes
+            .get(&id)
+            .is_some_and(|known| Arc::ptr_eq(known, live))
+        {
+            sandboxes.remove(&id);
+        }
     }
 
-    pub(super) fn record(&self, refusal: &Refusal, strays: &mpsc::Sender<Stray>) {
+    /// Is it on record now? It is not if nobody knows the sandbox.
+    pub(super) fn record(&self, refusal: &Refusal, strays: &mpsc::Sender<Stray>) -> bool {
         let sandboxes = self
             .sandboxes
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let Some(live) = sandboxes.get(&refusal.origin.sandbox) else {
-            tracing::warn!(?refusal, "denied in a sandbox that is not ready");
-            return;
+            tracing::debug!(?refusal, "denied in a sandbox that is not there");
+            return false;
         };
         if refusal.reason == RefusalReason::NoListenerInNamespace {
             let stray = Stray {
@@ -69,5 +77,6 @@ impl Watched {
             host: None,
             detail: Some(refusal.detail()),
         });
+        true
     }
 }

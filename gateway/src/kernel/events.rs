@@ -6,8 +6,9 @@ use aya::maps::{MapData, RingBuf};
 use gateway_common::{Event, capacity, event_from_bytes, refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use std::io::{PipeReader, PipeWriter, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
@@ -95,27 +96,44 @@ impl RefusalReason {
 const LOOK_MILLISECONDS: u16 = 1000;
 /// How often unrecorded refusals are told, if there are any.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-/// Events taken before the reader looks up again: it must hear of its end in the middle of a flood.
+/// Events taken before the reader looks up again: it must hear what is wanted of it in the middle of a flood.
 const BATCH: usize = 64;
-/// How long what is left at the end is recorded each; the rest is counted.
-const LAST: Duration = Duration::from_millis(500);
+/// How long what is there is recorded each before an order is carried out.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
+/// What the reader is to do once it has taken what is there now.
+enum Order {
+    Run(Box<dyn FnOnce() + Send>),
+    /// Count what is left, and end.
+    End,
+}
 
 /// The thread that reads events. Dropped, it ends at once and leaves to the next reader what it has not
 /// taken.
 pub(super) struct Reader {
-    end: PipeWriter,
+    orders: Sender<Order>,
+    wake: PipeWriter,
     thread: JoinHandle<()>,
 }
 
 impl Reader {
+    /// Runs `work` when the refusals of before are recorded, or half a second later.
+    pub(super) fn then(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.order(Order::Run(Box::new(work)));
+    }
+
     /// Has what is left recorded, or counted if that takes too long, and waits for it. Blocks.
     pub(super) fn settle(mut self) {
-        if let Err(error) = self.end.write_all(&[1]) {
-            warn!(%error, "the reader of kernel events is gone");
-        }
-        drop(self.end);
+        self.order(Order::End);
         if self.thread.join().is_err() {
             warn!("the reader of kernel events panicked");
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        let sent = self.orders.send(order).is_ok();
+        if !sent || self.wake.write_all(&[0]).is_err() {
+            warn!("the reader of kernel events is gone");
         }
     }
 }
@@ -124,17 +142,17 @@ impl Reader {
 pub(super) struct Reading<R, C, L> {
     pub(super) events: RingBuf<MapData>,
     pub(super) executables: Executables,
-    /// Is given each refusal.
+    /// Is given each refusal, and says whether it is on record now.
     pub(super) on_refusal: R,
-    /// How many refusals went unrecorded so far.
+    /// How many refusals the programs had to drop so far.
     pub(super) lost: C,
-    /// Is given how many more those are than it was told.
+    /// Is given how many more went unrecorded than it was told of.
     pub(super) on_lost: L,
 }
 
 impl<R, C, L> Reading<R, C, L>
 where
-    R: Fn(Refusal) + Send + 'static,
+    R: Fn(Refusal) -> bool + Send + 'static,
     C: Fn() -> u64 + Send + 'static,
     L: Fn(u64) + Send + 'static,
 {
@@ -142,20 +160,45 @@ where
     /// must not keep the runtime's threads from everybody's connections.
     pub(super) fn start(self) -> Result<Reader, KernelError> {
         let descriptor = self.events.as_fd().try_clone_to_owned()?;
-        let (ends, end) = std::io::pipe()?;
+        let (woken, wake) = std::io::pipe()?;
+        let (orders, ordered) = channel();
+        let known = (self.lost)();
+        let work = Work {
+            reading: self,
+            known,
+            missed: 0,
+        };
         let thread = std::thread::Builder::new()
             .name("kernel-events".to_owned())
-            .spawn(move || self.read(&descriptor, &ends))?;
-        Ok(Reader { end, thread })
+            .spawn(move || work.run(&descriptor, woken, &ordered))?;
+        Ok(Reader {
+            orders,
+            wake,
+            thread,
+        })
     }
+}
 
-    fn read(mut self, descriptor: &OwnedFd, ends: &PipeReader) {
-        let mut known = (self.lost)();
+struct Work<R, C, L> {
+    reading: Reading<R, C, L>,
+    /// What the programs had dropped when it was told last.
+    known: u64,
+    /// What was taken since and is not on record.
+    missed: u64,
+}
+
+impl<R, C, L> Work<R, C, L>
+where
+    R: Fn(Refusal) -> bool,
+    C: Fn() -> u64,
+    L: Fn(u64),
+{
+    fn run(mut self, descriptor: &OwnedFd, mut woken: PipeReader, ordered: &Receiver<Order>) {
         let mut told = Instant::now();
         loop {
             let mut ready = [
                 PollFd::new(descriptor.as_fd(), PollFlags::POLLIN),
-                PollFd::new(ends.as_fd(), PollFlags::POLLIN),
+                PollFd::new(woken.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut ready, LOOK_MILLISECONDS) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -165,54 +208,62 @@ where
                     std::process::abort();
                 }
             }
-            let said = ready[1].revents().unwrap_or(PollFlags::empty());
-            if said.contains(PollFlags::POLLIN) {
-                let left = self.finish();
-                self.tell(&mut known, left);
-                return;
-            }
-            if said.contains(PollFlags::POLLHUP) {
-                return;
+            if ready[1].any().unwrap_or(true) {
+                // Nothing to read: whoever gave orders is gone.
+                let Ok(1) = woken.read(&mut [0]) else {
+                    return;
+                };
+                self.catch_up();
+                match ordered.try_recv() {
+                    Ok(Order::Run(work)) => work(),
+                    Ok(Order::End) => {
+                        self.discard();
+                        return self.tell();
+                    }
+                    Err(_) => return,
+                }
             }
             self.take(BATCH);
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
-                self.tell(&mut known, 0);
+                self.tell();
             }
         }
     }
 
-    /// Takes what is left, and says how many of it were only counted.
-    fn finish(&mut self) -> u64 {
+    fn catch_up(&mut self) {
         let begun = Instant::now();
-        while begun.elapsed() < LAST {
-            if self.take(BATCH) < BATCH {
-                return 0;
-            }
-        }
-        // Whoever is still refused must not keep this from its end.
-        let room = capacity::EVENT_BYTES / size_of::<Event>();
-        let rest = (0..room).map_while(|_| self.events.next().map(drop));
-        rest.fold(0, |count, ()| count + 1)
+        while begun.elapsed() < CATCH_UP && self.take(BATCH) == BATCH {}
     }
 
-    fn tell(&self, known: &mut u64, more: u64) {
-        let now = (self.lost)();
-        let new = now.saturating_sub(*known) + more;
-        if new > 0 {
-            (self.on_lost)(new);
+    /// Counts what is there. Whoever is still refused must not keep this from its end.
+    fn discard(&mut self) {
+        for _ in 0..capacity::EVENT_BYTES / size_of::<Event>() {
+            if self.reading.events.next().is_none() {
+                return;
+            }
+            self.missed += 1;
         }
-        *known = now;
+    }
+
+    fn tell(&mut self) {
+        let lost = (self.reading.lost)();
+        let new = lost.saturating_sub(self.known) + self.missed;
+        (self.known, self.missed) = (lost, 0);
+        if new > 0 {
+            (self.reading.on_lost)(new);
+        }
     }
 
     /// Takes `most` events, or as many as there are, and says how many.
     fn take(&mut self, most: usize) -> usize {
         for taken in 0..most {
-            let Some(item) = self.events.next() else {
+            let Some(item) = self.reading.events.next() else {
                 return taken;
             };
-            if let Some(refusal) = refusal_of(&item, &self.executables) {
-                (self.on_refusal)(refusal);
+            let refusal = refusal_of(&item, &self.reading.executables);
+            if !refusal.is_some_and(&self.reading.on_refusal) {
+                self.missed += 1;
             }
         }
         most

@@ -165,14 +165,14 @@ impl Kernel {
     }
 
     /// Has every refusal given to `on_refusal`, those too that nobody read since an earlier daemon ended,
-    /// and the number of those that could not be recorded to `on_lost`. To be called once, when the
+    /// and the number of those that it has not recorded, or never saw, to `on_lost`. To be called once, when the
     /// sandboxes are known that refusals will name; until then they are kept, as far as there is room.
     ///
     /// # Errors
     /// If no thread can be started; `Missing` at a second call.
     pub fn watch(
         &self,
-        on_refusal: impl Fn(Refusal) + Send + 'static,
+        on_refusal: impl Fn(Refusal) -> bool + Send + 'static,
         on_lost: impl Fn(u64) + Send + 'static,
     ) -> Result<(), KernelError> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,6 +190,14 @@ impl Kernel {
         };
         *self.reader() = Some(reading.start()?);
         Ok(())
+    }
+
+    /// Runs `work` when the refusals of before have been given to whoever watches, or half a second later.
+    pub fn when_caught_up(&self, work: impl FnOnce() + Send + 'static) {
+        match &mut *self.reader() {
+            Some(reader) => reader.then(work),
+            None => work(),
+        }
     }
 
     /// Has the refusals that are left recorded or counted, as [`Self::watch`] says, and watches no

@@ -104,7 +104,7 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(kernel: Kernel, attachment: Attachment) -> Result<Self> {
         let (say, refusals) = channel();
-        kernel.watch(move |refusal| drop(say.send(refusal)), |_| {})?;
+        kernel.watch(move |refusal| say.send(refusal).is_ok(), |_| {})?;
         Ok(Self {
             attachment,
             kernel,
