@@ -233,7 +233,12 @@ fn liveness(loaded: &Loaded) -> Finding {
             "perf_event_open is refused",
             "a kernel with CONFIG_PERF_EVENTS; in a container CAP_PERFMON and a seccomp profile that permits perf_event_open",
         ),
-        Err(_) => (Verdict::Less, "not tried: the programs did not load", ""),
+        Err(Some(_)) => (Verdict::Less, "not tried: the programs did not load", ""),
+        Err(None) => (
+            Verdict::Less,
+            "not tried: only root can load the programs",
+            "run it with sudo",
+        ),
     };
     Finding {
         name: "liveness",
@@ -314,7 +319,15 @@ fn lsm(loaded: &Loaded) -> Finding {
             }
             protections => protections.lsm_absent_because.unwrap_or_default(),
         },
-        Err(_) => match kernel::active_modules() {
+        Err(None) => {
+            return Finding {
+                name: NAME,
+                verdict: Verdict::Less,
+                found: "not tried: only root can load the program".to_owned(),
+                remedy: "run it with sudo",
+            };
+        }
+        Err(Some(_)) => match kernel::active_modules() {
             Ok(modules) => format!("not tried; the active security modules are {modules}"),
             Err(error) => format!("not tried; the active security modules are unknown: {error}"),
         },

@@ -117,8 +117,11 @@ fn hint(inside: &[PathBuf]) -> String {
     if inside.is_empty() {
         return "see the policies/ folder of Postern's source for examples".to_owned();
     }
+    // A folder of policies is the usual mistake; files of other names matter where there is none.
+    let has_folders = inside.iter().any(|path| path.is_dir());
     let names: Vec<String> = inside
         .iter()
+        .filter(|path| path.is_dir() || !has_folders)
         .map(|path| path.display().to_string())
         .collect();
     format!("perhaps one of these is meant: {}", names.join(", "))
@@ -146,6 +149,14 @@ fn is_overlooked(path: &Path) -> bool {
         return entries
             .map(|entry| entry.path())
             .any(|path| !is_hidden(&path) && is_yaml(&path));
+    }
+    // The schema for editors may well lie beside what it describes.
+    if path
+        .as_os_str()
+        .as_encoded_bytes()
+        .ends_with(b"schema.json")
+    {
+        return false;
     }
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| {

@@ -1,9 +1,9 @@
 //! `postern ca`.
 
-use super::STATE_DIR;
 use super::output::{complain, print};
+use super::{STATE_DIR, Usage};
 use crate::tls::{self, Authority, AuthorityError};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use std::fs::DirBuilder;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) enum Ca {
 A gateway that has none yet gets it now, so that images can be built before its first start, and so does a state \
 folder that does not exist; that is said on standard error.
 
-Exit status: 0 printed; 2 wrong usage; 125 the state folder cannot be used, or the name cannot be a gateway's.
+Exit status: 0 printed; 2 wrong usage; 125 the state folder cannot be used.
 
 Examples:
   sudo postern ca export --gateway anthropic > postern-ca.pem
@@ -43,9 +43,10 @@ impl Ca {
             })
             && !gateway.starts_with('.');
         if !plain {
-            bail!(
+            return Err(Usage(format!(
                 "--gateway {gateway}: the name of an EgressGateway has lower-case letters, digits, '-' and '.' only"
-            );
+            ))
+            .into());
         }
         if !state_dir.exists() {
             make(&state_dir)?;

@@ -258,7 +258,9 @@ fn copy(document: &SecretDocument) -> SecretDocument {
 impl SecretIndex for Known {
     fn state(&self, secret: &SecretRef) -> SecretState {
         match (self.state_of_value(secret), self.unfit.get(secret)) {
-            (SecretState::Present, Some(why)) => SecretState::Unusable(why.clone()),
+            (SecretState::Present, Some(why)) => {
+                SecretState::Unusable(format!("{why}; write the right value there"))
+            }
             (state, _) => state,
         }
     }

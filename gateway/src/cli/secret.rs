@@ -23,8 +23,8 @@ use zeroize::Zeroizing;
 pub(super) enum Secret {
     /// Write keys of a secret; gateways that run use them from the next request on
     #[command(after_help = "\
-A policy names the secret and the key: `secretRef: {name: NAME}` with `secretKey: KEY`, or \
-`{{ NAME.KEY }}` in a SandboxProxyRule. Line breaks at the end of a value do not count.
+A policy names the secret and the key: `secretRef: {name: NAME}` with `secretKey: KEY`; a SandboxProxyRule has \
+them in one, as NAME.KEY between double braces. Line breaks at the end of a value do not count.
 
 Exit status: 0 written; 2 a name, key or value that cannot be one; 125 the folder cannot be written.
 

@@ -79,8 +79,11 @@ pub struct Circumstances<'a> {
     /// Does the secret have this value? Without it every secret counts as there.
     pub secrets: Option<&'a dyn Fn(&SecretRef) -> bool>,
     /// What is wrong with the values that this is made of, all of which are there? Without it nothing is.
-    pub credentials: Option<&'a dyn Fn(&Injection) -> Option<String>>,
+    pub credentials: Option<&'a Objection<'a>>,
 }
+
+/// What somebody who knows the secrets has to say against a credential.
+pub type Objection<'a> = dyn Fn(&Injection) -> Option<String> + 'a;
 
 /// The answer.
 #[derive(Clone, Debug)]

@@ -104,6 +104,7 @@ fn what_looks_like_a_part_of_the_policy_and_is_none_is_warned_of() {
     fs::write(at("b.YAML"), GATEWAY).unwrap();
     fs::write(at("c.json"), "{}").unwrap();
     fs::write(at("README.md"), "words").unwrap();
+    fs::write(at("policy.schema.json"), "{}").unwrap();
     fs::write(at(".hidden.json"), "{}").unwrap();
     for (name, file) in [("more", "d.yaml"), ("docs", "text.md"), (".git", "x.yaml")] {
         fs::create_dir(at(name)).unwrap();
@@ -124,5 +125,6 @@ fn what_looks_like_a_part_of_the_policy_and_is_none_is_warned_of() {
     };
     let error = error.to_string();
     assert!(error.contains("perhaps one of these is meant: "), "{error}");
-    assert!(error.contains(&at("more").display().to_string()), "{error}");
+    let more = at("more").display().to_string();
+    assert!(error.ends_with(&format!(": {more})")), "{error}");
 }
