@@ -258,14 +258,15 @@ fn exec_says_which_secret_is_missing_before_the_command_runs() -> Result<()> {
 #[test]
 fn an_authority_that_is_made_by_asking_is_said_to_be_new() -> Result<()> {
     let world = World::new()?;
-    let state = world.path("state").display().to_string();
+    let state = world.path("state").join("of/its/own");
+    let state = state.display().to_string();
     let export = |gateway: &str| {
         postern::run(&["ca", "export", "--gateway", gateway, "--state-dir", &state])
     };
     let first = export("one")?;
     assert_eq!(first.code(), 0, "{first:#?}");
     assert!(first.err().contains("made the state folder"), "{first:#?}");
-    let mode = fs::metadata(world.path("state"))?.permissions().mode();
+    let mode = fs::metadata(&state)?.permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     assert!(first.err().contains("this is a new one"), "{first:#?}");
     let again = export("one")?;
