@@ -169,8 +169,15 @@ fn who_reads_json_gets_some_whatever_is_wrong() -> Result<()> {
     let broken = broken.display().to_string();
     let nowhere = folder.path().join("nowhere").display().to_string();
     let question = "https://a.example/";
-    let cases: [(&[&str], i32, &str); 4] = [
+    let policy = postern::workspace().join("policies/anthropic");
+    let policy = policy.display().to_string();
+    let cases: [(&[&str], i32, &str); 5] = [
         (&["check", "--json", &nowhere], 125, "/0/message"),
+        (
+            &["check", "--json", "--secrets", &nowhere, &policy],
+            125,
+            "/0/message",
+        ),
         (
             &["explain", "--json", "--policy", &broken, question],
             2,

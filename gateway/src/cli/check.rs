@@ -3,9 +3,9 @@
 mod github;
 
 use super::load::Known;
-use super::output::{complain, plural, print};
+use super::output::{causes, complain, plural, print};
 use crate::policy::{Diagnostic, Severity, SourceFile, Style};
-use crate::store;
+use crate::store::{self, Loaded, StoreError};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -51,24 +51,23 @@ enum Format {
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode> {
         let format = if self.json { Format::Json } else { self.format };
-        let loaded = match store::load(&self.policy) {
-            Ok(loaded) => loaded,
+        let (loaded, diagnostics) = match self.diagnose() {
+            Ok(diagnosed) => diagnosed,
             Err(error) => {
                 // Who reads documents gets one, and the status all the same.
-                let unread = Diagnostic::of_path(Severity::Error, &self.policy, error.to_string());
+                let path = match &self.secrets {
+                    Some(secrets) if !error.is::<StoreError>() => secrets,
+                    _ => &self.policy,
+                };
+                let unread = Diagnostic::of_path(Severity::Error, path, causes(&error));
                 match format {
                     Format::Json => print(&json(&[unread]).to_string())?,
                     Format::Github => print(&github::command(&unread))?,
                     Format::Text => {}
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
-        let mut diagnostics = loaded.compiled.diagnostics.clone();
-        if let (Some(folder), Some(policy)) = (&self.secrets, &loaded.compiled.policy) {
-            let known = Known::read(folder, policy)?;
-            diagnostics.extend(loaded.compiled.lint_secrets(&known));
-        }
         let diagnostics = &diagnostics;
         let errors = count(diagnostics, Severity::Error);
         let warnings = count(diagnostics, Severity::Warning);
@@ -96,6 +95,16 @@ impl Check {
             }
         }
         Ok(ExitCode::from(u8::from(errors > 0)))
+    }
+
+    fn diagnose(&self) -> Result<(Loaded, Vec<Diagnostic>)> {
+        let loaded = store::load(&self.policy)?;
+        let mut diagnostics = loaded.compiled.diagnostics.clone();
+        if let (Some(folder), Some(policy)) = (&self.secrets, &loaded.compiled.policy) {
+            let known = Known::read(folder, policy)?;
+            diagnostics.extend(loaded.compiled.lint_secrets(&known));
+        }
+        Ok((loaded, diagnostics))
     }
 }
 
