@@ -49,6 +49,8 @@ pub enum Violation {
     TransferEncoding,
     /// A field name that servers which fold `_` into `-` take for one that frames the message.
     FoldedName,
+    /// A field value begins or ends with a blank.
+    BlankAtEdge,
     /// A chunk's size is not 1 to 16 hexadecimal digits.
     ChunkSize,
     /// A request's chunk has an extension.
@@ -136,6 +138,7 @@ impl Violation {
             Self::FoldedName => {
                 "a field name with `_` that some servers take for a framing field (RFC 9110 §17.10)"
             }
+            Self::BlankAtEdge => "a field value begins or ends with a blank (RFC 9113 §8.2.1)",
             Self::ChunkSize => {
                 "a chunk size is not 1 to 16 hexadecimal digits and CRLF (RFC 9112 §7.1)"
             }
