@@ -22,7 +22,7 @@ pub use held::Held;
 pub use patience::Patience;
 pub use progress::Progress;
 pub use request::RequestGuard;
-pub use response::{Exchange, ResponseGuard};
+pub use response::{Exchange, MAX_HEAD, ResponseGuard};
 pub use violation::Violation;
 
 /// What a guard made of a slice.

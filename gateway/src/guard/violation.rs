@@ -126,7 +126,9 @@ impl Violation {
             Self::SpaceBeforeColon => "a blank before the colon of a field (RFC 9112 §5.1)",
             Self::FieldName => "a field name is not a token of at most 256 bytes (RFC 9110 §5.1)",
             Self::FieldValue => "a field value holds a control character (RFC 9110 §5.5)",
-            Self::HeadTooLong => "the head is longer than limits.maxRequestHeaderBytes allows",
+            Self::HeadTooLong => {
+                "the head is longer than limits.maxRequestHeaderBytes (a request's) or 128 KiB (an answer's)"
+            }
             Self::TooManyFields => "the head has more than 256 fields",
             Self::NoHost => "HTTP/1.1 without Host (RFC 9112 §3.2)",
             Self::SeveralHosts => "more than one Host (RFC 9112 §3.2)",
