@@ -1,6 +1,7 @@
 //! Hundreds of malformed and ambiguous requests, raw, from within a sandbox, to nginx and to h11: what
 //! those two parsers see is exactly what policy judged, or nothing, and every refusal is on record.
 
+mod h2_upstream;
 mod resets;
 mod servers;
 
