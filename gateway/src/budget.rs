@@ -97,7 +97,7 @@ impl Meter {
         Self { budgets, execution }
     }
 
-    /// Charges `tokens` to a rule of a gateway.
+    /// Charges at least `tokens` to a rule of a gateway, and up to `most` of what is left.
     ///
     /// # Errors
     /// [`Refusal`]; then nothing is charged.
@@ -106,13 +106,14 @@ impl Meter {
         gateway: &str,
         budget: &Arc<TokenBudget>,
         tokens: u64,
+        most: u64,
     ) -> Result<Reservation, Refusal> {
         let account = Account {
             name: format!("{gateway}/{}", budget.route).into(),
             execution: Arc::clone(&self.execution),
             budget: Arc::clone(budget),
         };
-        let asked = self.budgets.charge(&account, tokens, tokens);
+        let asked = self.budgets.charge(&account, tokens, most);
         let granted = answer(asked.await)?;
         Ok(Reservation {
             budgets: Arc::clone(&self.budgets),
