@@ -1,6 +1,7 @@
 """budget_sdk.py CALL...: real SDKs at metered.test under a token budget, and in which words they hear of it.
 
-The calls: anthropic-stream (cut off), openai-over (more output than is granted), openai-plain (without a bound), azure."""
+The calls: anthropic-stream (cut off), openai-over (more output than is granted), openai-plain (without a bound),
+openai-uncounted (a stream at the real name, that was not asked to count), azure."""
 
 import sys
 import time
@@ -48,6 +49,13 @@ def openai_plain():
     tell(call="openai-plain", tokens=said.usage.total_tokens)
 
 
+def openai_uncounted():
+    client = openai.OpenAI(api_key=KEY)
+    stream = client.chat.completions.create(model="gpt-4.1-mini", messages=MESSAGES, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    tell(call="openai-uncounted", text="".join(pieces))
+
+
 def azure():
     client = openai.AzureOpenAI(azure_endpoint=BASE, api_key=KEY, api_version="2024-10-21")
     said = client.chat.completions.create(model="deployed", max_tokens=7, messages=MESSAGES)
@@ -59,5 +67,6 @@ for name in sys.argv[1:]:
         "anthropic-stream": anthropic_stream,
         "openai-over": openai_over,
         "openai-plain": openai_plain,
+        "openai-uncounted": openai_uncounted,
         "azure": azure,
     }[name]()

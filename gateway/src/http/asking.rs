@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The longest body that is held, bytes. Requests of a hundred thousand tokens have half a MiB; those with several
 /// images may have more, and go through where no rule asks for their model or their tokens.
@@ -36,6 +37,10 @@ const DEFAULT_OUTPUT: u64 = 4096;
 /// The most that an answer in one piece may take where nothing bounds it, tokens: it has been spent when it comes. The
 /// longest that OpenAI's gpt-5 and Anthropic's Claude give is 128,000.
 const LONGEST_OUTPUT: u64 = 128 * 1024;
+
+/// How long a request waits for tokens that others hold and may not need: most calls are over by then, and no client
+/// has given up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request's body: still at the client, or held.
 pub(super) enum Asking {
@@ -93,8 +98,9 @@ impl Asking {
             budget.max_tokens_per_day.is_some() || budget.max_tokens_per_execution.is_some();
         let reservation = if bounded {
             let gateway = &view.gateway.name;
-            let most = input.saturating_add(output.most);
-            let reserved = view.meter.reserve(gateway, budget, least, most).await;
+            let tokens = least..=input.saturating_add(output.most);
+            let patience = PATIENCE.min(view.gateway.request_timeout);
+            let reserved = view.meter.reserve(gateway, budget, tokens, patience).await;
             Some(reserved.map_err(|refusal| output.refused(refusal))?)
         } else {
             None
@@ -181,10 +187,10 @@ impl Output {
     fn refused(&self, refusal: Refusal) -> Refused {
         let mut refused = Refused::from(refusal);
         if let Some(detail) = refused.detail.as_mut().filter(|_| !self.declared) {
-            detail.push_str(
-                "; it sets no bound on its output, as max_tokens does: such calls hold all that may be left until \
-                 they have ended",
-            );
+            detail.push_str(&format!(
+                "; it sets no bound on its output, as max_tokens does: such a call needs at least {DEFAULT_OUTPUT} \
+                 tokens for it, and holds what is left until it has ended",
+            ));
         }
         refused
     }

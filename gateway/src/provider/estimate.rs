@@ -29,7 +29,7 @@ pub(super) fn output(model: Option<&str>, pieces: u64, bytes: u64) -> Option<u64
         let start = model.get(..name.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(name))
     };
-    let is_known = ALL_IS_SAID.iter().any(|name| begins(&name)) || model == "gpt-4";
+    let is_known = ALL_IS_SAID.iter().any(begins) || model == "gpt-4";
     // A piece has a token at least, and where it has more, so have its bytes.
     is_known.then(|| pieces.max(bytes.div_ceil(BYTES_PER_TOKEN)))
 }

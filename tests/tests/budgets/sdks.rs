@@ -41,6 +41,40 @@ fn openai_s_sdk_calls_without_a_bound_and_asks_once_for_more_than_is_granted() -
 }
 
 #[test]
+fn a_stream_that_was_not_asked_to_count_is_charged_by_what_it_showed() -> Result<()> {
+    let world = World::new()?;
+    let mut documents = world.standard();
+    let budget = "filters: [{type: TokenBudget, tokenBudget: {maxTokensPerDay: 100000}}]";
+    let route = documents
+        .iter_mut()
+        .find(|document| document.contains("provider: openai"))
+        .context("no route for OpenAI")?;
+    *route = route.replacen("]}]\n", &format!("]}}]\n      {budget}\n"), 1);
+    world.write_policy(&documents)?;
+    let done = world
+        .script("budget_sdk.py", &["openai-uncounted"])?
+        .succeed()?;
+    let text = done.json()?["text"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(text, e2e::mock::openai::PIECES.concat());
+    let shown = (text.len() as u64).div_ceil(3);
+    let span = world.otlp.wait_for(Duration::from_secs(10), |span| {
+        span.text("gen_ai.provider.name") == Some("openai")
+    })?;
+    let estimate = span.number("postern.usage.estimated_output_tokens");
+    assert_eq!(estimate, Some(i64::try_from(shown)?));
+    assert_eq!(span.number("gen_ai.usage.output_tokens"), None);
+
+    let url = "https://api.openai.com/v1/chat/completions";
+    let done = world.curl(&[url, "-d", &ask(Some(100_000), false)]).run()?;
+    let refused = done.json()?;
+    let seen = world.mocks.openai.seen().all();
+    let sent = seen[0].body.as_ref().map_or(0, |body| body.length);
+    let charged = sent.div_ceil(3) + shown;
+    assert_eq!(refused["budget"]["used"], charged, "{refused}");
+    Ok(())
+}
+
+#[test]
 fn azure_s_client_is_counted_by_its_deployment_and_gets_the_key_of_the_gateway() -> Result<()> {
     let world = World::new()?;
     let key = random("azure-")?;

@@ -57,6 +57,16 @@ fn under_a_large_budget_calls_without_a_bound_are_served_side_by_side() -> Resul
 }
 
 #[test]
+fn under_a_small_budget_they_take_turns() -> Result<()> {
+    let (world, mock, metered) = world("", "maxTokensPerDay: 10000")?;
+    let statuses = crowd(&world, 20, &ask(None, false))?;
+    assert_eq!(served(&statuses), 20, "{statuses:?}");
+    assert_eq!(mock.seen().all().len(), 20);
+    assert!(metered.told() <= 10_000);
+    Ok(())
+}
+
+#[test]
 fn embeddings_are_charged_by_their_input_and_no_more() -> Result<()> {
     let (world, _mock, metered) = world("", "maxTokensPerDay: 300")?;
     let url = "https://metered.test/v1/embeddings";

@@ -7,7 +7,9 @@ use crate::budget::{Budgets, Meter, execution};
 use crate::policy::Provider;
 use crate::provider::operation;
 use std::future::poll_fn;
+use std::time::Duration;
 
+const NOW: Duration = Duration::ZERO;
 const EVENTS: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
@@ -55,7 +57,10 @@ impl Call {
             max_output_tokens_per_request: asks.limits.1,
         });
         let (least, most) = asks.tokens;
-        let reservation = meter.reserve("g", &budget, least, most).await.unwrap();
+        let reservation = meter
+            .reserve("g", &budget, least..=most, NOW)
+            .await
+            .unwrap();
         let operation = operation(asks.provider, asks.path).unwrap();
         let tap = ResponseTap::new(&operation, Some(asks.kind), None).unwrap();
         let asked = Asked {
@@ -87,7 +92,9 @@ impl Call {
     /// What the accounts have after it.
     async fn settled(self, whole: bool) -> u64 {
         self.spending.settle(Some(&self.tap), self.bytes, whole);
-        let refused = self.meter.reserve("g", &self.budget, u64::MAX, u64::MAX);
+        let refused = self
+            .meter
+            .reserve("g", &self.budget, u64::MAX..=u64::MAX, NOW);
         match refused.await.err().unwrap() {
             Refusal::Exceeded(exceeded) => exceeded.used,
             Refusal::Unavailable => panic!("unavailable"),
