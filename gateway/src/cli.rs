@@ -24,7 +24,8 @@ mod status;
 mod tail;
 
 use crate::telemetry::log;
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,6 +34,9 @@ const STATE_DIR: &str = "/var/lib/postern";
 
 /// A failure of the gateway's own, as `docker run` and `env` have it; 126 and 127 are the command's.
 const FAILED: u8 = 125;
+
+/// Says what is logged where no option does.
+const LOG_VARIABLE: &str = "POSTERN_LOG";
 
 /// Wrong usage, as clap has it.
 const USAGE: u8 = 2;
@@ -44,10 +48,10 @@ const USAGE: u8 = 2;
 #[command(after_help = "\
 Examples:
   postern check policies/anthropic
-  postern explain --policy policies/anthropic https://api.anthropic.com/v1/messages --method POST
+  postern explain --policy policies/locked-down github.com:22
   sudo postern secret set anthropic-credentials --from-stdin api-key
-  sudo postern exec --policy policies/anthropic -- my-agent --task 'fix the tests'
-  sudo postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  sudo postern exec --policy policies/anthropic -- my-agent
+  sudo postern run --policy /etc/postern/policy
   sudo postern attach --container 4f66ad9b1c2e --gateway anthropic
   sudo postern tail --denied
   sudo postern ca export --gateway anthropic > postern-ca.pem")]
@@ -55,7 +59,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Log filter, such as warn, info or gateway=debug [default: error for exec, info elsewhere]
-    #[arg(long, global = true, value_name = "FILTER", env = "POSTERN_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = LOG_VARIABLE)]
     log_level: Option<String>,
     /// Log lines for people or for machines
     #[arg(long, global = true, value_enum, default_value = "text")]
@@ -115,8 +119,12 @@ struct Folders {
 /// Parses, runs, and turns the outcome into an exit status: 0, the command's own, 1 for a policy
 /// with errors or what the daemon refuses, 2 for wrong usage, 125 for a failure of the gateway.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let source = matches.value_source("log_level");
+        Cli::from_arg_matches(&matches).map(|cli| (cli, source))
+    });
+    let (cli, level_source) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let status = if error.use_stderr() {
                 usage_status()
@@ -133,8 +141,17 @@ pub fn main() -> ExitCode {
         Command::Exec(_) | Command::Learn(_) => "error",
         _ => "info",
     };
-    let level = cli.log_level.as_deref().unwrap_or(default);
+    let by_variable = level_source == Some(ValueSource::EnvVariable);
+    // A variable that is empty is one that is not set, as for most programs; an option is not.
+    let level = cli.log_level.as_deref();
+    let level = level.filter(|level| !(by_variable && level.is_empty()));
+    let level = level.unwrap_or(default);
     if let Err(message) = log::init(level, cli.log_format) {
+        let message = if by_variable {
+            message.replacen("--log-level", LOG_VARIABLE, 1)
+        } else {
+            message
+        };
         output::complain(&format!("postern: {message}"));
         return ExitCode::from(usage_status());
     }
@@ -174,6 +191,47 @@ fn usage_status() -> u8 {
         FAILED
     } else {
         USAGE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::Cli;
+    use clap::CommandFactory;
+
+    /// Every command with its name.
+    fn commands(of: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
+        let after = of.get_after_help().map(ToString::to_string);
+        found.push((name.to_owned(), after.unwrap_or_default()));
+        for below in of.get_subcommands().filter(|below| !below.is_hide_set()) {
+            commands(below, &format!("{name} {}", below.get_name()), found);
+        }
+    }
+
+    /// A terminal of eighty columns wraps what is longer: an example would be broken, and a line that is wrapped by hand
+    /// leave an orphan.
+    #[test]
+    fn help_reads_well_at_eighty_columns() {
+        let mut found = Vec::new();
+        commands(&Cli::command(), "postern", &mut found);
+        assert!(found.len() > 15, "{found:#?}");
+        for (name, after) in found {
+            for line in after.lines() {
+                let example = line.starts_with("  ");
+                assert!(
+                    !example || line.chars().count() <= 80,
+                    "{name}: an example is too long: {line}"
+                );
+                assert!(
+                    example || line.is_empty() || line.ends_with(['.', ':']),
+                    "{name}: wrapped by hand: {line}"
+                );
+            }
+            let leaf = !matches!(name.as_str(), "postern" | "postern ca" | "postern secret");
+            let says = after.contains("Exit status:") || after.contains("The exit status is");
+            assert!(!leaf || says, "{name} does not say its exit status");
+        }
     }
 }
 

@@ -66,7 +66,12 @@ pub fn examine() -> Vec<Finding> {
             .find(|mount| mount.kind == kind)
             .map(|mount| mount.point.display().to_string())
     };
-    let loaded = Kernel::load(None, false);
+    // Who is not root is told so, and not what the kernel makes of the attempt.
+    let loaded = if nix::unistd::geteuid().is_root() {
+        Kernel::load(None, false).map_err(Some)
+    } else {
+        Err(None)
+    };
     vec![
         root(),
         capabilities(),
@@ -183,8 +188,11 @@ fn capabilities() -> Finding {
     }
 }
 
+/// The programs as the kernel took them, or why it did not; `None` where nobody asked it.
+type Loaded = Result<Kernel, Option<KernelError>>;
+
 /// The verifier's own word.
-fn programs(loaded: &Result<Kernel, KernelError>) -> Finding {
+fn programs(loaded: &Loaded) -> Finding {
     match loaded {
         Ok(kernel) => {
             let sizes = kernel.program_sizes();
@@ -201,7 +209,13 @@ fn programs(loaded: &Result<Kernel, KernelError>) -> Finding {
                 remedy: "",
             }
         }
-        Err(error) => Finding {
+        Err(None) => Finding {
+            name: "eBPF programs",
+            verdict: Verdict::Missing,
+            found: "not tried: only root can load them".to_owned(),
+            remedy: "run it with sudo",
+        },
+        Err(Some(error)) => Finding {
             name: "eBPF programs",
             verdict: Verdict::Missing,
             found: error.to_string(),
@@ -211,15 +225,20 @@ fn programs(loaded: &Result<Kernel, KernelError>) -> Finding {
 }
 
 /// Whether the programs can tell that the gateway has ended: without that it does not start.
-fn liveness(loaded: &Result<Kernel, KernelError>) -> Finding {
+fn liveness(loaded: &Loaded) -> Finding {
     let (verdict, found, remedy) = match loaded {
         Ok(_) => (Verdict::Ok, "the programs notice when the gateway ends", ""),
-        Err(KernelError::Alive(_)) => (
+        Err(Some(KernelError::Alive(_))) => (
             Verdict::Missing,
             "perf_event_open is refused",
             "a kernel with CONFIG_PERF_EVENTS; in a container CAP_PERFMON and a seccomp profile that permits perf_event_open",
         ),
-        Err(_) => (Verdict::Less, "not tried: the programs did not load", ""),
+        Err(Some(_)) => (Verdict::Less, "not tried: the programs did not load", ""),
+        Err(None) => (
+            Verdict::Less,
+            "not tried: only root can load the programs",
+            "run it with sudo",
+        ),
     };
     Finding {
         name: "liveness",
@@ -286,9 +305,8 @@ fn jit() -> Finding {
 }
 
 /// An added layer where it is active; `exec` does not depend on it.
-fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
+fn lsm(loaded: &Loaded) -> Finding {
     const NAME: &str = "BPF LSM";
-    const OTHERWISE: &str = "`exec` does without: foreign socket families are kept out by seccomp, and nobody outside can hand a socket in";
     let absent = match loaded {
         Ok(kernel) => match kernel.protections() {
             protections if protections.lsm => {
@@ -301,7 +319,15 @@ fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
             }
             protections => protections.lsm_absent_because.unwrap_or_default(),
         },
-        Err(_) => match kernel::active_modules() {
+        Err(None) => {
+            return Finding {
+                name: NAME,
+                verdict: Verdict::Less,
+                found: "not tried: only root can load the program".to_owned(),
+                remedy: "run it with sudo",
+            };
+        }
+        Err(Some(_)) => match kernel::active_modules() {
             Ok(modules) => format!("not tried; the active security modules are {modules}"),
             Err(error) => format!("not tried; the active security modules are unknown: {error}"),
         },
@@ -310,13 +336,20 @@ fn lsm(loaded: &Result<Kernel, KernelError>) -> Finding {
         name: NAME,
         verdict: Verdict::Less,
         found: absent,
-        // Where it cannot be read, or "bpf" is in it and the program is not taken, another boot line is a guess.
-        remedy: match kernel::active_modules() {
-            Ok(modules) if !modules.split(',').any(|name| name == "bpf") => {
-                "`exec` does without; for attached cgroups boot with \"bpf\" in lsm=: packet and vsock sockets, and sockets that somebody outside hands in, are let through otherwise"
-            }
-            _ => OTHERWISE,
-        },
+        remedy: without_lsm(kernel::active_modules().ok().as_deref()),
+    }
+}
+
+/// What is to be done about it, and what it means until then, by the active security modules.
+fn without_lsm(modules: Option<&str>) -> &'static str {
+    match modules {
+        Some(modules) if !modules.split(',').any(|name| name == "bpf") => {
+            "`exec` does without; for attached cgroups boot with \"bpf\" in lsm=: packet and vsock sockets, and sockets that somebody outside hands in, are let through otherwise"
+        }
+        // Where they cannot be read, or "bpf" is among them and the program is not taken, another boot line is a guess.
+        _ => {
+            "`exec` does without; for attached cgroups a kernel with CONFIG_BPF_LSM and BTF that takes the program: packet and vsock sockets, and sockets that somebody outside hands in, are let through otherwise"
+        }
     }
 }
 
@@ -422,7 +455,21 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{version, without_lsm};
+
+    #[test]
+    fn whoever_attaches_is_warned_whatever_the_reason_that_the_lsm_is_missing() {
+        for modules in [None, Some("capability,yama"), Some("capability,bpf")] {
+            let told = without_lsm(modules);
+            assert!(told.contains("for attached cgroups"), "{modules:?}: {told}");
+            assert!(
+                told.contains("are let through otherwise"),
+                "{modules:?}: {told}"
+            );
+        }
+        assert!(without_lsm(Some("capability,yama")).contains("lsm="));
+        assert!(!without_lsm(Some("capability,bpf")).contains("lsm="));
+    }
 
     #[test]
     fn releases_of_distributions_are_understood() {

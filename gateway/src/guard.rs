@@ -1,10 +1,11 @@
-//! HTTP/1.x framing, checked byte by byte before the HTTP library sees it. A gateway stands between two
+//! HTTP/1.x framing, checked byte by byte before the HTTP library sees it, and HTTP/2's after. A gateway stands between two
 //! parsers: what they could read in two ways is refused here, not repaired.
 //!
 //! Pure and incremental: slices in, positions out, nothing allocated but what a message's known fields
 //! need. It refuses to know what a message means: hosts, policy, credentials.
 
 mod body;
+mod delivered;
 mod fields;
 mod frames;
 mod held;
@@ -15,12 +16,13 @@ mod response;
 mod target;
 mod violation;
 
+pub use delivered::delivered;
 pub use frames::{FrameWatch, Refusal};
 pub use held::Held;
 pub use patience::Patience;
 pub use progress::Progress;
 pub use request::RequestGuard;
-pub use response::{Exchange, ResponseGuard};
+pub use response::{Exchange, MAX_HEAD, ResponseGuard};
 pub use violation::Violation;
 
 /// What a guard made of a slice.

@@ -11,10 +11,12 @@ mod google;
 mod query;
 mod subprotocol;
 mod tokens;
+mod trial;
 
 pub use aws::copy::{Named, named};
 pub use query::query;
 pub use tokens::{TokenError, Tokens};
+pub use trial::try_out;
 
 use crate::outcome::DenyReason;
 use crate::policy::{
@@ -82,10 +84,11 @@ impl InjectError {
     #[must_use]
     pub fn reason(&self) -> DenyReason {
         match self {
-            Self::Missing(_) | Self::NotAFieldValue(_) => DenyReason::SecretMissing,
-            Self::Unusable { .. } | Self::Token(_) | Self::Unlocated { .. } => {
-                DenyReason::CredentialUnavailable
-            }
+            Self::Missing(_) => DenyReason::SecretMissing,
+            Self::NotAFieldValue(_)
+            | Self::Unusable { .. }
+            | Self::Token(_)
+            | Self::Unlocated { .. } => DenyReason::CredentialUnavailable,
             Self::Unsignable(_) => DenyReason::RequestFormNotAllowed,
         }
     }

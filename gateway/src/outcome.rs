@@ -361,7 +361,7 @@ impl DenyReason {
         Some(match refusal {
             Refusal::NameNotAllowed => (Stage::Dns, Self::NameNotAllowed),
             Refusal::KernelNoRule => (Stage::Kernel, Self::NoRule),
-            Refusal::KernelGuard => (Stage::Kernel, Self::AddressGuard),
+            Refusal::KernelGuard(_) => (Stage::Kernel, Self::AddressGuard),
             Refusal::KernelProtocol => (Stage::Kernel, Self::ProtocolNotAllowed),
             Refusal::DnsPort => (Stage::Dns, Self::Malformed),
             Refusal::NoListener => (read, Self::NoListener),
@@ -369,7 +369,9 @@ impl DenyReason {
             Refusal::NoServerName => (read, Self::NoServerName),
             Refusal::RequestNotAllowed => (Stage::Http, Self::RequestNotAllowed),
             Refusal::Trace => (Stage::Http, Self::TraceRefused),
+            Refusal::NotMetered(_) => (Stage::Http, Self::NotMetered),
             Refusal::SecretMissing(_) => (Stage::Http, Self::SecretMissing),
+            Refusal::CredentialUnusable(_) => (Stage::Http, Self::CredentialUnavailable),
             Refusal::GuardedAnswer(_) => (Stage::Dial, Self::AddressGuard),
             Refusal::Withheld(_) => (Stage::Dns, Self::AddressGuard),
         })

@@ -3,22 +3,23 @@
 //! percent-encoded and JSON-escaped bytes and in base64 (both alphabets, anywhere in a longer text),
 //! across chunks and under gzip, deflate, brotli and zstd.
 //!
-//! Bodies stream; an unfinished word waits for its end, or for a moment in which nothing comes. In text the replacement may be shorter or longer than the secret, so that
-//! `Content-Length` goes; in everything else (images, protobuf, event streams of AWS, ranges, codings
-//! that cannot be undone) each byte becomes `*`. A coded body is decoded, and reaches the client
-//! without its coding.
+//! Bodies stream. A word waits for its end, or for that of a message which says its own length; if a secret has blanks
+//! or punctuation itself, the last words of a line wait for that of the line. In text the replacement may be shorter or
+//! longer than the secret, so that `Content-Length` goes; in everything else (images, protobuf, event streams of AWS,
+//! ranges, codings that cannot be undone) each byte becomes `*`. A coded body is decoded, and reaches the client without
+//! its coding.
 //!
 //! What can be seen of a response never depends on less than a whole secret: see [`matcher`].
 //!
-//! What is not found: a secret of fewer than eight bytes, one cut into pieces or interrupted by a pause, and
-//! one that went through another transformation (another encoding, encryption, a checksum, an encoding twice).
-//! It refuses to know connections and policy files.
+//! What is not found: a secret of fewer than eight bytes, one cut into pieces, and one that went through another
+//! transformation (another encoding, encryption, a checksum, an encoding twice). It refuses to know connections and policy files.
 
 mod automaton;
 mod body;
 mod coding;
 mod filter;
 mod matcher;
+mod messages;
 
 pub use body::BodyScrub;
 pub use coding::Corrupt;
@@ -34,6 +35,7 @@ use coding::Coding;
 use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE};
 use matcher::{Matcher, Replacement};
+use messages::Messages;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -97,15 +99,17 @@ impl Scrubber {
     /// Changes the head of a response to that of the scrubbed body, and gives what scrubs the body.
     pub fn body(&self, status: StatusCode, headers: &mut HeaderMap) -> BodyScrub {
         let plan = Plan::of(status, headers);
+        let messages = Messages::of(headers);
         plan.announce(headers);
-        BodyScrub::new(plan, Matcher::new(Arc::clone(&self.0), plan.replacement))
+        let matcher = Matcher::new(Arc::clone(&self.0), plan.replacement);
+        BodyScrub::new(plan, messages, matcher)
     }
 
     /// The text without secrets and how many there were; `None` if there are none.
     fn text(&self, text: &[u8]) -> Option<(Bytes, u64)> {
         self.0.candidate(text, 0, text.len())?;
         let mut matcher = Matcher::new(Arc::clone(&self.0), Replacement::Word);
-        let mut scrubbed = matcher.push(Bytes::copy_from_slice(text)).to_vec();
+        let mut scrubbed = matcher.push(Bytes::copy_from_slice(text), 0).to_vec();
         scrubbed.extend_from_slice(&matcher.finish());
         let count = matcher.count();
         (count > 0).then(|| (scrubbed.into(), count))

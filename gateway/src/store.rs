@@ -1,6 +1,8 @@
 //! Reads a policy folder. What the texts mean is the policy engine's business.
 
-use crate::policy::{Compiled, MAX_FILE_BYTES, SourceFile, Unread, compile_partly};
+use crate::policy::{
+    Compiled, Diagnostic, MAX_FILE_BYTES, Severity, SourceFile, Unread, compile_partly,
+};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
@@ -23,11 +25,14 @@ pub enum StoreError {
     },
     /// There is nothing to read.
     #[error(
-        "{path} has no .yaml or .yml file; a policy is a folder of them (see the policies/ folder of Postern's source for examples)"
+        "{path} has no .yaml or .yml file; a policy is a folder of them ({})",
+        hint(inside)
     )]
     Empty {
         /// The folder.
         path: PathBuf,
+        /// What in it may be meant: folders that are policies, files of other names.
+        inside: Vec<PathBuf>,
     },
     /// It is not a policy folder.
     #[error("{path} has more than {MAX_FILES} .yaml files; a policy is a folder of its own")]
@@ -55,7 +60,11 @@ pub struct Loaded {
 pub fn load(path: &Path) -> Result<Loaded, StoreError> {
     let mut files = Vec::new();
     let mut unread = Vec::new();
-    let (paths, from) = paths(path)?;
+    let Found {
+        paths,
+        from,
+        overlooked,
+    } = find(path)?;
     for path in paths {
         let (text, problem) = read_file(&path, from);
         unread.extend(problem.map(|(found, help)| Unread {
@@ -68,7 +77,9 @@ pub fn load(path: &Path) -> Result<Loaded, StoreError> {
             text,
         });
     }
-    let compiled = compile_partly(&files, &unread);
+    let mut compiled = compile_partly(&files, &unread);
+    let overlooked = overlooked.iter().map(|path| warning_of(path));
+    compiled.diagnostics.extend(overlooked);
     let mut hasher = DefaultHasher::new();
     for file in &files {
         (&file.name, file.text.as_str()).hash(&mut hasher);
@@ -92,28 +103,104 @@ enum From {
     Folder,
 }
 
-/// The files that make the policy, in their order.
-fn paths(path: &Path) -> Result<(Vec<PathBuf>, From), StoreError> {
+/// What makes the policy.
+struct Found {
+    /// In their order.
+    paths: Vec<PathBuf>,
+    from: From,
+    /// What is in the folder, is no part of the policy, and looks as if it was meant to be.
+    overlooked: Vec<PathBuf>,
+}
+
+/// The folders and files that may be meant, for whoever named the wrong one.
+fn hint(inside: &[PathBuf]) -> String {
+    if inside.is_empty() {
+        return "see the policies/ folder of Postern's source for examples".to_owned();
+    }
+    // A folder of policies is the usual mistake; files of other names matter where there is none.
+    let has_folders = inside.iter().any(|path| path.is_dir());
+    let names: Vec<String> = inside
+        .iter()
+        .filter(|path| path.is_dir() || !has_folders)
+        .map(|path| path.display().to_string())
+        .collect();
+    format!("perhaps one of these is meant: {}", names.join(", "))
+}
+
+fn warning_of(path: &Path) -> Diagnostic {
+    let (found, help) = if path.is_dir() {
+        (
+            "the folder holds YAML files, and is no part of this policy",
+            "a policy is the files of one folder: move them up, or check the folder by itself",
+        )
+    } else {
+        (
+            "the file is no part of the policy, whose files end in .yaml or .yml",
+            "rename it, or take it out of the policy folder",
+        )
+    };
+    Diagnostic::of_path(Severity::Warning, path, found.to_owned()).with_help(help)
+}
+
+/// Is it something that a person might take for a part of a policy, and the loader does not?
+fn is_overlooked(path: &Path) -> bool {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        return entries
+            .map(|entry| entry.path())
+            .any(|path| !is_hidden(&path) && is_yaml(&path));
+    }
+    // The schema for editors may well lie beside what it describes.
+    if path
+        .as_os_str()
+        .as_encoded_bytes()
+        .ends_with(b"schema.json")
+    {
+        return false;
+    }
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    })
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+fn find(path: &Path) -> Result<Found, StoreError> {
     let failed = |error| StoreError::Read {
         path: path.to_owned(),
         error,
     };
     if !fs::metadata(path).map_err(failed)?.is_dir() {
-        return Ok((vec![path.to_owned()], From::Person));
+        return Ok(Found {
+            paths: vec![path.to_owned()],
+            from: From::Person,
+            overlooked: Vec::new(),
+        });
     }
-    let mut paths = Vec::new();
+    let (mut paths, mut overlooked) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(path).map_err(failed)? {
         let found = entry.map_err(failed)?.path();
-        let hidden = found
-            .file_name()
-            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let yaml = found
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden {
+        if is_hidden(&found) {
+            continue;
+        }
+        if is_yaml(&found) {
             paths.push(found);
+        } else if is_overlooked(&found) {
+            overlooked.push(found);
         }
     }
+    overlooked.sort();
     if paths.len() > MAX_FILES {
         return Err(StoreError::TooMany {
             path: path.to_owned(),
@@ -122,10 +209,15 @@ fn paths(path: &Path) -> Result<(Vec<PathBuf>, From), StoreError> {
     if paths.is_empty() {
         return Err(StoreError::Empty {
             path: path.to_owned(),
+            inside: overlooked,
         });
     }
     paths.sort();
-    Ok((paths, From::Folder))
+    Ok(Found {
+        paths,
+        from: From::Folder,
+        overlooked,
+    })
 }
 
 /// What was found, and what to do about it.

@@ -29,7 +29,7 @@ fn printers() -> Vec<Vec<String>> {
         &["explain", "--json", "--policy", &folder, question],
         &["doctor"],
         &["doctor", "--json"],
-        &["secret", "list", "--json", "--secrets", "/nowhere"],
+        &["secret", "list", "--json", "--state-dir", "/nowhere"],
     ];
     let owned = |text: &&[&str]| text.iter().map(|word| (*word).to_owned()).collect();
     texts.iter().map(owned).collect()
@@ -146,6 +146,111 @@ fn what_is_no_level_no_key_and_no_sandbox_is_wrong_usage() -> Result<()> {
 }
 
 #[test]
+fn a_log_variable_that_is_empty_is_none_and_one_that_is_wrong_is_named() -> Result<()> {
+    let _world = World::new()?;
+    for (set, status, told) in [("", 0, ""), ("verbose", 2, "POSTERN_LOG `verbose`")] {
+        let ended = Command::new(postern::binary()?)
+            .arg("schema")
+            .env("POSTERN_LOG", set)
+            .output()?;
+        let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(status), "{set}: {err}");
+        assert!(err.contains(told), "{set}: {err}");
+    }
+    Ok(())
+}
+
+#[test]
+fn who_reads_json_gets_some_whatever_is_wrong() -> Result<()> {
+    let _world = World::new()?;
+    let folder = tempfile::tempdir()?;
+    let broken = folder.path().join("broken.yaml");
+    fs::write(&broken, "kind: x\n")?;
+    let broken = broken.display().to_string();
+    let nowhere = folder.path().join("nowhere").display().to_string();
+    let question = "https://a.example/";
+    let policy = postern::workspace().join("policies/anthropic");
+    let policy = policy.display().to_string();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["check", "--json", &nowhere], 125, "/0/message"),
+        (
+            &["check", "--json", "--secrets", &nowhere, &policy],
+            125,
+            "/0/message",
+        ),
+        (
+            &["explain", "--json", "--policy", &broken, question],
+            2,
+            "/diagnostics/0/message",
+        ),
+        (
+            &["explain", "--json", "--policy", &nowhere, question],
+            2,
+            "/error",
+        ),
+        (&["status", "--json", "--admin", &nowhere], 125, "/error"),
+    ];
+    for (arguments, status, pointer) in cases {
+        let ended = postern::run(arguments)?;
+        assert_eq!(ended.code(), status, "{arguments:?}: {ended:#?}");
+        let told: serde_json::Value = serde_json::from_str(&ended.out())
+            .with_context(|| format!("{arguments:?}: {ended:#?}"))?;
+        let text = told.pointer(pointer).and_then(serde_json::Value::as_str);
+        assert!(
+            text.is_some_and(|text| !text.is_empty()),
+            "{arguments:?}: {told:#}"
+        );
+        assert!(!ended.err().is_empty(), "{arguments:?}: {ended:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_of_folders_and_a_folder_that_is_not_there_are_failures() -> Result<()> {
+    let _world = World::new()?;
+    let policies = postern::workspace().join("policies").display().to_string();
+    let ended = postern::run(&["check", &policies])?;
+    assert_eq!(ended.code(), 125, "{ended:#?}");
+    assert!(ended.err().contains("policies/locked-down"), "{ended:#?}");
+    let ended = postern::run(&["secret", "list", "--json", "--secrets", "/nowhere"])?;
+    assert_eq!(ended.code(), 125, "{ended:#?}");
+    assert!(ended.err().contains("there is no folder"), "{ended:#?}");
+    Ok(())
+}
+
+#[test]
+fn what_the_gateway_would_not_take_is_told_by_check_and_by_explain() -> Result<()> {
+    let world = World::new()?;
+    let secret = world.path("secrets").join("anthropic-credentials");
+    let secrets = world.path("secrets").display().to_string();
+    let policy = postern::workspace().join("policies/anthropic");
+    let policy = policy.display().to_string();
+    fs::create_dir_all(&secret)?;
+    for (value, status) in [("one", 0), ("one\ntwo", 1)] {
+        fs::write(secret.join("api-key"), value)?;
+        fs::set_permissions(secret.join("api-key"), Permissions::from_mode(0o600))?;
+        let ended = postern::run(&["check", "--secrets", &secrets, &policy])?;
+        assert_eq!(ended.code(), 0, "{ended:#?}");
+        let warned = ended.err().contains("a header field cannot have");
+        assert_eq!(warned, status == 1, "{ended:#?}");
+        let ended = postern::run(&[
+            "explain",
+            "--policy",
+            &policy,
+            "--secrets",
+            &secrets,
+            "--method",
+            "POST",
+            "https://api.anthropic.com/v1/messages",
+        ])?;
+        assert_eq!(ended.code(), status, "{ended:#?}");
+        let denied = ended.out().contains("credential_unavailable");
+        assert_eq!(denied, status == 1, "{ended:#?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn exec_says_which_secret_is_missing_before_the_command_runs() -> Result<()> {
     let world = World::new()?;
     let done = world.exec(["true"]).log("error").succeed()?;
@@ -160,13 +265,16 @@ fn exec_says_which_secret_is_missing_before_the_command_runs() -> Result<()> {
 #[test]
 fn an_authority_that_is_made_by_asking_is_said_to_be_new() -> Result<()> {
     let world = World::new()?;
-    let state = world.path("state").display().to_string();
+    let state = world.path("state").join("of/its/own");
+    let state = state.display().to_string();
     let export = |gateway: &str| {
         postern::run(&["ca", "export", "--gateway", gateway, "--state-dir", &state])
     };
-    fs::create_dir_all(&state)?;
     let first = export("one")?;
     assert_eq!(first.code(), 0, "{first:#?}");
+    assert!(first.err().contains("made the state folder"), "{first:#?}");
+    let mode = fs::metadata(&state)?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
     assert!(first.err().contains("this is a new one"), "{first:#?}");
     let again = export("one")?;
     assert_eq!((again.out(), again.err()), (first.out(), String::new()));

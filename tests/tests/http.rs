@@ -223,6 +223,49 @@ fn head_has_a_length_and_no_body() -> Result<()> {
 }
 
 #[test]
+fn a_range_comes_as_a_part() -> Result<()> {
+    let world = World::new()?;
+    for (flag, host) in each_pair() {
+        let url = format!("https://{}/part/1000", host.name);
+        for (range, status, told) in [
+            ("0-0", "206", "content-range: bytes 0-0/1000"),
+            ("10-109", "206", "content-range: bytes 10-109/1000"),
+            ("900-1000", "416", "content-range: bytes */1000"),
+        ] {
+            let done = world.curl(&["-i", flag, "-r", range, &url]).succeed()?;
+            let out = done.out().to_ascii_lowercase();
+            assert!(out.contains(&format!(" {status}")), "{flag}: {done}");
+            assert!(out.contains(told), "{flag}: {done}");
+            let record = done.record("request", |_| true)?;
+            let bytes = match range {
+                "0-0" => 1,
+                "10-109" => 100,
+                _ => continue,
+            };
+            assert_eq!(record.0["bytes_down"], bytes, "{done}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_long_head_of_an_answer_passes_up_to_one_limit_for_both_versions() -> Result<()> {
+    let world = World::new()?;
+    for (flag, host) in each_pair() {
+        let url = format!("https://{}/head/40", host.name);
+        let done = world.curl(&["-i", flag, &url]).succeed()?;
+        assert!(done.out().contains("x-long-39: xxx"), "{flag}: {done}");
+        assert!(done.out().contains("after a long head"), "{flag}: {done}");
+        let url = format!("https://{}/head/140", host.name);
+        let done = world.curl(&["-w", "\n=%{http_code}", flag, &url]).run()?;
+        assert!(done.out().contains("\n=502"), "{flag}: {done}");
+        let record = done.record("request", |_| true)?;
+        assert_eq!(record.0["error"], "upstream_http", "{flag}: {done}");
+    }
+    Ok(())
+}
+
+#[test]
 fn empty_answers_and_every_status_pass() -> Result<()> {
     let world = World::new()?;
     for status in [204, 301, 304, 401, 404, 418, 429, 500, 503] {

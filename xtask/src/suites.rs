@@ -115,6 +115,9 @@ pub(crate) const ALL: &[Suite] = &[
     },
 ];
 
+/// Fuzzed responses that are searched for secrets: a minute's worth. A plain `cargo test` has a fiftieth of them.
+const SCRUB_CASES: &str = "100000";
+
 /// Runs the suites named in `only`, or all, and prints a table; fails if one of them did.
 pub(crate) fn run(workspace: &Workspace, console: Console, only: &[String]) -> Result<(), Failure> {
     if let Some(unknown) = only
@@ -173,6 +176,7 @@ impl Suite {
             line(format_args!("$ {}", command_line(&cargo)));
             if matches!(self.work, Work::Tests(_)) {
                 cargo.env("POSTERN_TEST_BEYOND", &beyond);
+                cargo.env("POSTERN_SCRUB_CASES", SCRUB_CASES);
                 process::watched(&mut cargo, |text| tests.read(text))
             } else {
                 process::shown(&mut cargo)

@@ -13,11 +13,11 @@ use std::process::ExitCode;
 /// Make a cgroup that exists a sandbox of the running daemon
 #[derive(Args)]
 #[command(after_help = "\
-The processes in it, now and later, reach nothing but what the gateway's policy allows. They are not
-confined otherwise: what could leave the cgroup is told as a warning. To make TLS work for them, have
+The processes in it, now and later, reach nothing but what the gateway's policy allows. They are not \
+confined otherwise: what could leave the cgroup is told as a warning. To make TLS work for them, have \
 them trust what `postern ca export --gateway G` prints.
 
-Exit status: 0 attached; 1 refused (no such cgroup or gateway, several of that name, or one that is
+Exit status: 0 attached; 1 refused (no such cgroup or gateway, several of that name, or one that is \
 inside or above an attached one); 2 wrong usage; 125 no daemon, or it failed.
 
 Examples:

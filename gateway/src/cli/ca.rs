@@ -1,11 +1,13 @@
 //! `postern ca`.
 
-use super::STATE_DIR;
 use super::output::{complain, print};
+use super::{STATE_DIR, Usage};
 use crate::tls::{self, Authority, AuthorityError};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use clap::Subcommand;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,8 +16,10 @@ use std::process::ExitCode;
 pub(super) enum Ca {
     /// Print a gateway's certificate (PEM), never its key
     #[command(after_help = "\
-A gateway that has none yet gets it now, so that images can be built before its first start; that is said
-on standard error.
+A gateway that has none yet gets it now, so that images can be built before its first start, and so does a state \
+folder that does not exist; that is said on standard error.
+
+Exit status: 0 printed; 2 wrong usage; 125 the state folder cannot be used.
 
 Examples:
   sudo postern ca export --gateway anthropic > postern-ca.pem
@@ -39,12 +43,13 @@ impl Ca {
             })
             && !gateway.starts_with('.');
         if !plain {
-            bail!(
+            return Err(Usage(format!(
                 "--gateway {gateway}: the name of an EgressGateway has lower-case letters, digits, '-' and '.' only"
-            );
+            ))
+            .into());
         }
-        if !state_dir.is_dir() {
-            return Err(missing(&state_dir));
+        if !state_dir.exists() {
+            make(&state_dir)?;
         }
         let known = tls::known(&state_dir).map_err(hinted)?;
         let authority = Authority::load_or_create(&state_dir, &gateway).map_err(hinted)?;
@@ -72,9 +77,21 @@ fn hinted(error: AuthorityError) -> anyhow::Error {
     }
 }
 
-fn missing(state_dir: &Path) -> anyhow::Error {
-    anyhow::anyhow!(
-        "there is no state folder {}; `postern run` and `postern exec` make it, or name another with --state-dir",
+/// As `run` and `exec` make it: for its owner alone.
+fn make(state_dir: &Path) -> Result<()> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir);
+    made.with_context(|| {
+        format!(
+            "cannot make the state folder {}; run it with sudo, or name a folder of yours with --state-dir",
+            state_dir.display()
+        )
+    })?;
+    complain(&format!(
+        "postern: made the state folder {}",
         state_dir.display()
-    )
+    ));
+    Ok(())
 }

@@ -3,9 +3,9 @@
 mod github;
 
 use super::load::Known;
-use super::output::{complain, plural, print};
+use super::output::{causes, complain, plural, print};
 use crate::policy::{Diagnostic, Severity, SourceFile, Style};
-use crate::store;
+use crate::store::{self, Loaded, StoreError};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -16,14 +16,16 @@ use std::process::ExitCode;
 /// Check a policy folder: all problems at once, each with its place and its remedy
 #[derive(Args)]
 #[command(after_help = "\
-Exit status: 0 no errors (there may be warnings), 1 errors, 2 wrong usage, 125 the folder cannot be
+Exit status: 0 no errors (there may be warnings), 1 errors, 2 wrong usage, 125 the folder cannot be \
 read. It is the same for every format.
 
 Examples:
   postern check policies/anthropic
   postern check --secrets /var/lib/postern/secrets /etc/postern/policy
   postern check --format json /etc/postern/policy
-  postern check --format github policies/anthropic    # in a workflow: problems show beside the lines")]
+  postern check --format github policies/anthropic
+
+The last one is for a workflow of GitHub Actions: problems show beside the lines.")]
 pub(super) struct Check {
     /// Folder of policy files, or one file
     #[arg(value_name = "DIR")]
@@ -48,16 +50,27 @@ enum Format {
 
 impl Check {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let loaded = store::load(&self.policy)?;
-        let mut diagnostics = loaded.compiled.diagnostics.clone();
-        if let (Some(folder), Some(policy)) = (&self.secrets, &loaded.compiled.policy) {
-            let known = Known::read(folder, &policy.secrets)?;
-            diagnostics.extend(loaded.compiled.lint_secrets(&known));
-        }
+        let format = if self.json { Format::Json } else { self.format };
+        let (loaded, diagnostics) = match self.diagnose() {
+            Ok(diagnosed) => diagnosed,
+            Err(error) => {
+                // Who reads documents gets one, and the status all the same.
+                let path = match &self.secrets {
+                    Some(secrets) if !error.is::<StoreError>() => secrets,
+                    _ => &self.policy,
+                };
+                let unread = Diagnostic::of_path(Severity::Error, path, causes(&error));
+                match format {
+                    Format::Json => print(&json(&[unread]).to_string())?,
+                    Format::Github => print(&github::command(&unread))?,
+                    Format::Text => {}
+                }
+                return Err(error);
+            }
+        };
         let diagnostics = &diagnostics;
         let errors = count(diagnostics, Severity::Error);
         let warnings = count(diagnostics, Severity::Warning);
-        let format = if self.json { Format::Json } else { self.format };
         match format {
             Format::Json => print(&json(diagnostics).to_string())?,
             Format::Github => {
@@ -83,6 +96,16 @@ impl Check {
         }
         Ok(ExitCode::from(u8::from(errors > 0)))
     }
+
+    fn diagnose(&self) -> Result<(Loaded, Vec<Diagnostic>)> {
+        let loaded = store::load(&self.policy)?;
+        let mut diagnostics = loaded.compiled.diagnostics.clone();
+        if let (Some(folder), Some(policy)) = (&self.secrets, &loaded.compiled.policy) {
+            let known = Known::read(folder, policy)?;
+            diagnostics.extend(loaded.compiled.lint_secrets(&known));
+        }
+        Ok((loaded, diagnostics))
+    }
 }
 
 fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
@@ -106,7 +129,8 @@ pub(super) fn show(diagnostic: &Diagnostic, files: &[SourceFile]) -> String {
     diagnostic.render_with(source, style)
 }
 
-fn json(diagnostics: &[Diagnostic]) -> serde_json::Value {
+/// One object a diagnostic.
+pub(super) fn json(diagnostics: &[Diagnostic]) -> serde_json::Value {
     diagnostics
         .iter()
         .map(|diagnostic| {

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// Let go of sandboxes: of the running daemon, or those that an ended one keeps shut
 #[derive(Args)]
 #[command(after_help = "\
-What is let go of reaches the network freely afterwards. A sandbox of `postern run` stays shut when
+What is let go of reaches the network freely afterwards. A sandbox of `postern run` stays shut when \
 the daemon ends or dies, until it is let go of here or attached by another.
 
 Exit status: 0 let go of; 1 not attached; 2 wrong usage; 125 failed.

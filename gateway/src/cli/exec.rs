@@ -37,15 +37,15 @@ const PLACEHOLDER: &str = "postern-injects-the-real-one";
 /// Run a command in a sandbox of its own whose only way out is the gateway
 #[derive(Args)]
 #[command(after_help = "\
-In the sandbox the file system is read-only but for the current folder; /tmp and the home folder can
-be written to, and forget it at the end. The exit status is the command's own, 128 and the number of
-the signal that killed it, 127 if it was not found, 126 if it could not be run, or 125 if there was
+In the sandbox the file system is read-only but for the current folder; /tmp and the home folder can \
+be written to, and forget it at the end. The exit status is the command's own, 128 and the number of \
+the signal that killed it, 127 if it was not found, 126 if it could not be run, or 125 if there was \
 no sandbox.
 
 Examples:
   sudo postern exec --policy policies/anthropic -- my-agent
-  sudo postern exec --policy team/ --gateway research --env TASK=7 -- python3 agent.py
-  sudo postern exec --policy policies/anthropic -- curl -sS https://api.anthropic.com/v1/messages …")]
+  sudo postern exec --policy team/ --gateway research -- python3 agent.py
+  sudo postern exec --policy policies/anthropic --env TASK=7 -- my-agent --fast")]
 pub(super) struct Exec {
     #[command(flatten)]
     folders: Folders,

@@ -9,7 +9,8 @@ use crate::policy::explain::{
     Allowed, Circumstances, Explanation, Handling, Injected, Question, Refusal, explain,
 };
 use crate::policy::{
-    Class, Gateway, Policy, RuleName, SecretIndex, SecretRef, SecretState, SourceFile,
+    Class, Diagnostic, Gateway, Injection, Policy, RuleName, SecretIndex, SecretRef, SecretState,
+    SourceFile, TokenBudget, guarded,
 };
 use crate::store;
 use anyhow::{Context, Result, bail};
@@ -33,10 +34,12 @@ const NO_ANSWER: u8 = 2;
 Exit status: 0 allowed, 1 denied, 2 wrong usage or a policy with errors.
 
 Examples:
-  postern explain --policy policies/anthropic https://api.anthropic.com/v1/messages --method POST
   postern explain --policy policies/locked-down github.com:22
   postern explain --policy policies/locked-down dns:example.com
-  postern explain --policy policies/internal-wiki --json https://wiki.local/snippets/x --address 10.20.0.15")]
+  postern explain --policy policies/anthropic --method POST \\
+    https://api.anthropic.com/v1/messages
+  postern explain --policy policies/internal-wiki --address 10.20.0.15 \\
+    --json https://wiki.local/snippets/x")]
 pub(super) struct Explain {
     /// Folder of policy files, or one file
     #[arg(long, value_name = "DIR")]
@@ -77,10 +80,27 @@ impl Explain {
                 Ok(status)
             }
             Err(error) => {
+                if self.json {
+                    print(&format!("{:#}", self.no_answer(&error)))?;
+                }
                 complain(&format!("postern: {}", causes(&error)));
                 Ok(ExitCode::from(NO_ANSWER))
             }
         }
+    }
+
+    /// For who reads JSON: that there is no answer, and why.
+    fn no_answer(&self, error: &anyhow::Error) -> Value {
+        let diagnostics = match error.downcast_ref::<Uncompiled>() {
+            Some(Uncompiled(diagnostics)) => super::check::json(diagnostics),
+            None => json!([]),
+        };
+        json!({
+            "question": self.question,
+            "allowed": null,
+            "error": causes(error),
+            "diagnostics": diagnostics,
+        })
     }
 
     /// What is said, and the status.
@@ -93,16 +113,19 @@ impl Explain {
         let (files, policy) = self.load()?;
         let gateway = self.choose(&policy)?;
         let known = match &self.secrets {
-            Some(folder) => Some(Known::read(folder, &policy.secrets)?),
+            Some(folder) => Some(Known::read(folder, &policy)?),
             None => None,
         };
-        let exists = |secret: &SecretRef| {
-            let known = known.as_ref();
-            known.is_none_or(|known| known.state(secret) == SecretState::Present)
-        };
+        let known = known.as_ref();
+        if let Some(why) = known.and_then(|known| known.objection_to_start(gateway)) {
+            bail!("gateway {} does not start: {why}", gateway.name);
+        }
+        let exists = |secret: &SecretRef| known.is_none_or(|known| known.has(secret));
+        let objection = |injection: &Injection| known?.objection(injection);
         let circumstances = Circumstances {
             address: self.address,
             secrets: Some(&exists),
+            credentials: Some(&objection),
         };
         let explanation = explain(&files, gateway, &question, circumstances);
         let mut answer = if self.json {
@@ -111,7 +134,7 @@ impl Explain {
             text(&self.question, gateway, &explanation)
         };
         if let (Some(known), Err(Refusal::SecretMissing(secret)), false) =
-            (&known, &explanation.verdict.outcome, self.json)
+            (known, &explanation.verdict.outcome, self.json)
             && let SecretState::Unusable(why) = known.state(secret)
         {
             answer.push_str(&format!("\n  namely   {why}"));
@@ -143,7 +166,7 @@ impl Explain {
                 for diagnostic in &loaded.compiled.diagnostics {
                     complain(show(diagnostic, &loaded.files).trim_end_matches('\n'));
                 }
-                bail!("the policy has errors, and decides nothing")
+                Err(Uncompiled(loaded.compiled.diagnostics).into())
             }
         }
     }
@@ -175,6 +198,11 @@ impl Explain {
     }
 }
 
+/// Nothing can be asked of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the policy has errors, and decides nothing")]
+struct Uncompiled(Vec<Diagnostic>);
+
 fn json(question: &str, gateway: &Gateway, explanation: &Explanation) -> Value {
     let verdict = &explanation.verdict;
     let mut answer = json!({
@@ -196,6 +224,12 @@ fn json(question: &str, gateway: &Gateway, explanation: &Explanation) -> Value {
             },
             "target": allowed.target.as_ref().map(ToString::to_string),
             "injects": allowed.injects.iter().map(injected).collect::<Value>(),
+            "budget": allowed.budget.as_ref().map(|budget| json!({
+                "route": &*budget.route,
+                "maxTokensPerDay": budget.max_tokens_per_day,
+                "maxTokensPerExecution": budget.max_tokens_per_execution,
+                "maxOutputTokensPerRequest": budget.max_output_tokens_per_request,
+            })),
         }),
         Err(_) => {
             let reason = DenyReason::foretold(verdict);
@@ -290,7 +324,26 @@ fn of_allowed(gateway: &Gateway, class: Option<Class>, allowed: &Allowed) -> Vec
             injected.place, injected.policy
         ));
     }
+    lines.extend(allowed.budget.as_deref().map(counts));
     lines
+}
+
+/// What a budget leaves to spend is known to the running gateway alone.
+fn counts(budget: &TokenBudget) -> String {
+    let bounds = [
+        (budget.max_tokens_per_day, "a day"),
+        (budget.max_tokens_per_execution, "an execution"),
+        (budget.max_output_tokens_per_request, "of output a request"),
+    ];
+    let bounds = bounds
+        .iter()
+        .filter_map(|(bound, per)| bound.map(|bound| format!("{bound} {per}")));
+    let bounds: Vec<String> = bounds.collect();
+    format!(
+        "  counts   towards the token budget of {}, if that has enough left: {}",
+        budget.route,
+        bounds.join(", ")
+    )
 }
 
 fn of_refusal(gateway: &Gateway, explanation: &Explanation, refusal: &Refusal) -> Vec<String> {
@@ -345,7 +398,10 @@ fn of_refusal(gateway: &Gateway, explanation: &Explanation, refusal: &Refusal) -
             );
         }
         // What to do about a secret has been said.
-        None if matches!(refusal, Refusal::SecretMissing(_)) => {}
+        None if matches!(
+            refusal,
+            Refusal::SecretMissing(_) | Refusal::CredentialUnusable(_) | Refusal::NotMetered(_)
+        ) => {}
         None => lines.push("\nNo rule would allow it.".to_owned()),
     }
     lines
@@ -370,11 +426,20 @@ fn detail(refusal: Option<&Refusal>) -> Option<String> {
         Refusal::Withheld(address) => Some(format!(
             "the name leads to {address}, which only a rule or an alias can name: the answer leaves it out"
         )),
-        Refusal::KernelGuard => Some(
+        Refusal::KernelGuard(address) if address.is_loopback() => Some(
             "only a rule that names the address opens it; in a network namespace of its own, a sandbox has \
              a loopback of its own"
                 .to_owned(),
         ),
+        Refusal::KernelGuard(address) => Some(format!(
+            "only a rule that names the address opens it, since it is {}",
+            guarded(*address).unwrap_or("special")
+        )),
+        Refusal::NotMetered(route) => Some(format!(
+            "the token budget of {route} applies, and a call is let through only where what it spends can be counted; \
+             an AIProviderRoute rule for this endpoint without a TokenBudget, before that one, would let it through"
+        )),
+        Refusal::CredentialUnusable(why) => Some(why.clone()),
         Refusal::DnsPort => Some("port 53 is for DNS, which the gateway answers itself".to_owned()),
         _ => None,
     }

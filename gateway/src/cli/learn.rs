@@ -18,17 +18,20 @@ use std::sync::Arc;
 /// Run a command with everything allowed, record what it used, print the smallest policy for it
 #[derive(Args)]
 #[command(after_help = "\
-The command runs in a sandbox as with `exec`, but under a gateway that allows every public destination
-and records what was used. When it has ended the policy is printed on standard output, or written to
---output; without --output what the command itself prints goes to standard error. With --policy, what that policy allows is left out, and what is printed are rules to add to
-it: its credentials are injected, its resolvers and trust are used.
+The command runs in a sandbox as with `exec`, but under a gateway that allows every public destination \
+and records what was used. When it has ended the policy is printed on standard output, or written to \
+--output; without --output what the command itself prints goes to standard error. With --policy, what that policy \
+allows is left out, and what is printed are rules to add to it: its credentials are injected, its resolvers and trust \
+are used.
 
-Addresses of this host, of metadata services and of private networks stay denied, unless the policy
+Addresses of this host, of metadata services and of private networks stay denied, unless the policy \
 names them. Read what is printed before you use it: it allows whatever the command did.
+
+Exit status: the command's own, as with `exec`; 125 if there was no sandbox, or the policy could not be written.
 
 Examples:
   sudo postern learn -- pip download requests > policy.yaml
-  sudo postern learn --policy team/ --output more.yaml -- my-agent --task 'fix the tests'")]
+  sudo postern learn --policy team/ --output more.yaml -- my-agent")]
 pub(super) struct Learn {
     /// Folder of policy files, or one file, to start from
     #[arg(long, value_name = "DIR")]

@@ -27,15 +27,18 @@ pub(super) const RUN: &str = "/run/postern";
 /// Run the gateway in the foreground for sandboxes that exist already
 #[derive(Args)]
 #[command(after_help = "\
-Sandboxes are attached by --attach, by SandboxBinding documents of the policy as their cgroups appear, and
-by `postern attach`. They stay shut when the daemon ends or dies, and the next `run` serves them again;
+Sandboxes are attached by --attach, by SandboxBinding documents of the policy as their cgroups appear, and \
+by `postern attach`. They stay shut when the daemon ends or dies, and the next `run` serves them again; \
 only `postern detach` sets them free.
 
-The first SIGTERM or SIGINT lets open requests finish, for 30 seconds at most; the second ends at
+The first SIGTERM or SIGINT lets open requests finish, for 30 seconds at most; the second ends at \
 once. Changes of the policy folder are put in force as they are made.
 
+Exit status: 0 ended by a signal; 2 wrong usage; 125 it could not start (a policy with errors included), or failed.
+
 Examples:
-  postern run --policy /etc/postern/policy --attach /sys/fs/cgroup/agents/a1=anthropic
+  postern run --policy /etc/postern/policy \\
+    --attach /sys/fs/cgroup/agents/a1=anthropic
   postern status
   postern tail --denied")]
 pub(super) struct Run {

@@ -7,7 +7,7 @@ use super::{STATE_DIR, Usage};
 use crate::policy::SecretRef;
 use crate::secrets::edit::{self, EditError};
 use crate::secrets::folder::{self, MAX_SECRET};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use serde_json::json;
@@ -23,8 +23,8 @@ use zeroize::Zeroizing;
 pub(super) enum Secret {
     /// Write keys of a secret; gateways that run use them from the next request on
     #[command(after_help = "\
-A policy names the secret and the key: `secretRef: {name: NAME}` with `secretKey: KEY`, or
-`{{ NAME.KEY }}` in a SandboxProxyRule. Line breaks at the end of a value do not count.
+A policy names the secret and the key: `secretRef: {name: NAME}` with `secretKey: KEY`; a SandboxProxyRule has \
+them in one, as NAME.KEY between double braces. Line breaks at the end of a value do not count.
 
 Exit status: 0 written; 2 a name, key or value that cannot be one; 125 the folder cannot be written.
 
@@ -32,11 +32,13 @@ Examples:
   sudo postern secret set anthropic-credentials --from-stdin api-key
   pass show wiki | sudo postern secret set wiki-token --from-stdin value
   sudo postern secret set corporate-ca --from-file ca.crt=/etc/ssl/corporate.pem
-  sudo postern secret set gitea --from-literal user=agent --from-file password=./password")]
+  sudo postern secret set gitea --from-literal user=agent \\
+    --from-file password=./password")]
     Set(Set),
     /// Show which keys there are and when they were written, never their values
     #[command(after_help = "\
-Exit status: 0 all can be used, 1 some cannot (each says why), 125 the folder cannot be read.
+Exit status: 0 all can be used (or the default folder was not made yet), 1 some cannot (each says why), 125 the folder \
+cannot be read, or the one that is named does not exist.
 
 Examples:
   sudo postern secret list
@@ -44,7 +46,7 @@ Examples:
     List(List),
     /// Remove a secret or one of its keys; requests that need it get 503 from then on
     #[command(after_help = "\
-Exit status: 0 removed; 1 it is not there; 2 a name or key that cannot be one; 125 the folder cannot be
+Exit status: 0 removed; 1 it is not there; 2 a name or key that cannot be one; 125 the folder cannot be \
 changed.
 
 Examples:
@@ -187,6 +189,13 @@ impl Set {
 impl List {
     fn run(self) -> Result<ExitCode> {
         let folder = self.folder.path();
+        // Only the folder that goes with a state folder is made as it is needed.
+        if !edit::exists(&folder)? && self.folder.secrets.is_some() {
+            bail!(
+                "there is no folder {}; name the one that `--secrets` names for the gateway, or have `postern secret set` make it",
+                folder.display()
+            );
+        }
         if !edit::exists(&folder)? {
             if self.json {
                 print("[]")?;

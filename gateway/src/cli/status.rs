@@ -32,6 +32,9 @@ impl Status {
             Ok(standing) => standing,
             Err(error) => {
                 let is_gone = matches!(error, ClientError::NoDaemon(_));
+                if self.json {
+                    put(&serde_json::to_string_pretty(&no_standing(&error))?)?;
+                }
                 let status = outcome(Err(error));
                 if is_gone {
                     complain(&kept_shut());
@@ -50,6 +53,16 @@ impl Status {
     fn ask(&self) -> Result<Standing, ClientError> {
         Client::connect_briefly(&self.admin.path)?.status()
     }
+}
+
+/// For who reads JSON: that there is no standing, why, and what an ended daemon keeps shut (`null` where that cannot
+/// be told).
+fn no_standing(error: &ClientError) -> serde_json::Value {
+    let left = match error {
+        ClientError::NoDaemon(_) => left_behind().ok(),
+        _ => None,
+    };
+    serde_json::json!({"error": error.to_string(), "kept_shut": left})
 }
 
 /// What an ended daemon has left, as far as this user may look.

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 /// Follow what is decided, live
 #[derive(Args)]
 #[command(after_help = "\
-One line a denial, request and connection from now on, with the time in UTC; requests and connections
+One line a denial, request and connection from now on, with the time in UTC; requests and connections \
 are told when they end. What was before is in the audit log.
 
-Exit status: 0 the daemon went down, or nobody reads any more; 1 no such sandbox, or cut off for reading
+Exit status: 0 the daemon went down, or nobody reads any more; 1 no such sandbox, or cut off for reading \
 too slowly; 125 no daemon, or it failed.
 
 Examples:

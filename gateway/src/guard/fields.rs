@@ -136,7 +136,7 @@ impl Fields {
 
     fn value_byte(&mut self, byte: u8) {
         // Blanks before the value do not count.
-        if self.value_length == 0 && matches!(byte, b' ' | b'\t') {
+        if self.value_length == 0 && is_blank(byte) {
             return;
         }
         if let Some(place) = self.value.get_mut(self.value_length) {
@@ -150,20 +150,8 @@ impl Fields {
             return Ok(None);
         };
         let known = lookup(name);
-        if known.is_none() && name.contains(&b'_') {
-            let mut folded = self.name;
-            for byte in &mut folded {
-                if *byte == b'_' {
-                    *byte = b'-';
-                }
-            }
-            let folded = folded.get(..self.name_length).unwrap_or_default();
-            if matches!(
-                lookup(folded),
-                Some(Known::ContentLength | Known::TransferEncoding)
-            ) {
-                return Err(Violation::FoldedName);
-            }
+        if known.is_none() && frames_by_another_name(name) {
+            return Err(Violation::FoldedName);
         }
         Ok(known)
     }
@@ -195,6 +183,24 @@ fn lookup(name: &[u8]) -> Option<Known> {
         | b"range" => Some(Known::HeadOnly),
         _ => None,
     }
+}
+
+/// Would it frame the message if its `_` were `-`, as some servers read them? In lower case.
+pub(super) fn frames_by_another_name(name: &[u8]) -> bool {
+    let mut folded = [0; KEPT_NAME];
+    let Some(folded) = folded.get_mut(..name.len()) else {
+        return false;
+    };
+    for (to, byte) in folded.iter_mut().zip(name) {
+        *to = if *byte == b'_' { b'-' } else { *byte };
+    }
+    let frames = [Known::ContentLength, Known::TransferEncoding].map(Some);
+    name.contains(&b'_') && frames.contains(&lookup(folded))
+}
+
+/// What may stand around a value (OWS, RFC 9110 §5.6.3) and is no part of it.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// A letter of a token (RFC 9110 §5.6.2).

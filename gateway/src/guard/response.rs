@@ -6,7 +6,7 @@ use super::violation::Violation;
 use super::{Judged, Position, take_steps};
 
 /// Bytes of one head: real ones, with cookies and content security policies, stay below 64 KiB.
-const MAX_HEAD: usize = 128 * 1024;
+pub const MAX_HEAD: usize = 128 * 1024;
 /// Informational responses before the final one; a server that streams early hints sends a handful.
 const MAX_INFORMATIONAL: usize = 32;
 /// How a status line begins.

@@ -5,7 +5,7 @@ use super::fields::is_token;
 use super::violation::Violation;
 
 /// The longest method, in bytes. The longest registered one, UPDATEREDIRECTREF, has 17.
-const MAX_METHOD: usize = 32;
+pub(super) const MAX_METHOD: usize = 32;
 /// The longest target: what the `http` library can hold.
 const MAX_TARGET: usize = 65_534;
 /// As much of a target as its form shows in.
@@ -54,9 +54,7 @@ impl Target {
                 Err(Violation::Target)
             };
         }
-        // Not among the characters of a URI, a fragment, and what servers take for a slash.
-        let odd = matches!(byte, b'"' | b'<' | b'>' | b'`' | b'\\' | b'#');
-        if !byte.is_ascii_graphic() || odd {
+        if !may_be_in_target(byte) {
             return Err(Violation::Target);
         }
         if self.length == MAX_TARGET {
@@ -82,4 +80,10 @@ impl Target {
             }
         }
     }
+}
+
+/// Not what is among no URI's characters, a fragment, and what servers take for a slash.
+pub(super) fn may_be_in_target(byte: u8) -> bool {
+    let odd = matches!(byte, b'"' | b'<' | b'>' | b'`' | b'\\' | b'#');
+    byte.is_ascii_graphic() && !odd
 }

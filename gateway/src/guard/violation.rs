@@ -49,6 +49,8 @@ pub enum Violation {
     TransferEncoding,
     /// A field name that servers which fold `_` into `-` take for one that frames the message.
     FoldedName,
+    /// A field value begins or ends with a blank.
+    BlankAtEdge,
     /// A chunk's size is not 1 to 16 hexadecimal digits.
     ChunkSize,
     /// A request's chunk has an extension.
@@ -124,7 +126,9 @@ impl Violation {
             Self::SpaceBeforeColon => "a blank before the colon of a field (RFC 9112 §5.1)",
             Self::FieldName => "a field name is not a token of at most 256 bytes (RFC 9110 §5.1)",
             Self::FieldValue => "a field value holds a control character (RFC 9110 §5.5)",
-            Self::HeadTooLong => "the head is longer than limits.maxRequestHeaderBytes allows",
+            Self::HeadTooLong => {
+                "the head is longer than limits.maxRequestHeaderBytes (a request's) or 128 KiB (an answer's)"
+            }
             Self::TooManyFields => "the head has more than 256 fields",
             Self::NoHost => "HTTP/1.1 without Host (RFC 9112 §3.2)",
             Self::SeveralHosts => "more than one Host (RFC 9112 §3.2)",
@@ -136,6 +140,7 @@ impl Violation {
             Self::FoldedName => {
                 "a field name with `_` that some servers take for a framing field (RFC 9110 §17.10)"
             }
+            Self::BlankAtEdge => "a field value begins or ends with a blank (RFC 9113 §8.2.1)",
             Self::ChunkSize => {
                 "a chunk size is not 1 to 16 hexadecimal digits and CRLF (RFC 9112 §7.1)"
             }

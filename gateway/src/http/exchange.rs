@@ -16,6 +16,7 @@ use super::spending::Spending;
 use super::standing::{check_authority, permit_by};
 use super::upgrade::Opening;
 use super::websocket;
+use crate::guard;
 use crate::inject::{self, Late, Room};
 use crate::lease::Subject;
 use crate::live::View;
@@ -224,6 +225,10 @@ async fn authorize(
 ) -> Result<Granted, Refused> {
     if let Route::Denied(reason) = &session.route {
         return Err((*reason).into());
+    }
+    if parts.version == Version::HTTP_2 {
+        guard::delivered(&parts.method, &parts.uri, &parts.headers)
+            .map_err(|violation| Refused::saying(DenyReason::MalformedRequest, violation))?;
     }
     let authority = authority::of_request(parts)
         .map_err(|error| Refused::saying(DenyReason::BadAuthority, error))?;

@@ -1,7 +1,6 @@
 //! An upstream's body: what it says of its usage is read as it came, then the credentials that it echoes are taken out.
 //! Where none was injected, it is the body itself.
 
-use crate::guard::Patience;
 use crate::outcome::hyper_error::Error;
 use crate::provider::ResponseTap;
 use crate::scrub::{BodyScrub, Scrubber};
@@ -12,11 +11,6 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-
-/// An unfinished word is given when nothing has followed it for so long: two that answer each other must not wait
-/// for ever. What one server writes at once comes closer together.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module.
 pub(super) struct Scrubbed {
@@ -27,7 +21,6 @@ pub(super) struct Scrubbed {
     /// In trailers.
     count: u64,
     trailers: Option<HeaderMap>,
-    pause: Patience,
     /// The upstream has said all.
     ended: bool,
 }
@@ -55,7 +48,6 @@ impl Scrubbed {
             scrub,
             count: 0,
             trailers: None,
-            pause: Patience::default(),
             ended: false,
         }
     }
@@ -101,13 +93,7 @@ impl Body for Scrubbed {
                 let trailers = this.trailers.take().map(Frame::trailers);
                 return Poll::Ready(trailers.map(Ok));
             }
-            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-                if !scrub.holds() || !this.pause.is_over(PAUSE, cx) {
-                    return Poll::Pending;
-                }
-                return Poll::Ready(Some(Ok(Frame::data(scrub.flush()))));
-            };
-            this.pause.reset();
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
             look(this.usage.as_mut(), frame.as_ref());
             match frame {
                 Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),

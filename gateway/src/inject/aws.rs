@@ -355,7 +355,7 @@ fn unsignable<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Inj
     }
 }
 
-fn credentials(
+pub(super) fn credentials(
     secrets: &Secrets,
     id: &SecretRef,
     key: &SecretRef,

@@ -223,6 +223,12 @@ impl Tokens {
     }
 }
 
+/// Whether a token could be asked for: the grant is written, and not sent.
+pub(super) fn try_out(secrets: &Secrets, source: &TokenSource) -> Result<(), InjectError> {
+    Grant::new(secrets, source)?.form().map_err(Arc::new)?;
+    Ok(())
+}
+
 impl<'s> Grant<'s> {
     fn new(secrets: &Secrets, source: &'s TokenSource) -> Result<Self, MissingSecret> {
         let find = |reference: &SecretRef| {

@@ -14,7 +14,7 @@ mod lint;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::problems::{Added, Place, Problems, Spanned};
+use super::problems::{Added, Place, Problems, Spanned, quote};
 use super::resource::{self, ParentKind, Raw, RawAiRoute, RawGateway, RawHttpRoute, RawListener};
 use super::rules::{Grant, HttpRule};
 use super::{
@@ -164,6 +164,7 @@ impl<'r> Folder<'r> {
 
 fn read(files: &[SourceFile], unread: &[Unread], problems: &mut Problems<'_>) -> Vec<Raw> {
     let mut documents = Vec::new();
+    let mut namespace = None;
     for (file, source) in files.iter().enumerate() {
         if let Some(unread) = unread.iter().find(|unread| unread.file == file) {
             let end = Span::at_end(&source.text);
@@ -178,10 +179,39 @@ fn read(files: &[SourceFile], unread: &[Unread], problems: &mut Problems<'_>) ->
             continue;
         }
         for root in yaml::load(file, &source.text, problems) {
+            warn_of_namespaces(file, &root, &mut namespace, problems);
             documents.extend(resource::read(file, &root, problems));
         }
     }
     documents
+}
+
+/// Two namespaces look as if they kept names or rules apart.
+fn warn_of_namespaces(
+    file: usize,
+    root: &yaml::Node,
+    first: &mut Option<String>,
+    problems: &mut Problems<'_>,
+) {
+    let Some((found, span)) = resource::namespace(root) else {
+        return;
+    };
+    let first = first.get_or_insert_with(|| found.to_owned());
+    if first != found {
+        let place = Place {
+            file,
+            span,
+            sensitive: false,
+        };
+        let message = format!(
+            "`metadata.namespace` is {}, and {} elsewhere: here it has no meaning",
+            quote(found),
+            quote(first)
+        );
+        problems
+            .warning(place, message)
+            .help("a policy folder is one namespace: every rule and every name in it counts; make it two folders, or leave the field out");
+    }
 }
 
 /// The file is not made anything of. What is in it may be a secret's.

@@ -3,6 +3,8 @@
 //! It refuses to know any document's fields; `resource` asks it for them by name. Every method that
 //! returns `None` (or leaves something out) has reported why.
 
+mod example;
+
 use std::fmt::Display;
 
 use super::problems::{Place, Problems, Spanned, quote, suggest};
@@ -55,8 +57,13 @@ impl<'n> Decoder<'_, '_> {
 
     /// A mapping with fields of known names.
     pub(super) fn fields(&mut self, at: &At<'n>) -> Option<Fields<'n>> {
+        self.fields_such_as(at, "a mapping")
+    }
+
+    /// The same, where something simpler is often written: `expected` shows the whole.
+    pub(super) fn fields_such_as(&mut self, at: &At<'n>, expected: &str) -> Option<Fields<'n>> {
         let Value::Mapping(entries) = &at.node.value else {
-            self.mismatch(at, "a mapping");
+            self.mismatch(at, expected);
             return None;
         };
         Some(Fields {
@@ -84,7 +91,7 @@ impl<'n> Decoder<'_, '_> {
             .collect()
     }
 
-    /// The items of a list.
+    /// The items of a list that may be empty.
     pub(super) fn items(&mut self, at: &At<'n>) -> Vec<At<'n>> {
         let Value::Sequence(items) = &at.node.value else {
             self.mismatch(at, "a list");
@@ -97,14 +104,24 @@ impl<'n> Decoder<'_, '_> {
         items.iter().enumerate().map(item).collect()
     }
 
-    /// The items of a list that may not be empty.
-    pub(super) fn some_items(&mut self, at: &At<'n>, what: &str) -> Vec<At<'n>> {
+    /// The items of a list that may not be empty: some would read none as all, others as none. `otherwise` is what
+    /// can be done instead, where the field may be left out.
+    pub(super) fn some_items(
+        &mut self,
+        at: &At<'n>,
+        what: &str,
+        otherwise: Option<&str>,
+    ) -> Vec<At<'n>> {
         let items = self.items(at);
         if items.is_empty() && matches!(at.node.value, Value::Sequence(_)) {
             let place = self.place(at);
-            self.problems
+            let added = self
+                .problems
                 .error(place, format!("`{}` is empty", at.path))
                 .expected(format!("at least one {what}"));
+            if let Some(otherwise) = otherwise {
+                added.help(format!("or leave it out: {otherwise}"));
+            }
         }
         items
     }
@@ -156,14 +173,13 @@ impl<'n> Decoder<'_, '_> {
         }
     }
 
-    /// A list of strings that `parse` understands.
+    /// Of some items ([`Decoder::some_items`]), those that `parse` understands.
     pub(super) fn parse_list<T, E: Display>(
         &mut self,
-        at: &At<'n>,
+        items: &[At<'n>],
         expected: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Vec<Spanned<T>> {
-        let items = self.items(at);
         let parsed = items
             .iter()
             .filter_map(|item| self.parse(item, expected, &parse));
@@ -216,6 +232,14 @@ impl<'n> Decoder<'_, '_> {
         None
     }
 
+    /// Is it a text of which this holds? For warnings; what is none is reported elsewhere.
+    pub(super) fn is_text_with(&self, at: &At<'_>, holds: impl FnOnce(&str) -> bool) -> bool {
+        match &at.node.value {
+            Value::Scalar { text, .. } => is_string(at) && holds(text),
+            Value::Sequence(_) | Value::Mapping(_) | Value::Broken => false,
+        }
+    }
+
     /// Reports a field that has no meaning beside the others.
     pub(super) fn refuse(&mut self, at: Option<&At<'_>>, why: &str) {
         if let Some(at) = at {
@@ -253,6 +277,11 @@ impl<'n> Decoder<'_, '_> {
 }
 
 impl<'n> Fields<'n> {
+    /// Is nothing written in it?
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The field, if it is there. Its name counts as known from now on.
     pub(super) fn optional(&mut self, name: &'static str) -> Option<At<'n>> {
         self.known.push(name);
@@ -268,9 +297,12 @@ impl<'n> Fields<'n> {
         let found = self.optional(name);
         if found.is_none() {
             let path = join(&self.path, name);
-            decoder
+            let added = decoder
                 .problems
                 .error(self.place, format!("`{path}` is missing"));
+            if let Some(example) = example::of(name) {
+                added.help(format!("add it: `{example}`"));
+            }
         }
         found
     }

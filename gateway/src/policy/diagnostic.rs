@@ -3,6 +3,7 @@
 //! It refuses to know what the problem is about. It alone names `miette`.
 
 use std::fmt;
+use std::path::Path;
 
 use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
@@ -73,6 +74,27 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// A problem of a file or folder as such, of which nothing is quoted.
+    pub(crate) fn of_path(severity: Severity, path: &Path, message: String) -> Self {
+        Self {
+            severity,
+            file: Some(path.display().to_string()),
+            span: None,
+            message,
+            expected: None,
+            help: None,
+            sensitive: true,
+        }
+    }
+
+    /// The same, with what to do about it.
+    pub(crate) fn with_help(self, help: &str) -> Self {
+        Self {
+            help: Some(help.to_owned()),
+            ..self
+        }
+    }
+
     /// Error or warning.
     #[must_use]
     pub fn severity(&self) -> Severity {
@@ -163,10 +185,10 @@ impl fmt::Display for Diagnostic {
 
 impl Diagnostic {
     fn place(&self) -> Option<String> {
-        let file = self.file.as_ref()?;
+        let file = harmless(self.file.as_ref()?);
         Some(match self.span {
             Some(span) => format!("{file}:{}:{}", span.line, span.column),
-            None => file.clone(),
+            None => file,
         })
     }
 }
@@ -212,10 +234,25 @@ fn excerpt(diagnostic: &Diagnostic, source: &str) -> Option<(NamedSource<Line>, 
         end.saturating_sub(column),
     );
     let line = Line {
-        text: line.to_owned(),
+        text: harmless(line),
         number: before.matches('\n').count(),
     };
-    Some((NamedSource::new(file, line), label))
+    Some((NamedSource::new(harmless(file), line), label))
+}
+
+/// What a file says cannot move the cursor, change colours, or turn the direction of the line: such letters are shown as
+/// question marks, one a byte, so that places stay where they are.
+fn harmless(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for letter in line.chars() {
+        let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (letter.is_control() && letter != '\t') || turns {
+            shown.extend(std::iter::repeat_n('?', letter.len_utf8()));
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// The line that is quoted, alone: those around it may belong to a `Secret`.

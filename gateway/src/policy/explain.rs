@@ -15,7 +15,7 @@ use http::HeaderMap;
 
 use super::{
     Class, Gateway, Host, Injection, InjectionTarget, RuleName, SecretRef, SourceFile, Target,
-    TokenSource,
+    TokenBudget, TokenSource,
 };
 
 pub use decide::decide;
@@ -78,7 +78,12 @@ pub struct Circumstances<'a> {
     pub address: Option<IpAddr>,
     /// Does the secret have this value? Without it every secret counts as there.
     pub secrets: Option<&'a dyn Fn(&SecretRef) -> bool>,
+    /// What is wrong with the values that this is made of, all of which are there? Without it nothing is.
+    pub credentials: Option<&'a Objection<'a>>,
 }
+
+/// What somebody who knows the secrets has to say against a credential.
+pub type Objection<'a> = dyn Fn(&Injection) -> Option<String> + 'a;
 
 /// The answer.
 #[derive(Clone, Debug)]
@@ -100,6 +105,8 @@ pub struct Allowed {
     pub target: Option<Target>,
     /// What is set on the request.
     pub injects: Vec<Injected>,
+    /// What the request's tokens count towards.
+    pub budget: Option<Arc<TokenBudget>>,
 }
 
 /// What is done with what is allowed.
@@ -136,7 +143,7 @@ pub enum Refusal {
     /// The kernel knows no rule for the address and port.
     KernelNoRule,
     /// The kernel guards the address, and no rule names it.
-    KernelGuard,
+    KernelGuard(IpAddr),
     /// The kernel lets no datagram out but for DNS.
     KernelProtocol,
     /// Port 53 is DNS, whatever is spoken there.
@@ -151,8 +158,12 @@ pub enum Refusal {
     RequestNotAllowed,
     /// TRACE, which would send an injected credential back.
     Trace,
+    /// A token budget applies, that of this rule of a route, and what the request spends cannot be counted.
+    NotMetered(Arc<str>),
     /// A credential is to be set, and does not exist.
     SecretMissing(SecretRef),
+    /// A credential is to be set, and exists, and cannot be used: why.
+    CredentialUnusable(String),
     /// The name leads to an address that is guarded or private, and that no rule names: it is not dialled.
     GuardedAnswer(IpAddr),
     /// The same, where the resolver does not tell it.

@@ -15,7 +15,7 @@ mod proxy_rule;
 mod route;
 mod secret;
 
-pub(super) use ai_route::RawAiRoute;
+pub(super) use ai_route::{MAX_TOKENS, RawAiRoute};
 pub(super) use binding::RawBinding;
 pub(super) use credential::{RawCredentialPolicy, RawTarget};
 pub(super) use gateway::{RawGateway, RawListener};
@@ -25,6 +25,7 @@ pub(super) use proxy_rule::RawProxyRule;
 pub(super) use route::RawL4Route;
 pub(super) use secret::RawSecret;
 
+use super::Span;
 use super::decode::{At, Decoder, Fields};
 use super::problems::{Problems, Spanned, quote, suggest};
 use super::template::is_secret_name;
@@ -120,6 +121,24 @@ pub(super) fn read(file: usize, root: &Node, problems: &mut Problems<'_>) -> Opt
         problems.incomplete = true;
     }
     raw
+}
+
+/// `metadata.namespace`, if it is written.
+pub(super) fn namespace(root: &Node) -> Option<(&str, Span)> {
+    let node = field(field(root, "metadata")?, "namespace")?;
+    match &node.value {
+        Value::Scalar { text, .. } => Some((text, node.span)),
+        Value::Sequence(_) | Value::Mapping(_) | Value::Broken => None,
+    }
+}
+
+fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    let Value::Mapping(entries) = &node.value else {
+        return None;
+    };
+    let mut entries = entries.iter();
+    let (_, node) = entries.find(|(key, _)| key.name == name)?;
+    Some(node)
 }
 
 fn read_document(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Raw> {
@@ -249,7 +268,7 @@ fn read_parents(
 ) -> Vec<RawParent> {
     let known: Vec<_> = kinds.iter().map(|kind| (kind.as_str(), *kind)).collect();
     let mut parents = Vec::new();
-    for item in decoder.some_items(at, "reference") {
+    for item in decoder.some_items(at, "reference", None) {
         let Some(mut fields) = decoder.fields(&item) else {
             continue;
         };

@@ -6,6 +6,7 @@ mod arbitrary;
 mod compiling;
 mod examples;
 mod golden;
+mod mistakes;
 mod mutated;
 mod secret_uses;
 

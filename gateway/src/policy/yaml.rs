@@ -60,11 +60,17 @@ pub(super) fn load(file: usize, text: &str, problems: &mut Problems<'_>) -> Vec<
             Err(error) => {
                 let span = offsets.span(*error.marker(), *error.marker());
                 let place = builder.place(span);
+                let is_alias = text.get(span.start..).is_some_and(|at| at.starts_with('*'));
+                let help = if is_alias {
+                    "put a pattern that begins with `*` in quotes, as '*.example.com'; the rest of the file was not read"
+                } else {
+                    "the rest of the file was not read"
+                };
                 builder.problems.incomplete = true;
                 builder
                     .problems
                     .error(place, format!("not valid YAML: {}", error.info()))
-                    .help("the rest of the file was not read");
+                    .help(help);
                 Err(Stop)
             }
         };
@@ -117,7 +123,7 @@ impl Builder<'_, '_> {
                 let place = self.place(span);
                 self.problems
                     .error(place, "aliases are not supported")
-                    .help("write the value out where it is used");
+                    .help("write the value out where it is used; a pattern such as '*.example.com' stands in quotes");
                 self.close(span, Value::Broken);
             }
             Event::Scalar(text, style, anchor, tag) => {

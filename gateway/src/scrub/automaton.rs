@@ -23,9 +23,12 @@ pub(super) struct Automaton {
     filter: Filter,
     /// No match is longer than this.
     reach: usize,
-    /// No match goes past [a byte between words](is_between).
-    words: bool,
+    /// No match goes past one of these bytes.
+    between: &'static ByteSet,
 }
+
+/// A set of bytes.
+type ByteSet = [bool; 256];
 
 /// To `to` by this byte.
 struct Edge {
@@ -53,7 +56,7 @@ impl Automaton {
         let tail = text.get(least..).unwrap_or_default();
         let word = tail
             .iter()
-            .rposition(|byte| self.words && is_between(*byte));
+            .rposition(|byte| self.between[usize::from(*byte)]);
         least + word.map_or(0, |at| at + 1)
     }
 
@@ -142,7 +145,8 @@ pub(super) struct Builder {
     /// The nodes inside escapes. Those that begin alike share them, so that a `%` leaves one thread.
     inside: HashMap<(u32, Vec<u8>), u32>,
     longest: usize,
-    words: bool,
+    /// Those that the secrets have.
+    used: ByteSet,
 }
 
 impl Builder {
@@ -152,14 +156,16 @@ impl Builder {
             nodes: START + 1,
             inside: HashMap::new(),
             longest: 0,
-            words: true,
+            used: NOTHING,
         }
     }
 
     /// The bytes themselves. Where they are UTF-8, a JSON escape stands for a whole character.
     pub(super) fn literal(&mut self, secret: &[u8]) {
         self.longest = self.longest.max(secret.len());
-        self.words &= !secret.iter().copied().any(is_between);
+        for byte in secret {
+            self.used[usize::from(*byte)] = true;
+        }
         let stops = self.stops(secret.len());
         for ((from, to), byte) in steps(&stops).zip(secret) {
             self.byte(from, *byte, to);
@@ -201,13 +207,19 @@ impl Builder {
         for node in 0..=self.nodes {
             first.push(self.edges.partition_point(|(from, _)| *from < node));
         }
+        let free = |set: &&ByteSet| {
+            !set.iter()
+                .zip(&self.used)
+                .any(|(one, other)| *one && *other)
+        };
+        let between = [&WORDS, &LINES].into_iter().find(free);
         let mut automaton = Automaton {
             first,
             edges: self.edges.into_iter().map(|(_, edge)| edge).collect(),
             starts: vec![Vec::new(); 256],
             filter: Filter::new(STRIDE),
             reach: reach(self.longest),
-            words: self.words,
+            between: between.unwrap_or(&NOTHING),
         };
         for byte in 0..=u8::MAX {
             let mut after: Vec<u32> = leads(automaton.edges(START), byte).collect();
@@ -306,26 +318,36 @@ impl Builder {
 }
 
 /// Parts words from each other: what neither a token (RFC 6750 §2.1) nor a user's name, a colon and a password
-/// (RFC 7617), nor any of their spellings is made of as a rule. Fixed, so that it tells nothing of a secret.
-fn is_between(byte: u8) -> bool {
-    BETWEEN[usize::from(byte)]
-}
-
-/// Looked up: a body without words is searched for the end of one again and again.
-const BETWEEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
+/// (RFC 7617), nor any of their spellings is made of as a rule. Fixed, as the ones below are, so that they tell
+/// little of a secret.
+static WORDS: ByteSet = {
+    let mut table = LINES;
+    let mut byte = 0x7f;
     while byte < table.len() {
-        table[byte] = byte <= 0x20 || byte >= 0x7f;
+        table[byte] = true;
         byte += 1;
     }
-    let mut rest = b"\"'(),;<>[]{}".as_slice();
+    let mut rest = b" \"'(),;<>[]{}".as_slice();
     while let [byte, after @ ..] = rest {
         table[*byte as usize] = true;
         rest = after;
     }
     table
 };
+
+/// Control characters: no field value has one (RFC 9110 §5.5), and lines and events end in one.
+static LINES: ByteSet = {
+    let mut table = NOTHING;
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = true;
+        byte += 1;
+    }
+    table
+};
+
+/// For a secret with control characters of its own.
+static NOTHING: ByteSet = [false; 256];
 
 /// No spelling of so many bytes is longer: `\uXXXX` for each, or for each digit of their base64. A power of two,
 /// so that it tells little of how long a secret is.

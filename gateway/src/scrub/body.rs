@@ -3,6 +3,7 @@
 
 use super::coding::{Coding, Corrupt, Decoder};
 use super::matcher::{Matcher, Replacement};
+use super::messages::Messages;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{
@@ -135,13 +136,15 @@ pub struct BodyScrub {
     plan: Plan,
     decoder: Option<Decoder>,
     matcher: Matcher,
+    messages: Option<Messages>,
     input: Bytes,
 }
 
 impl BodyScrub {
-    pub(super) fn new(plan: Plan, matcher: Matcher) -> Self {
+    pub(super) fn new(plan: Plan, messages: Option<Messages>, matcher: Matcher) -> Self {
         Self {
             plan,
+            messages: messages.filter(|_| plan.coding.is_none()),
             decoder: plan.coding.map(Decoder::new),
             matcher,
             input: Bytes::new(),
@@ -169,21 +172,13 @@ impl BodyScrub {
             let Some(piece) = piece else {
                 return Ok(None);
             };
-            let scrubbed = self.matcher.push(piece);
+            let messages = self.messages.as_mut();
+            let whole = messages.map_or(0, |messages| messages.feed(&piece));
+            let scrubbed = self.matcher.push(piece, whole);
             if !scrubbed.is_empty() {
                 return Ok(Some(scrubbed));
             }
         }
-    }
-
-    /// Is something held back until more comes?
-    pub fn holds(&self) -> bool {
-        self.matcher.held() > 0
-    }
-
-    /// What is held back, when nothing more has come for a while and all has been pulled.
-    pub fn flush(&mut self) -> Bytes {
-        self.matcher.flush()
     }
 
     /// What was held back, when all has come and been pulled.
@@ -195,7 +190,7 @@ impl BodyScrub {
             Some(decoder) => decoder.finish()?,
             None => Bytes::new(),
         };
-        let scrubbed = self.matcher.push(rest);
+        let scrubbed = self.matcher.push(rest, 0);
         let held = self.matcher.finish();
         Ok(match (scrubbed.is_empty(), held.is_empty()) {
             (_, true) => scrubbed,

@@ -4,8 +4,9 @@
 //!
 //! What is given when does not depend on the patterns: if the beginning of a secret were held back and a
 //! wrong guess were not, whoever has a text of his own sent through here would learn the secret letter by
-//! letter. So it is the unfinished last word that waits, whatever it is, until it is finished or nothing
-//! more comes for a while. It refuses to know of HTTP, and of time.
+//! letter. So it is the unfinished last word that waits, whatever it is, until it is finished or all has been
+//! said. However long that takes: whoever reads slowly makes a server pause where he wants it to, and what was
+//! given for want of more would be a secret's beginning. It refuses to know of HTTP, and of time.
 
 use super::automaton::{Automaton, Threads};
 use crate::telemetry::redact::REDACTED;
@@ -53,7 +54,13 @@ impl Matcher {
     }
 
     /// Takes what comes next and gives what is decided. Where nothing is found or held, that is the same memory.
-    pub(super) fn push(&mut self, data: Bytes) -> Bytes {
+    /// The first `whole` bytes are said to be complete: nothing that begins in them goes on.
+    pub(super) fn push(&mut self, data: Bytes, whole: usize) -> Bytes {
+        let whole = if whole == 0 {
+            0
+        } else {
+            self.held.len() + whole
+        };
         let text = if self.held.is_empty() {
             data
         } else {
@@ -61,7 +68,7 @@ impl Matcher {
             text.extend_from_slice(&data);
             Bytes::from(text)
         };
-        let settled = self.automaton.settled(&text);
+        let settled = self.automaton.settled(&text).max(whole);
         let out = self.scan(&text, settled);
         self.held = text.get(settled..).unwrap_or_default().to_vec();
         self.state.done -= settled;
@@ -69,19 +76,10 @@ impl Matcher {
         out
     }
 
-    /// Nothing more has come for a while: all of it. What is a match together with what comes next is
-    /// replaced from there on.
-    pub(super) fn flush(&mut self) -> Bytes {
-        let text = Bytes::from(std::mem::take(&mut self.held));
-        let out = self.scan(&text, text.len());
-        self.held = text.into();
-        out
-    }
-
     /// The rest: nothing follows.
     pub(super) fn finish(&mut self) -> Bytes {
-        let out = self.flush();
-        self.held.clear();
+        let text = Bytes::from(std::mem::take(&mut self.held));
+        let out = self.scan(&text, text.len());
         self.state = State::default();
         out
     }

@@ -194,9 +194,8 @@ fn nothing_can_be_told_of_a_secret_from_less_than_all_of_it() {
             while let Some(data) = body.pull().unwrap() {
                 seen.push(data);
             }
-            seen.push(Bytes::from(format!("held: {}", body.holds())));
+            seen.push(Bytes::from(format!("idle: {}", body.is_idle())));
         }
-        seen.push(body.flush());
         seen.push(body.finish().unwrap());
         (seen, head)
     };
@@ -414,50 +413,65 @@ fn a_request_s_scrubber_knows_each_form_of_its_credentials_and_is_made_once() {
     }
 }
 
-/// A body in these pieces, after each of which nothing more comes for a while: what the client has by then.
-fn paused(pieces: &[&[u8]]) -> (Vec<String>, u64) {
-    let mut body = scrubber().body(StatusCode::OK, &mut headers(&[]));
-    let mut seen = Vec::new();
+/// What the client has after each piece of a body of this type, and after its end.
+fn shown(scrubber: &Scrubber, content_type: &str, pieces: &[&[u8]]) -> Vec<String> {
+    let mut head = headers(&[("content-type", content_type)]);
+    let mut body = scrubber.body(StatusCode::OK, &mut head);
+    let mut all = Vec::new();
     for piece in pieces {
         body.feed(Bytes::copy_from_slice(piece));
         let mut now = Vec::new();
         while let Some(data) = body.pull().unwrap() {
             now.extend_from_slice(&data);
         }
-        now.extend_from_slice(&body.flush());
-        assert!(!body.holds());
-        seen.push(String::from_utf8(now).unwrap());
+        all.push(String::from_utf8(now).unwrap());
     }
-    seen.push(String::from_utf8(body.finish().unwrap().to_vec()).unwrap());
-    (seen, body.count())
+    all.push(String::from_utf8(body.finish().unwrap().to_vec()).unwrap());
+    all
 }
 
 #[test]
-fn a_message_is_not_kept_from_who_waits_for_it() {
-    for message in [
-        "ask",
-        "as",
-        "the task",
-        "c",
-        "no %",
-        "s",
-        "sk-ant/api03-Zz0",
-    ] {
-        let (seen, count) = paused(&[message.as_bytes(), b"!"]);
-        assert_eq!(seen, [message, "!", ""]);
-        assert_eq!(count, 0);
+fn no_pause_in_a_secret_shows_a_byte_of_it() {
+    let spaced = b"correct horse; battery {staple}".as_slice();
+    let lines = b"first line\nsecond line".as_slice();
+    for secret in [KEY, spaced, lines] {
+        let scrubber = Scrubber::new([secret]).unwrap();
+        for cut in 1..secret.len() {
+            let (before, after) = secret.split_at(cut);
+            let pieces: [&[u8]; 2] = [&[b"<", before].concat(), &[after, b">\n"].concat()];
+            let text = shown(&scrubber, "text/plain", &pieces);
+            assert!(["", "<"].contains(&&*text[0]), "{text:?}");
+            assert_eq!(text.concat(), "<[redacted]>\n");
+            for content_type in ["application/octet-stream", "application/grpc"] {
+                let other = shown(&scrubber, content_type, &pieces);
+                assert!(["", "<"].contains(&&*other[0]), "{other:?}");
+                assert_eq!(other.concat(), format!("<{}>\n", "*".repeat(secret.len())));
+            }
+        }
     }
-    let (seen, count) = paused(&[b"sk-ant/api03-Zz09", b"sk-ant/api03-Zz09"]);
-    assert_eq!((&*seen.concat(), count), ("[redacted][redacted]", 2));
 }
 
 #[test]
-fn what_follows_a_pause_in_the_middle_of_a_secret_is_replaced_all_the_same() {
-    for cut in 1..KEY.len() {
-        let (before, after) = KEY.split_at(cut);
-        let (seen, count) = paused(&[&[b"<", before].concat(), &[after, b">"].concat()]);
-        let shown = String::from_utf8_lossy(before);
-        assert_eq!(seen.concat(), format!("<{shown}[redacted]>"));
-        assert_eq!(count, 1);
+fn what_has_been_said_whole_is_not_kept_from_who_waits_for_it() {
+    let spaced = Scrubber::new([b"correct horse {staple}".as_slice()]).unwrap();
+    for scrubber in [scrubber(), spaced] {
+        for (content_type, message) in [
+            ("text/event-stream", "data: ask {\"s\":\"sk-ant\"}\n\n"),
+            ("application/x-ndjson", "{\"a\":\"correct\"}\n"),
+            ("text/plain", "the task\r\n"),
+            ("application/grpc", "\0\0\0\0\x06sk-ant"),
+            ("application/grpc+proto", "\x01\0\0\0\x07correct"),
+            ("application/vnd.amazon.eventstream", "\0\0\0\x0acorrec"),
+        ] {
+            let seen = shown(&scrubber, content_type, &[message.as_bytes(); 2]);
+            assert_eq!(seen, [message, message, ""], "{content_type}");
+        }
     }
+    // Without such a secret a JSON document ends where it ends.
+    let seen = shown(
+        &scrubber(),
+        "application/json",
+        &[b"{\"a\":1}", b"{\"a\":2}"],
+    );
+    assert_eq!(seen, ["{\"a\":1}", "{\"a\":2}", ""]);
 }

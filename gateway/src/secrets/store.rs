@@ -75,6 +75,18 @@ impl Secrets {
         Ok(secrets)
     }
 
+    /// From what has been read, without a word in the log: for whoever says what is wrong in another way.
+    pub fn of(documents: Vec<SecretDocument>, contents: Contents) -> Self {
+        let secrets = Self::empty(None);
+        let mut state = secrets.lock();
+        state.documents = keep(documents);
+        state.contents = contents;
+        let snapshot = state.snapshot(&state.documents, &Snapshot::default());
+        drop(state);
+        secrets.now.store(Arc::new(snapshot));
+        secrets
+    }
+
     /// From values at hand.
     pub fn from_values(values: impl IntoIterator<Item = (SecretRef, SecretValue)>) -> Self {
         let secrets = Self::empty(None);

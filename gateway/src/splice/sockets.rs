@@ -128,7 +128,8 @@ impl<'a> Direction<'a> {
     /// `None`: nothing is there yet.
     async fn move_pages(&mut self, mut pipe: Pipe) -> io::Result<Option<usize>> {
         let from = self.from.as_ref();
-        let filled = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+        let mut bytes = Vec::new();
+        let filled = match from.try_io(Interest::READABLE, || filled(&mut pipe, from, &mut bytes)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 pipe.keep();
                 return Ok(None);
@@ -140,7 +141,13 @@ impl<'a> Direction<'a> {
             filled => filled?,
         };
         self.took(filled);
-        self.drain(pipe).await?;
+        if pipe.is_empty() {
+            pipe.keep();
+            self.large = 0;
+            self.to.write_all(&bytes).await?;
+        } else {
+            self.drain(pipe).await?;
+        }
         Ok(Some(filled))
     }
 
@@ -189,6 +196,21 @@ impl<'a> Direction<'a> {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// From a socket into a pipe, or into memory what stands there between pages: urgent data (RFC 6093) is a wall to
+/// splice(2), which says "nothing yet" before it, or even "the end". Only read(2) is to be believed there, and it
+/// goes on behind it.
+fn filled(pipe: &mut Pipe, from: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    match pipe.fill(from) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Ok(0) => {}
+        filled => return filled,
+    }
+    let mut some = [0; 4096];
+    let count = nix::unistd::read(from, &mut some)?;
+    bytes.extend_from_slice(some.get(..count).unwrap_or_default());
+    Ok(count)
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ fn told(folder: &Path) -> Vec<String> {
             text.replace(&format!("{}/", folder.display()), "")
         })
         .collect();
-    assert_eq!(loaded.compiled.policy.is_none(), !told.is_empty());
+    let refused = told.iter().any(|told| told.contains(": error: "));
+    assert_eq!(loaded.compiled.policy.is_none(), refused);
     told
 }
 
@@ -94,4 +95,36 @@ fn links_to_files_are_files_also_as_kubernetes_lays_them() {
     symlink("..2026", at("..data")).unwrap();
     symlink("..data/g.yaml", at("g.yaml")).unwrap();
     assert_eq!(told(folder.path()), [""; 0]);
+}
+
+#[test]
+fn what_looks_like_a_part_of_the_policy_and_is_none_is_warned_of() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("b.YAML"), GATEWAY).unwrap();
+    fs::write(at("c.json"), "{}").unwrap();
+    fs::write(at("README.md"), "words").unwrap();
+    fs::write(at("policy.schema.json"), "{}").unwrap();
+    fs::write(at(".hidden.json"), "{}").unwrap();
+    for (name, file) in [("more", "d.yaml"), ("docs", "text.md"), (".git", "x.yaml")] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join(file), GATEWAY).unwrap();
+    }
+    assert_eq!(
+        told(folder.path()),
+        [
+            "b.YAML: warning: the file is no part of the policy, whose files end in .yaml or .yml",
+            "c.json: warning: the file is no part of the policy, whose files end in .yaml or .yml",
+            "more: warning: the folder holds YAML files, and is no part of this policy",
+        ]
+    );
+    // Without a file of its own it is no policy, and those that may be meant are named.
+    fs::remove_file(at("a.yaml")).unwrap();
+    let Err(error) = load(folder.path()) else {
+        panic!("nothing was loaded");
+    };
+    let error = error.to_string();
+    assert!(error.contains("perhaps one of these is meant: "), "{error}");
+    let more = at("more").display().to_string();
+    assert!(error.ends_with(&format!(": {more})")), "{error}");
 }

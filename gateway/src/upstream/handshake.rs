@@ -3,6 +3,7 @@
 use super::client::{RequestBody, http_error};
 use super::guarded::{Announce, Guarded};
 use super::pool::{Http1, Key};
+use crate::guard::MAX_HEAD;
 use crate::outcome::UpstreamError;
 use crate::workers::Worker;
 use hyper::client::conn::{http1, http2};
@@ -58,6 +59,7 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN)
         .handshake(TokioIo::new(stream))

@@ -21,6 +21,8 @@ SMUGGLED = b"GET /%I/smuggled HTTP/1.1\r\nHost: %H\r\n\r\n"
 
 
 def fill(piece, ident, host):
+    if callable(piece):
+        return piece(ident, host)
     return piece.replace(b"%I", ident.encode()).replace(b"%H", host.encode())
 
 
@@ -182,6 +184,7 @@ def frame(kind, flags, stream, payload):
 
 
 def http2(*fields, data=None):
+    """What makes the bytes of a connection with this one request."""
     def text(word):
         length, more = len(word), b""
         if length >= 127:  # RFC 7541 §5.1
@@ -191,30 +194,57 @@ def http2(*fields, data=None):
             more += bytes([left])
         return bytes([length]) + more + word
 
-    block = b"".join(b"\x00" + text(name) + text(value) for name, value in fields)
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
-    parts = [block[at : at + 16384] for at in range(0, len(block), 16384)]
-    end = 0 if data is not None else 1
-    heads = [frame(9 if number else 1, (0 if number else end) | (4 if number == len(parts) - 1 else 0), 1, part)
-             for number, part in enumerate(parts)]
-    return preface + b"".join(heads) + (frame(0, 1, 1, data) if data is not None else b"")
+    def connection(ident, host):
+        filled = [[text(fill(word, ident, host)) for word in pair] for pair in fields]
+        block = b"".join(b"\x00" + name + value for name, value in filled)
+        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+        parts = [block[at : at + 16384] for at in range(0, len(block), 16384)]
+        end = 0 if data is not None else 1
+        heads = [frame(9 if number else 1, (0 if number else end) | (4 if number == len(parts) - 1 else 0), 1, part)
+                 for number, part in enumerate(parts)]
+        return preface + b"".join(heads) + (frame(0, 1, 1, data) if data is not None else b"")
+
+    return connection
 
 
-USUAL = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/h2case"), (b":authority", b"h11.test")]
+USUAL = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/%I"), (b":authority", b"%H")]
 for name, fields, data in [
     ("an upper-case name", USUAL + [(b"X-Upper", b"y")], None), ("connection", USUAL + [(b"connection", b"close")], None), ("transfer-encoding", USUAL + [(b"transfer-encoding", b"chunked")], b"0\r\n\r\n"),
     ("upgrade", USUAL + [(b"upgrade", b"h2c")], None), ("keep-alive", USUAL + [(b"keep-alive", b"5")], None), ("te", USUAL + [(b"te", b"gzip")], None),
     ("no path", [USUAL[0], USUAL[1], USUAL[3]], None), ("no method", USUAL[1:], None), ("no scheme", [USUAL[0], USUAL[2], USUAL[3]], None), ("two paths", USUAL + [(b":path", b"/other")], None),
     ("a pseudo-field last", [(b"x", b"y")] + USUAL, None), ("an unknown pseudo-field", USUAL + [(b":odd", b"y")], None), ("a response's pseudo-field", USUAL + [(b":status", b"200")], None),
     ("a longer body", USUAL + [(b"content-length", b"3")], b"hello"), ("a shorter body", USUAL + [(b"content-length", b"9")], b"hello"), ("two lengths", USUAL + [(b"content-length", b"5"), (b"content-length", b"6")], b"hello"),
-    ("a host that differs", USUAL + [(b"host", b"other.test")], None), ("an authority that differs", USUAL[:3] + [(b":authority", b"other.test")], None), ("userinfo", USUAL[:3] + [(b":authority", b"x@h11.test")], None),
-    ("a path without slash", USUAL[:2] + [(b":path", b"h2case"), USUAL[3]], None), ("an empty path", USUAL[:2] + [(b":path", b""), USUAL[3]], None), ("LF in a value", USUAL + [(b"x", b"a\nb")], None),
-    ("CRLF in a path", USUAL[:2] + [(b":path", b"/h2case\r\nx: y"), USUAL[3]], None), ("a blank in a path", USUAL[:2] + [(b":path", b"/h2case x"), USUAL[3]], None), ("NUL in a value", USUAL + [(b"x", b"a\0b")], None),
+    ("a host that differs", USUAL + [(b"host", b"other.test")], None), ("an authority that differs", USUAL[:3] + [(b":authority", b"other.test")], None), ("userinfo", USUAL[:3] + [(b":authority", b"x@%H")], None),
+    ("a path without slash", USUAL[:2] + [(b":path", b"%I"), USUAL[3]], None), ("an empty path", USUAL[:2] + [(b":path", b""), USUAL[3]], None), ("LF in a value", USUAL + [(b"x", b"a\nb")], None),
+    ("CRLF in a path", USUAL[:2] + [(b":path", b"/%I\r\nx: y"), USUAL[3]], None), ("a blank in a path", USUAL[:2] + [(b":path", b"/%I x"), USUAL[3]], None), ("NUL in a value", USUAL + [(b"x", b"a\0b")], None),
     ("a colon in a name", USUAL + [(b"x:y", b"z")], None), ("a blank in a name", USUAL + [(b"x ", b"z")], None), ("CONNECT with a path", [(b":method", b"CONNECT")] + USUAL[1:], None),
     ("endless fields", USUAL + [(b"x-%d" % n, b"y" * 1000) for n in range(70)], None), ("one endless field", USUAL + [(b"x", b"y" * 70000)], None),
+    ("a length twice", USUAL + [(b"content-length", b"5"), (b"content-length", b"5")], b"hello"), ("a signed length", USUAL + [(b"content-length", b"+5")], b"hello"),
+    ("a list of lengths", USUAL + [(b"content-length", b"5, 5")], b"hello"), ("an empty length", USUAL + [(b"content-length", b"")], b"hello"),
+    ("transfer_encoding", USUAL + [(b"transfer_encoding", b"chunked")], b"0\r\n\r\n"), ("content_length", USUAL + [(b"content_length", b"5")], b"hello"),
+    ("a blank before a value", USUAL + [(b"x", b" y")], None), ("a tab after a value", USUAL + [(b"x", b"y\t")], None), ("a method too long", [(b":method", b"M" * 33)] + USUAL[1:], None),
+    ("a method of two words", [(b":method", b"GET /%I/smuggled HTTP/1.1\r\nx:")] + USUAL[1:], None), ("an upper-case pseudo-field", USUAL + [(b":Path", b"/x")], None),
+    ("a backslash in a path", USUAL[:2] + [(b":path", b"/%I\\x"), USUAL[3]], None), ("a quote in a path", USUAL[:2] + [(b":path", b"/%I\"x"), USUAL[3]], None),
+    ("letters beyond ASCII in a path", USUAL[:2] + [(b":path", b"/%I\xc3\xa9"), USUAL[3]], None), ("letters beyond ASCII in a query", USUAL[:2] + [(b":path", b"/%I?\xc3\xa9"), USUAL[3]], None),
+    ("DEL in a path", USUAL[:2] + [(b":path", b"/%I\x7f"), USUAL[3]], None), ("absolute form", USUAL[:2] + [(b":path", b"https://other.test/%I"), USUAL[3]], None),
+    ("two authorities", USUAL + [(b":authority", b"other.test")], None), ("CRLF in an authority", USUAL[:3] + [(b":authority", b"%H\r\nx: y")], None),
+    ("a path as authority", USUAL[:3] + [(b":authority", b"%H/x")], None), ("two hosts", USUAL + [(b"host", b"%H"), (b"host", b"other.test")], None), ("proxy-connection", USUAL + [(b"proxy-connection", b"close")], None),
     ("a protocol without CONNECT", USUAL + [(b":protocol", b"websocket")], None), ("plain CONNECT", [(b":method", b"CONNECT"), USUAL[3]], None),
 ]:
     refused(f"HTTP/2 {name}", http2(*fields, data=data), http2=True, host="h11.test", in_body=True)
+
+# What is well-formed arrives as HTTP/1.1, and as one request.
+for name, fields, data, seen in [
+    ("without a body", USUAL, None, ("POST", "/%I", 0)), ("with a body", USUAL, b"hello", ("POST", "/%I", 5)), ("with a length", USUAL + [(b"content-length", b"5")], b"hello", ("POST", "/%I", 5)),
+    ("a request in a body", USUAL, b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: otherhost.test\r\n\r\n", ("POST", "/%I", 53)), ("an empty body", USUAL, b"", ("POST", "/%I", 0)),
+    ("a length of nothing", USUAL + [(b"content-length", b"0")], None, ("POST", "/%I", 0)), ("host beside authority", USUAL + [(b"host", b"%H")], None, ("POST", "/%I", 0)),
+    ("host alone", USUAL[:3] + [(b"host", b"%H")], None, ("POST", "/%I", 0)), ("trailers are welcome", USUAL + [(b"te", b"trailers")], None, ("POST", "/%I", 0)),
+    ("an underscore in a name", USUAL + [(b"x_y", b"z")], None, ("POST", "/%I", 0)), ("two cookies", USUAL + [(b"cookie", b"a=b"), (b"cookie", b"c=d")], None, ("POST", "/%I", 0)),
+    ("a query", USUAL[:2] + [(b":path", b"/%I?a=/../b&c"), USUAL[3]], None, ("POST", "/%I?a=/../b&c", 0)), ("signs in a path", USUAL[:2] + [(b":path", b"/%I/x|y{z}~;v=1"), USUAL[3]], None, ("POST", "/%I/x|y{z}~;v=1", 0)),
+    # A fragment is no part of what is asked for, and goes nowhere.
+    ("a fragment", USUAL[:2] + [(b":path", b"/%I#x"), USUAL[3]], None, ("POST", "/%I", 0)),
+]:
+    TABLE.append(Case(f"HTTP/2 {name}", [http2(*fields, data=data)], [seen], refused=False, http2=True, host="h11.test"))
 
 # A WebSocket's CONNECT (RFC 8441), which is a GET to the upstream.
 SOCKET = [(b":method", b"CONNECT"), (b":protocol", b"websocket")] + USUAL[1:]
@@ -222,7 +252,7 @@ for name, fields, data in [
     ("no path", SOCKET[:3] + SOCKET[4:], None), ("no scheme", SOCKET[:2] + SOCKET[3:], None), ("an empty path", SOCKET[:3] + [(b":path", b""), SOCKET[4]], None), ("no host", SOCKET[:4], None),
     ("two protocols", SOCKET + [(b":protocol", b"websocket")], None), ("another protocol", [SOCKET[0], (b":protocol", b"connect-udp")] + SOCKET[2:], None), ("an empty protocol", [SOCKET[0], (b":protocol", b"")] + SOCKET[2:], None),
     ("connection", SOCKET + [(b"connection", b"upgrade")], None), ("upgrade", SOCKET + [(b"upgrade", b"websocket")], None), ("transfer-encoding", SOCKET + [(b"transfer-encoding", b"chunked")], b"0\r\n\r\n"),
-    ("CRLF in a path", SOCKET[:3] + [(b":path", b"/h2case\r\nx: y"), SOCKET[4]], None), ("an authority that differs", SOCKET[:4] + [(b":authority", b"other.test")], None), ("a host that differs", SOCKET + [(b"host", b"other.test")], None),
-    ("another protocol and data", [SOCKET[0], (b":protocol", b"connect-tcp")] + SOCKET[2:], b"GET /h2case HTTP/1.1\r\nHost: h11.test\r\n\r\n"), ("a path without slash", SOCKET[:3] + [(b":path", b"h2case"), SOCKET[4]], None),
+    ("CRLF in a path", SOCKET[:3] + [(b":path", b"/%I\r\nx: y"), SOCKET[4]], None), ("an authority that differs", SOCKET[:4] + [(b":authority", b"other.test")], None), ("a host that differs", SOCKET + [(b"host", b"other.test")], None),
+    ("another protocol and data", [SOCKET[0], (b":protocol", b"connect-tcp")] + SOCKET[2:], b"GET /%I HTTP/1.1\r\nHost: %H\r\n\r\n"), ("a path without slash", SOCKET[:3] + [(b":path", b"%I"), SOCKET[4]], None),
 ]:
     refused(f"HTTP/2 WebSocket, {name}", http2(*fields, data=data), http2=True, host="h11.test", in_body=True)

@@ -2,6 +2,8 @@
 //! long and slow bodies, trailers, early answers, upgrades. It refuses nobody.
 //!
 //! - `/bytes/N`: N bytes of [`pattern`](super::body::pattern)
+//! - `/part/N`: the part of those that `Range` asks for, which is one of the form `bytes=A-B`
+//! - `/head/N`: an answer with N fields of a kilobyte
 //! - `/sse/N/M`: N events, M milliseconds apart
 //! - `/trailers`: a body and the trailer `x-checksum`
 //! - `/slow/M`: an answer after M milliseconds
@@ -15,10 +17,10 @@
 
 use std::time::Duration;
 
-use hyper::header::{EXPECT, HeaderValue, TRAILER};
+use hyper::header::{CONTENT_RANGE, EXPECT, HeaderName, HeaderValue, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode};
 
-use super::body::{Body, generated, json as answer, plain, streamed, whole};
+use super::body::{Body, generated, json as answer, pattern, plain, streamed, whole};
 use super::sse::{Event, stream};
 use super::{Exchange, Service, reflect, websocket};
 
@@ -74,6 +76,18 @@ impl Service for Echo {
                 let events = events.collect();
                 stream(events, Duration::from_millis(number()))
             }
+            "part" => part(number(), &record.seen().header("range").concat()),
+            "head" => {
+                let mut response = Response::new(whole("after a long head\n"));
+                for count in 0..number() {
+                    let value = HeaderValue::try_from("x".repeat(1000 - 32));
+                    let name = HeaderName::try_from(format!("x-long-{count}"));
+                    if let (Ok(name), Ok(value)) = (name, value) {
+                        response.headers_mut().insert(name, value);
+                    }
+                }
+                response
+            }
             "trailers" => trailers(),
             "slow" => {
                 tokio::time::sleep(Duration::from_millis(number())).await;
@@ -99,6 +113,29 @@ impl Service for Echo {
             _ => answer(StatusCode::OK, &record.seen().to_json()),
         }
     }
+}
+
+fn part(length: u64, range: &str) -> Response<Body> {
+    let asked = range.strip_prefix("bytes=");
+    let bounds = asked.and_then(|asked| asked.split_once('-'));
+    let bounds = bounds.and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    let range: Option<(u64, u64)> = bounds;
+    let Some((from, to)) = range.filter(|(from, to)| from <= to && *to < length) else {
+        let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "no such part\n");
+        let whole = HeaderValue::try_from(format!("bytes */{length}"));
+        response
+            .headers_mut()
+            .extend(whole.map(|whole| (CONTENT_RANGE, whole)));
+        return response;
+    };
+    let bytes: Vec<u8> = (from..=to).map(pattern).collect();
+    let mut response = Response::new(whole(bytes));
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let told = HeaderValue::try_from(format!("bytes {from}-{to}/{length}"));
+    response
+        .headers_mut()
+        .extend(told.map(|told| (CONTENT_RANGE, told)));
+    response
 }
 
 fn trailers() -> Response<Body> {

@@ -43,6 +43,7 @@ impl Credentials {
                     report_any_host(host.place, &policy.name.value, problems);
                 }
                 check_region(policy, &route.hosts, problems);
+                warn_of_tenants(folder, policy, kind, name, problems);
                 let mut set: BTreeSet<String> = BTreeSet::new();
                 for provider in route.providers {
                     if let Some(injection) = injection(policy, provider, problems) {
@@ -95,6 +96,36 @@ fn route<'r>(folder: &Folder<'r>, kind: ParentKind, name: &str) -> Option<Route<
             providers: BTreeSet::from([None]),
         }),
         ParentKind::Gateway => None,
+    }
+}
+
+/// Whoever has a resource at Azure has a name beside everybody else's, and would be sent the key.
+fn warn_of_tenants(
+    folder: &Folder<'_>,
+    policy: &RawCredentialPolicy,
+    kind: ParentKind,
+    name: &str,
+    problems: &mut Problems<'_>,
+) {
+    if kind != ParentKind::AiRoute {
+        return;
+    }
+    let route = folder.ai_routes.get(name);
+    let matches = route.iter().flat_map(|route| &route.rules);
+    let shared = matches
+        .flat_map(|rule| &rule.matches)
+        .find(|found| found.provider == Provider::AzureOpenAi && !found.explicit_hosts);
+    if let Some(shared) = shared {
+        problems
+            .warning(
+                shared.place,
+                format!(
+                    "the credential of `{}` would be sent to any customer's host under `{}`",
+                    policy.name.value,
+                    Provider::AzureOpenAi.default_hosts().join("`, `"),
+                ),
+            )
+            .help("name your own resource: `hosts: [my-resource.openai.azure.com]`");
     }
 }
 

@@ -85,3 +85,25 @@ fn one_line_is_enough_for_a_log() {
         "a.yaml:2:15: error: something is wrong"
     );
 }
+
+#[test]
+fn what_a_file_says_cannot_command_the_terminal() {
+    let source = "kind: x\nname: '\u{1b}[2J\u{202e}\u{9b}é'\n";
+    let quoted = Span {
+        start: 14,
+        end: source.len() - 1,
+        line: 2,
+        column: 7,
+    };
+    let mut problem = diagnostic(quoted, false);
+    problem.file = Some("a\u{1b}.yaml".to_owned());
+    let shown = problem.render(source, false);
+    assert!(shown.contains("name: '?[2J?????é'"), "{shown}");
+    assert!(
+        !shown.contains('\u{1b}') && !shown.contains('\u{9b}'),
+        "{shown:?}"
+    );
+    assert!(!problem.to_string().contains('\u{1b}'));
+    problem.sensitive = true;
+    assert!(!problem.render(source, false).contains('\u{1b}'));
+}

@@ -3,14 +3,16 @@
 //! It refuses to know what could be done about a refusal.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::{
     Allowed, Circumstances, Handling, Injected, Peer, Question, Refusal, Request, Verdict,
 };
 use crate::policy::{
     Class, Denial, Destination, Gateway, Host, KernelRule, LookupFamily, Permit, Protocol,
-    RequestFacts, RequestPermit, Target, TlsMode, embedded_v4, guarded, private,
+    RequestFacts, RequestPermit, Target, TlsMode, TokenBudget, embedded_v4, guarded, private,
 };
+use crate::provider::operation;
 
 /// DNS (RFC 1035 section 4.2): the gateway answers it, whatever server was asked.
 const DNS_PORT: u16 = 53;
@@ -64,6 +66,7 @@ fn datagram(gateway: &Gateway, address: SocketAddr) -> Result<Allowed, Refusal> 
         handling: Handling::Direct,
         target: Some(Target::Address(address)),
         injects: Vec::new(),
+        budget: None,
     })
 }
 
@@ -74,6 +77,7 @@ fn dns() -> Allowed {
         handling: Handling::Resolve,
         target: None,
         injects: Vec::new(),
+        budget: None,
     }
 }
 
@@ -145,6 +149,7 @@ fn spoken(
         handling,
         target: Some(permit.target().clone()),
         injects: Vec::new(),
+        budget: None,
     })
 }
 
@@ -178,6 +183,7 @@ fn request(
             "TRACE" => Refusal::Trace,
             _ => denial.into(),
         })?;
+    let budget = metered(&granted, request)?;
     let injects = injected(&granted, circumstances)?;
     dial(gateway, &permit, circumstances.address)?;
     Ok(Allowed {
@@ -185,7 +191,27 @@ fn request(
         handling: Handling::Send,
         target: Some(permit.target().clone()),
         injects,
+        budget,
     })
+}
+
+/// The budget that the request's tokens count towards, if it spends any.
+fn metered(
+    granted: &RequestPermit,
+    request: &Request,
+) -> Result<Option<Arc<TokenBudget>>, Refusal> {
+    let (Some(budget), Some(provider)) = (granted.budget(), granted.provider()) else {
+        return Ok(None);
+    };
+    let asks_for_no_work = ["GET", "HEAD", "OPTIONS", "DELETE"];
+    let upgrade = request.headers.contains_key(http::header::UPGRADE);
+    if asks_for_no_work.contains(&request.method.as_str()) && !upgrade {
+        return Ok(None);
+    }
+    match operation(provider, &request.path).filter(|_| !upgrade) {
+        Some(operation) => Ok(operation.spends().then(|| Arc::clone(budget))),
+        None => Err(Refusal::NotMetered(Arc::clone(&budget.route))),
+    }
 }
 
 fn injected(
@@ -198,6 +224,11 @@ fn injected(
         if let Some(missing) = needed.find(|secret| !exists(secret)) {
             return Err(Refusal::SecretMissing(missing.clone()));
         }
+    }
+    if let Some(objection) = circumstances.credentials
+        && let Some(why) = granted.injections().iter().find_map(objection)
+    {
+        return Err(Refusal::CredentialUnusable(why));
     }
     Ok(injects)
 }
@@ -239,7 +270,7 @@ fn kernel(
     if holding.is_empty() {
         Err(Refusal::KernelNoRule)
     } else if is_guarded_by_kernel(address) && !holding.iter().any(|rule| rule.named) {
-        Err(Refusal::KernelGuard)
+        Err(Refusal::KernelGuard(address))
     } else {
         Ok(())
     }

@@ -147,7 +147,7 @@ impl Asked<'_> {
                 address_of(to, self.circumstances)
             }
             Question::Datagram(to) => Some(to.ip().to_canonical()),
-            Question::Name(_) => None,
+            Question::Name(_) => self.circumstances.address.map(|to| to.to_canonical()),
         };
         let address = opened?;
         let kind = guarded(address)?;
@@ -222,7 +222,9 @@ impl Asked<'_> {
                 Refusal::KernelProtocol
                 | Refusal::DnsPort
                 | Refusal::Trace
-                | Refusal::SecretMissing(_),
+                | Refusal::NotMetered(_)
+                | Refusal::SecretMissing(_)
+                | Refusal::CredentialUnusable(_),
                 _,
             ) => Vec::new(),
             (Refusal::NoListener, Question::Request(request)) => {

@@ -19,6 +19,8 @@ pub(in crate::policy) struct RawAiMatch {
     pub(in crate::policy) place: Place,
     pub(in crate::policy) provider: Provider,
     pub(in crate::policy) hosts: Vec<Spanned<HostPattern>>,
+    /// The hosts are written, not the provider's own.
+    pub(in crate::policy) explicit_hosts: bool,
     /// Empty for every path.
     pub(in crate::policy) endpoints: Vec<PathPattern>,
     /// Empty for every model.
@@ -34,7 +36,7 @@ pub(in crate::policy) struct RawBudget {
 }
 
 /// More tokens than all models of the world make in a day, and far from overflow when summed.
-const MAX_TOKENS: u64 = 1_000_000_000_000_000;
+pub(in crate::policy) const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 
 impl RawAiRoute {
     pub(super) fn read(
@@ -64,11 +66,16 @@ fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawAiMatch> 
     let endpoints = fields.optional("endpoints");
     let endpoints = read_paths(decoder, endpoints.as_ref());
     let list = fields.optional("hosts");
-    let mut hosts = read_hosts(decoder, list.as_ref());
+    let otherwise = provider
+        .as_ref()
+        .filter(|provider| !provider.value.default_hosts().is_empty())
+        .map(|_| "then the provider's own hosts are meant");
+    let mut hosts = read_hosts(decoder, list.as_ref(), otherwise);
     let mut models = Vec::new();
     if let Some(list) = fields.optional("models") {
         const EXPECTED: &str = "the name of a model, or a pattern such as claude-*";
-        for model in decoder.parse_list(&list, EXPECTED, ModelPattern::parse) {
+        let items = decoder.some_items(&list, "model", Some("then every model is meant"));
+        for model in decoder.parse_list(&items, EXPECTED, ModelPattern::parse) {
             models.push(model.value);
         }
     }
@@ -77,8 +84,7 @@ fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawAiMatch> 
         value: provider,
         place,
     } = provider?;
-    let written = list.is_some_and(|list| !decoder.items(&list).is_empty());
-    if !written {
+    if list.is_none() {
         let defaults = provider.default_hosts();
         if defaults.is_empty() {
             decoder
@@ -95,6 +101,7 @@ fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawAiMatch> 
         place: decoder.place(at),
         provider,
         hosts,
+        explicit_hosts: list.is_some(),
         endpoints: endpoints.into_iter().map(|path| path.value).collect(),
         models,
     })
@@ -103,7 +110,7 @@ fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawAiMatch> 
 fn read_filters(decoder: &mut Decoder<'_, '_>, rule: &mut Fields<'_>) -> Option<RawBudget> {
     let list = rule.optional("filters")?;
     let mut budget = None;
-    for item in decoder.items(&list) {
+    for item in decoder.some_items(&list, "filter", Some("then there is none")) {
         let Some(mut fields) = decoder.fields(&item) else {
             continue;
         };
@@ -147,9 +154,25 @@ fn read_budget(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawBudget> 
                 "one at least of maxTokensPerDay, maxTokensPerExecution and maxOutputTokensPerRequest",
             );
     }
-    Some(RawBudget {
+    let budget = RawBudget {
         per_day: per_day.flatten(),
         per_execution: per_execution.flatten(),
         output_per_request: output_per_request.flatten(),
-    })
+    };
+    let least = [budget.per_day, budget.per_execution]
+        .into_iter()
+        .flatten()
+        .min();
+    if let (Some(output), Some(least)) = (budget.output_per_request, least)
+        && output > least
+    {
+        let place = decoder.place(at);
+        let message = format!(
+            "maxOutputTokensPerRequest ({output}) is more than the whole budget ({least}) has"
+        );
+        decoder.problems.warning(place, message).help(
+            "a request that asks for so much is always refused: lower it, or raise the budget",
+        );
+    }
+    Some(budget)
 }

@@ -81,6 +81,7 @@ impl RawGateway {
             raw.default = default.map_or(raw.default, |default| default.value);
         }
         if let Some(listeners) = spec.optional("listeners") {
+            // None is what it says: a class of traffic without a listener is denied.
             let items = decoder.items(&listeners);
             let listeners = items.iter().filter_map(|item| read_listener(decoder, item));
             raw.listeners = listeners.collect();
@@ -212,15 +213,13 @@ fn read_capture(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<CaptureBod
         .required(decoder, "maxBytes")
         .and_then(|bytes| decoder.integer(&bytes, 0, MAX_CAPTURE_BYTES));
     let include_content_types = match fields.optional("includeContentTypes") {
-        Some(types) => decoder
-            .parse_list(
-                &types,
-                "a media type such as application/json",
-                parse_media_type,
-            )
-            .into_iter()
-            .map(|media_type| media_type.value)
-            .collect(),
+        Some(types) => {
+            const EXPECTED: &str = "a media type such as application/json";
+            const OTHERWISE: &str = "then JSON and event streams are captured";
+            let items = decoder.some_items(&types, "media type", Some(OTHERWISE));
+            let types = decoder.parse_list(&items, EXPECTED, parse_media_type);
+            types.into_iter().map(|found| found.value).collect()
+        }
         None => CAPTURED_CONTENT_TYPES
             .iter()
             .map(|media_type| (*media_type).to_owned())
@@ -246,7 +245,7 @@ fn read_upstream_tls(
         secrets.extend(bundle);
     }
     if let Some(aliases) = fields.optional("hostAliases") {
-        for item in decoder.items(&aliases) {
+        for item in decoder.some_items(&aliases, "alias", Some("then every name is looked up")) {
             tls.host_aliases.extend(read_alias(decoder, &item));
         }
     }
@@ -312,7 +311,7 @@ fn read_alias(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<HostAlias> {
         .and_then(|ip| decoder.parse(&ip, "an IPv4 or IPv6 address", str::parse::<IpAddr>));
     let mut hosts = Vec::new();
     if let Some(names) = fields.required(decoder, "hostnames") {
-        for item in decoder.some_items(&names, "host name") {
+        for item in decoder.some_items(&names, "host name", None) {
             let host = decoder.parse(&item, "an exact host name", Host::parse);
             hosts.extend(host.map(|host| host.value));
         }
@@ -340,7 +339,7 @@ fn read_dns(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Dns> {
     if let Some(list) = fields.optional("upstreams") {
         const EXPECTED: &str =
             "udp://ADDRESS, tcp://ADDRESS or tls://ADDRESS, with or without :PORT";
-        for item in decoder.items(&list) {
+        for item in decoder.some_items(&list, "server", Some("then the host's resolver is asked")) {
             let Some(upstream) = decoder.parse(&item, EXPECTED, parse_dns_upstream) else {
                 continue;
             };

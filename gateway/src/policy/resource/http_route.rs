@@ -62,13 +62,19 @@ impl RawHttpRoute {
 
 fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawHttpMatch> {
     let mut fields = decoder.fields(at)?;
+    if fields.is_empty() {
+        let message = format!("`{}` is empty, and matches every request", at.path);
+        decoder.problems.warning(fields.place, message).help(
+            "name methods, a path or headers; `path: {type: PathPrefix, value: /}` says that every request is meant",
+        );
+    }
     let methods = fields.optional("methods");
     let methods = read_methods(decoder, methods.as_ref());
     let path = fields.optional("path");
     let path = path.and_then(|path| read_path(decoder, &path));
     let mut headers = Vec::new();
     if let Some(list) = fields.optional("headers") {
-        for item in decoder.items(&list) {
+        for item in decoder.some_items(&list, "header", Some("then no header matters")) {
             read_header(decoder, &item, &mut headers);
         }
     }
@@ -83,15 +89,31 @@ fn read_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawHttpMatch
 
 /// `{type, value}`. Neither has a default: a path that is taken for a prefix allows more than was meant.
 fn read_path(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<PathPattern> {
-    let mut fields = decoder.fields(at)?;
-    let reader = fields
-        .required(decoder, "type")
-        .and_then(|kind| decoder.choice(&kind, PATH_TYPES));
+    const EXPECTED: &str = "`{type: PathPrefix, value: /repos/acme}`, or type Exact or Glob";
+    let mut fields = decoder.fields_such_as(at, EXPECTED)?;
+    let kind = fields.required(decoder, "type");
     let value = fields.required(decoder, "value");
     fields.finish(decoder);
+    if let (Some(kind), Some(value)) = (&kind, &value) {
+        warn_of_star(decoder, kind, value);
+    }
+    let reader = kind.and_then(|kind| decoder.choice(&kind, PATH_TYPES));
     let read = reader.map_or(PathPattern::parse as PathReader, |reader| reader.value);
     let path = decoder.parse(&value?, "a path such as /repos/acme", read);
     path.map(|path| path.value)
+}
+
+/// Only a glob takes `*` for more than itself.
+fn warn_of_star(decoder: &mut Decoder<'_, '_>, kind: &At<'_>, value: &At<'_>) {
+    let is_literal = decoder.is_text_with(kind, |kind| ["Exact", "PathPrefix"].contains(&kind));
+    if is_literal && decoder.is_text_with(value, |text| text.contains('*')) {
+        let message = format!("`{}` has a `*`, which is taken for itself", value.path);
+        let place = decoder.place(value);
+        decoder
+            .problems
+            .warning(place, message)
+            .help("with `type: Glob` it is any run of characters within one segment");
+    }
 }
 
 fn read_header(
@@ -104,6 +126,16 @@ fn read_header(
     let name = name
         .and_then(|name| decoder.parse(&name, "the name of a request header", parse_header_name));
     let value = fields.required(decoder, "value");
+    if let Some(value) = &value
+        && decoder.is_text_with(value, |text| text != text.trim_matches([' ', '\t']))
+    {
+        let message = format!("`{}` begins or ends with a blank", value.path);
+        let place = decoder.place(value);
+        decoder
+            .problems
+            .warning(place, message)
+            .help("no request matches: blanks around the value of a header are no part of it (RFC 9110 section 5.5)");
+    }
     let value = value
         .and_then(|value| decoder.parse(&value, "visible ASCII characters", parse_header_value));
     fields.finish(decoder);

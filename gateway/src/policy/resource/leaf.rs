@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 
 use crate::policy::decode::{At, Decoder, Fields};
-use crate::policy::problems::Spanned;
+use crate::policy::problems::{Spanned, quote};
 use crate::policy::template::is_header_text;
 use crate::policy::{DnsTransport, DnsUpstream, HostPattern, PathPattern, PortRange};
 
@@ -37,6 +37,9 @@ const FRAMING_HEADERS: &[&str] = &[
 /// with its unit.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "not a duration";
+    if text.contains('.') {
+        return Err("a duration has no fractions: 1.5h is written 1h30m");
+    }
     let mut total = Duration::ZERO;
     let mut rest = text;
     let mut parts = 0;
@@ -79,17 +82,50 @@ pub(super) fn read_duration(
     Some(duration.value)
 }
 
-/// A list of host patterns.
+/// A list of host patterns; without it goes what `otherwise` says.
 pub(super) fn read_hosts(
     decoder: &mut Decoder<'_, '_>,
     at: Option<&At<'_>>,
+    otherwise: Option<&str>,
 ) -> Vec<Spanned<HostPattern>> {
     const EXPECTED: &str =
         "a host name, `*.name` (one label), `**.name` (one or more) or `**` (any host)";
     let Some(at) = at else {
         return Vec::new();
     };
-    decoder.parse_list(at, EXPECTED, HostPattern::parse)
+    let items = decoder.some_items(at, "host", otherwise);
+    decoder.parse_list(&items, EXPECTED, |text| {
+        HostPattern::parse(text).map_err(|error| match meant(text) {
+            Some(meant) => meant,
+            None => error.to_string(),
+        })
+    })
+}
+
+/// What else somebody may have meant who wrote this for a host name.
+fn meant(text: &str) -> Option<String> {
+    const ADDRESS: &str =
+        "an address; addresses are allowed by `destinationCIDRs` of an EgressL4Route";
+    if text.parse::<IpAddr>().is_ok() || parse_cidr(text).is_ok() {
+        return Some(ADDRESS.to_owned());
+    }
+    let is_name = |text: &str| HostPattern::parse(text).is_ok();
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split(['/', '?', '#', ':']).next().unwrap_or(rest);
+        return is_name(host).then(|| format!("a URL; the host alone is {}", quote(host)));
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return is_name(host).then(|| {
+            format!(
+                "it has a port; the host alone is {}, and ports stand in `ports`",
+                quote(host)
+            )
+        });
+    }
+    let host = text.split('/').next().filter(|host| *host != text)?;
+    is_name(host).then(|| format!("it has a path; the host alone is {}", quote(host)))
 }
 
 /// The field `name`, a list of host patterns that must be there and not empty.
@@ -99,10 +135,7 @@ pub(super) fn read_some_hosts(
     name: &'static str,
 ) -> Vec<Spanned<HostPattern>> {
     let hosts = fields.required(decoder, name);
-    if let Some(hosts) = &hosts {
-        decoder.some_items(hosts, "host");
-    }
-    read_hosts(decoder, hosts.as_ref())
+    read_hosts(decoder, hosts.as_ref(), None)
 }
 
 /// A list of path patterns.
@@ -114,7 +147,8 @@ pub(super) fn read_paths(
     let Some(at) = at else {
         return Vec::new();
     };
-    decoder.parse_list(at, EXPECTED, PathPattern::parse)
+    let items = decoder.some_items(at, "path", Some("then every path is meant"));
+    decoder.parse_list(&items, EXPECTED, PathPattern::parse)
 }
 
 /// A list of methods.
@@ -125,7 +159,8 @@ pub(super) fn read_methods(
     let Some(at) = at else {
         return Vec::new();
     };
-    let methods = decoder.parse_list(at, "a method such as GET", |text| {
+    let items = decoder.some_items(at, "method", Some("then every method is meant"));
+    let methods = decoder.parse_list(&items, "a method such as GET", |text| {
         match Method::from_bytes(text.as_bytes()) {
             // Method names are case-sensitive: `get` would match nothing.
             Ok(method) if text == text.to_ascii_uppercase() => Ok(method),
@@ -156,17 +191,42 @@ pub(super) fn read_single_port(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Op
 
 /// An address block; an address alone is the block of itself. Bits beyond the prefix are a mistake.
 pub(super) fn parse_cidr(text: &str) -> Result<IpNet, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let quad = address.rsplit(':').next().unwrap_or(address);
+    // Some read 010 as 8, others as 10.
+    if quad.contains('.') && quad.split('.').any(has_leading_zero) {
+        return Err("a number of the address has a leading zero: write 10, not 010".to_owned());
     }
-    let block: IpNet = text
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return Err("not an IP address, with or without a prefix length".to_owned());
+    };
+    let Some(length) = length else {
+        return Ok(address.into());
+    };
+    let (most, family) = if address.is_ipv4() {
+        (32, "IPv4")
+    } else {
+        (128, "IPv6")
+    };
+    let digits = length.bytes().all(|byte| byte.is_ascii_digit()) && !has_leading_zero(length);
+    let length = length
         .parse()
-        .map_err(|error: ipnet::AddrParseError| error.to_string())?;
+        .ok()
+        .filter(|length| digits && *length <= most);
+    let block = length.and_then(|length| IpNet::new(address, length).ok());
+    let block = block.ok_or_else(|| format!("the prefix length of {family} is 0 to {most}"))?;
     if block.trunc() == block {
         Ok(block)
     } else {
         Err(format!("the block of that address is {}", block.trunc()))
     }
+}
+
+fn has_leading_zero(number: &str) -> bool {
+    number.len() > 1 && number.starts_with('0')
 }
 
 /// The URL of a collector.

@@ -201,8 +201,8 @@ fn read_word(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<Arc<str>> {
 }
 
 fn read_scopes(decoder: &mut Decoder<'_, '_>, at: &At<'_>, expected: &str) -> Arc<[String]> {
-    decoder.some_items(at, "scope");
-    let scopes = decoder.parse_list(at, expected, |text| {
+    let items = decoder.some_items(at, "scope", None);
+    let scopes = decoder.parse_list(&items, expected, |text| {
         // RFC 6749 section 3.3.
         let known = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         if !text.is_empty() && text.bytes().all(known) {

@@ -50,7 +50,7 @@ impl RawProxyRule {
         raw.parents = read_gateways(decoder, &mut spec);
         raw.hosts = read_some_hosts(decoder, &mut spec, "hosts");
         if let Some(ports) = spec.optional("ports") {
-            for item in decoder.some_items(&ports, "port") {
+            for item in decoder.some_items(&ports, "port", Some("then it is 443")) {
                 raw.ports.extend(read_single_port(decoder, &item));
             }
             raw.explicit_ports = true;

@@ -65,14 +65,14 @@ pub(super) fn read_rules<M, X>(
     let Some(list) = spec.required(decoder, "rules") else {
         return rules;
     };
-    for (index, item) in decoder.some_items(&list, "rule").iter().enumerate() {
+    for (index, item) in decoder.some_items(&list, "rule", None).iter().enumerate() {
         let Some(mut fields) = decoder.fields(item) else {
             continue;
         };
         let mut matches = Vec::new();
         // Elsewhere no match means every request; a rule that allows everything should say so.
         if let Some(list) = fields.required(decoder, "matches") {
-            for item in decoder.some_items(&list, "match") {
+            for item in decoder.some_items(&list, "match", None) {
                 matches.extend(read_match(decoder, &item));
             }
         }
@@ -89,19 +89,28 @@ pub(super) fn read_rules<M, X>(
 
 fn read_l4_match(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<RawL4Match> {
     let mut fields = decoder.fields(at)?;
+    if fields.is_empty() {
+        let message = format!("`{}` is empty, and matches every connection", at.path);
+        decoder.problems.warning(fields.place, message).help(
+            "name `destinationHostnames` or `destinationCIDRs`; a gateway that shall allow everything says so with `defaultPolicy: allow-all`",
+        );
+    }
     let mut cidrs = Vec::new();
     let blocks = fields.optional("destinationCIDRs");
     if let Some(list) = &blocks {
         const EXPECTED: &str = "an address block such as 192.0.2.0/24 or 2001:db8::/32";
-        for cidr in decoder.parse_list(list, EXPECTED, parse_cidr) {
+        const OTHERWISE: &str = "then `destinationHostnames` alone say where";
+        let items = decoder.some_items(list, "address block", Some(OTHERWISE));
+        for cidr in decoder.parse_list(&items, EXPECTED, parse_cidr) {
             cidrs.push(cidr.value);
         }
     }
     let names = fields.optional("destinationHostnames");
-    let hosts = read_hosts(decoder, names.as_ref());
+    let otherwise = Some("then `destinationCIDRs` alone say where");
+    let hosts = read_hosts(decoder, names.as_ref(), otherwise);
     let mut ports = Vec::new();
     if let Some(list) = fields.optional("ports") {
-        for item in decoder.items(&list) {
+        for item in decoder.some_items(&list, "port", Some("then every port is meant")) {
             ports.extend(read_ports(decoder, &item));
         }
     }
@@ -132,9 +141,7 @@ fn check_udp(
     blocks: Option<&At<'_>>,
 ) {
     let place = decoder.place(names.unwrap_or(at));
-    let named = names.is_some_and(|names| !decoder.items(names).is_empty());
-    let addressed = blocks.is_some_and(|blocks| !decoder.items(blocks).is_empty());
-    if named {
+    if names.is_some() {
         decoder
             .problems
             .error(place, "protocol UDP is allowed by address, not by name")
@@ -142,7 +149,7 @@ fn check_udp(
             .help(
                 "a datagram names no host: make the names a match of their own, with protocol TCP",
             );
-    } else if !addressed {
+    } else if blocks.is_none() {
         decoder
             .problems
             .error(place, "protocol UDP without `destinationCIDRs`")
@@ -152,7 +159,8 @@ fn check_udp(
 
 /// `{port}` or `{startPort, endPort}`.
 fn read_ports(decoder: &mut Decoder<'_, '_>, at: &At<'_>) -> Option<PortRange> {
-    let mut fields = decoder.fields(at)?;
+    const EXPECTED: &str = "`{port: 443}` or `{startPort: 8000, endPort: 8100}`";
+    let mut fields = decoder.fields_such_as(at, EXPECTED)?;
     let single = fields.optional("port");
     let start = fields.optional("startPort");
     let end = fields.optional("endPort");

@@ -13,6 +13,7 @@ use crate::policy::decode::{Decoder, Fields};
 use crate::policy::problems::{Place, Spanned};
 use crate::policy::template::is_secret_key;
 use crate::secrets::SecretValue;
+use crate::secrets::folder::trim_end;
 
 pub(in crate::policy) struct RawSecret {
     pub(in crate::policy) name: Spanned<String>,
@@ -48,10 +49,11 @@ impl RawSecret {
                 let Some(text) = decoder.text(&value) else {
                     continue;
                 };
-                if text.value.is_empty() {
+                let value = trim_end(text.value.as_bytes());
+                if value.is_empty() {
                     warn_absent(decoder, text.place, "is empty", &name.value, key.value);
                 } else {
-                    let value = SecretValue::new(text.value.as_bytes().to_vec());
+                    let value = SecretValue::new(value.to_vec());
                     values.insert(key.value.to_owned(), value);
                 }
             }
@@ -90,12 +92,13 @@ fn decode(
     // Long values are folded over lines; the line breaks are no part of them.
     let mut encoded = Zeroizing::new(Vec::with_capacity(trimmed.len()));
     encoded.extend(trimmed.bytes().filter(|byte| !b"\r\n".contains(byte)));
-    match STANDARD.decode(&*encoded) {
-        Ok(bytes) if bytes.is_empty() => {
+    match STANDARD.decode(&*encoded).map(Zeroizing::new) {
+        Ok(bytes) if trim_end(&bytes).is_empty() => {
             warn_absent(decoder, text.place, "is empty", name, key.value);
             None
         }
-        Ok(bytes) => Some(SecretValue::new(bytes)),
+        // `echo KEY | base64` encodes a line break that the credential does not have; files end alike.
+        Ok(bytes) => Some(SecretValue::new(trim_end(&bytes).to_vec())),
         // The library's error quotes a byte of the value.
         Err(_) => {
             decoder

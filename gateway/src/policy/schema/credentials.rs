@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::leaf::text;
-use super::{core_document, document, list, map, object, reference, some, with, words};
+use super::{core_document, document, map, object, reference, some, with, words};
 use crate::policy::resource::{client_auth_methods, provider_auth_types};
 
 pub(super) fn injection_policy() -> Value {
@@ -51,7 +51,7 @@ pub(super) fn injection_policy() -> Value {
                 "scopes",
                 "GCPServiceAccount and OAuth2ClientCredentials: what the access token is for.",
                 with(
-                    list(plain("https://www.googleapis.com/auth/cloud-platform")),
+                    some(plain("https://www.googleapis.com/auth/cloud-platform")),
                     "minItems",
                     json!(1),
                 ),
@@ -142,12 +142,12 @@ pub(super) fn proxy_rule() -> Value {
             (
                 "methods",
                 "Every method if there are none.",
-                list(reference("method")),
+                some(reference("method")),
             ),
             (
                 "paths",
                 "Every path if there are none.",
-                list(reference("path")),
+                some(reference("path")),
             ),
             (
                 "headers",

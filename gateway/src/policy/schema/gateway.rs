@@ -97,7 +97,7 @@ fn otlp() -> Value {
             (
                 "includeContentTypes",
                 "Media types whose bodies are kept.",
-                with(list(reference("mediaType")), "default", json!(bodies)),
+                with(some(reference("mediaType")), "default", json!(bodies)),
             ),
         ],
         &["maxBytes"],
@@ -168,7 +168,7 @@ fn upstream_tls() -> Value {
                 "Authorities trusted besides the public ones.",
                 trust,
             ),
-            ("hostAliases", "Names that are not looked up.", list(alias)),
+            ("hostAliases", "Names that are not looked up.", some(alias)),
             (
                 "clientCertSecretRef",
                 "The gateway's own certificate for upstreams that ask for one.",
@@ -196,7 +196,7 @@ fn dns() -> Value {
             (
                 "upstreams",
                 "Resolvers; the host's own if there are none.",
-                list(upstream),
+                some(upstream),
             ),
         ],
         &[],

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{document, integer, list, object, reference, some, with, words};
+use super::{document, integer, object, reference, some, with, words};
 use crate::policy::Provider;
+use crate::policy::resource::MAX_TOKENS;
 
 pub(super) fn l4_route() -> Value {
     let found = object(
@@ -12,17 +13,17 @@ pub(super) fn l4_route() -> Value {
             (
                 "destinationHostnames",
                 "Names; with destinationCIDRs, either is enough.",
-                list(reference("hostPattern")),
+                some(reference("hostPattern")),
             ),
             (
                 "destinationCIDRs",
                 "Addresses, dialled as the sandbox asked for them.",
-                list(reference("block")),
+                some(reference("block")),
             ),
             (
                 "ports",
                 "Every port if there are none.",
-                list(reference("portRange")),
+                some(reference("portRange")),
             ),
             (
                 "protocol",
@@ -70,10 +71,10 @@ pub(super) fn http_route() -> Value {
             (
                 "methods",
                 "Every method if there are none.",
-                list(reference("method")),
+                some(reference("method")),
             ),
             ("path", "Every path if it is left out.", path),
-            ("headers", "All of them must be there.", list(header)),
+            ("headers", "All of them must be there.", some(header)),
         ],
         &[],
     );
@@ -111,17 +112,17 @@ pub(super) fn ai_route() -> Value {
             (
                 "endpoints",
                 "Paths; every path if there are none.",
-                list(reference("path")),
+                some(reference("path")),
             ),
             (
                 "models",
                 "Models by name, * for any run of characters; every model if there are none.",
-                list(json!({"type": "string", "minLength": 1, "examples": ["example-*"]})),
+                some(json!({"type": "string", "minLength": 1, "examples": ["example-*"]})),
             ),
             (
                 "hosts",
                 "In place of the provider's own.",
-                list(reference("hostPattern")),
+                some(reference("hostPattern")),
             ),
         ],
         &["provider"],
@@ -131,7 +132,7 @@ pub(super) fn ai_route() -> Value {
     let found = with(found, "if", is_homeless);
     let needs_hosts = json!({"required": ["hosts"], "properties": {"hosts": {"minItems": 1}}});
     let found = with(found, "then", needs_hosts);
-    let filters = list(budget());
+    let filters = some(budget());
     let spec = route(
         [(
             "rules",
@@ -148,7 +149,7 @@ pub(super) fn ai_route() -> Value {
 }
 
 fn budget() -> Value {
-    let tokens = || integer(0, u64::from(u32::MAX), None);
+    let tokens = || integer(1, MAX_TOKENS, None);
     let budget = object(
         "Bounds on tokens, reserved before a call.",
         [

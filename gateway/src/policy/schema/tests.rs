@@ -166,6 +166,7 @@ fn is_visible(problem: &Diagnostic) -> bool {
             .iter()
             .any(|start| message.starts_with(start))
             || message.ends_with("` is missing")
+            || message.ends_with("` is empty")
             || types
                 .iter()
                 .any(|name| message.ends_with(&format!("` is {name}")))

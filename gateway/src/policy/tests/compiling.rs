@@ -138,8 +138,11 @@ data:
     YW50
   placeholder: <base64-of-it>
   both: b25l
+  echoed: c2stYW50Cg==
 stringData:
   text: sk-ant
+  block: |
+    sk-ant
   both: two
 "
         ),
@@ -162,7 +165,9 @@ stringData:
     assert_eq!(
         values,
         [
+            ("block", "sk-ant"),
             ("both", "two"),
+            ("echoed", "sk-ant"),
             ("folded", "sk-ant"),
             ("plain", "sk-ant"),
             ("text", "sk-ant")

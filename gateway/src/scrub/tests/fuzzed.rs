@@ -7,6 +7,7 @@ use super::spelling::{Kind, Random, encoded, secret, spelled};
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// How many responses, unless `POSTERN_SCRUB_CASES` says otherwise.
 const CASES: u64 = 2000;
@@ -19,28 +20,63 @@ const EACH: u64 = 25;
 fn no_fuzzed_response_tells_a_secret_and_none_loses_anything_else() {
     let cases = std::env::var("POSTERN_SCRUB_CASES");
     let cases = cases.map_or(CASES, |cases| cases.parse().unwrap());
-    let mut planted = 0;
-    for set in 0..cases.div_ceil(EACH) {
-        let random = &mut Random(set);
-        let kind = random.pick(&[Kind::Key, Kind::Key, Kind::Signs, Kind::Text, Kind::Escapes]);
-        let secrets: Vec<Vec<u8>> = (0..=random.below(3))
-            .map(|_| secret(random, kind))
-            .collect();
-        let scrubber = Scrubber::new(secrets.iter().map(Vec::as_slice)).unwrap();
-        for case in 0..EACH {
-            planted += respond(
-                random,
-                kind,
-                &secrets,
-                &scrubber,
-                &format!("set {set}, case {case}"),
-            );
+    let sets = AtomicU64::new(0);
+    let planted = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let set = sets.fetch_add(1, Ordering::Relaxed);
+                    if set >= cases.div_ceil(EACH) {
+                        break;
+                    }
+                    planted.fetch_add(responses(set), Ordering::Relaxed);
+                }
+            });
         }
-    }
+    });
+    let planted = planted.into_inner();
     assert!(
         u64::try_from(planted).unwrap() > cases,
         "{planted} secrets in {cases} responses"
     );
+}
+
+/// Responses for one set of secrets, and how many of those were in them.
+fn responses(set: u64) -> usize {
+    let random = &mut Random(set);
+    let kind = random.pick(&[Kind::Key, Kind::Key, Kind::Signs, Kind::Text, Kind::Escapes]);
+    let secrets: Vec<Vec<u8>> = (0..=random.below(3))
+        .map(|_| secret(random, kind))
+        .collect();
+    let scrubber = Scrubber::new(secrets.iter().map(Vec::as_slice)).unwrap();
+    (0..EACH)
+        .map(|case| {
+            let case = format!("set {set}, case {case}");
+            told_in_fields(random, &secrets, &scrubber, &case);
+            respond(random, kind, &secrets, &scrubber, &case)
+        })
+        .sum()
+}
+
+/// The same in fields of the head and of trailers.
+fn told_in_fields(random: &mut Random, secrets: &[Vec<u8>], scrubber: &Scrubber, case: &str) {
+    let secret = &secrets[random.below(secrets.len())];
+    let spelled = match random.below(2) {
+        0 => spelled(random, secret),
+        _ => encoded(random, secret).concat(),
+    };
+    let value = [b"v=", &spelled[..], b"; path=/"].concat();
+    let Ok(value) = HeaderValue::from_bytes(&value) else {
+        return;
+    };
+    let mut fields = HeaderMap::new();
+    fields.insert("x-told", value.clone());
+    fields.insert("x-none", HeaderValue::from_static("v=none; path=/"));
+    assert_eq!(scrubber.headers(&mut fields), 1, "{case}: {value:?}");
+    assert!(!can_read(fields["x-told"].as_bytes(), secret), "{case}");
+    assert_eq!(fields["x-none"], "v=none; path=/", "{case}");
 }
 
 /// A part of a response, and whether it is to be replaced.
@@ -65,6 +101,8 @@ fn respond(
         "text/plain",
         "",
         "application/octet-stream",
+        "application/grpc",
+        "application/vnd.amazon.eventstream",
     ];
     let content_type = random.pick(&types);
     let mut head = HeaderMap::new();
@@ -95,7 +133,7 @@ fn respond(
     let planted = parts.iter().filter(|part| part.secret).count();
     // With escapes in the secret itself more than one reading is right.
     if kind != Kind::Escapes {
-        let is_binary = content_type == "application/octet-stream";
+        let is_binary = content_type.starts_with("application/") && !content_type.ends_with("json");
         let expected: Vec<u8> = parts
             .iter()
             .flat_map(|part| match (part.secret, is_binary) {

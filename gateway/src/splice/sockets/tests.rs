@@ -4,6 +4,8 @@
 use super::super::pipe;
 use super::*;
 use bytes::Bytes;
+use nix::sys::socket::{MsgFlags, send};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
@@ -16,9 +18,20 @@ const IDLE: Duration = Duration::from_secs(60);
 const BULK: usize = 8 * 1024 * 1024;
 
 /// Pipes are the process's: a test that takes all of them, or any, is alone.
-async fn pipes() -> MutexGuard<'static, ()> {
+async fn pipes() -> Alone {
     static PIPES: Mutex<()> = Mutex::const_new(());
-    PIPES.lock().await
+    Alone(PIPES.lock().await)
+}
+
+struct Alone(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Those that this thread keeps would go after the guard.
+        while pipe::kept() > 0 {
+            drop(Pipe::take());
+        }
+    }
 }
 
 /// A connection's two ends.
@@ -142,6 +155,38 @@ async fn one_side_may_end_long_before_the_other() {
         assert!(!joined.copy.is_finished());
         let (heard, ()) = tokio::join!(hear(first), say(second, &sent));
         assert!(heard == sent);
+        joined.copy.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_lies_behind_urgent_data_passes() {
+    let _pipes = pipes().await;
+    // Of four places one is behind a large piece.
+    for place in 0..4 {
+        let mut joined = join(b"", IDLE).await;
+        let sent = pattern(BULK);
+        let (before, after) = sent.split_at(BULK / 2 + place * 65_536);
+        let hearing = async {
+            // Everything is full meanwhile, and then comes in large pieces.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let mut heard = Vec::new();
+            joined.upstream.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let saying = async {
+            joined.client.write_all(before).await.unwrap();
+            let urgent = MsgFlags::MSG_OOB;
+            let sent = joined.client.async_io(Interest::WRITABLE, || {
+                Ok(send(joined.client.as_raw_fd(), b"!", urgent)?)
+            });
+            assert_eq!(sent.await.unwrap(), 1);
+            say(&mut joined.client, after).await;
+        };
+        let both = async { tokio::join!(hearing, saying).0 };
+        let heard = tokio::time::timeout(IDLE / 6, both).await.unwrap();
+        assert!(heard == sent, "{} of {} bytes", heard.len(), sent.len());
+        say(&mut joined.upstream, b"").await;
         joined.copy.await.unwrap().unwrap();
     }
 }

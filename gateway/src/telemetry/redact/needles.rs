@@ -4,7 +4,7 @@
 use crate::inject::ESCAPED;
 use crate::secrets::SecretValue;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memmem;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use std::ops::Range;
@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 /// Shorter values would be found everywhere: a secret of a few characters is none.
 const MIN_SECRET: usize = 6;
 
-/// The bytes by which a place is told where one may begin; fewer than [`MIN_SECRET`].
+/// The bytes by which a place is told where one may begin; fewer than [`MIN_SECRET`]. A shorter form is none.
 const HEAD: usize = 4;
-/// Bits of the filter of heads. A hundred secrets in six forms leave 98 of 100 other places alone.
-const FILTER_BITS: u32 = 15;
+/// Bits of the filter of heads. A hundred secrets in fifteen forms leave 98 of 100 other places alone.
+const FILTER_BITS: u32 = 16;
 
 /// What is looked for.
 pub(super) struct Needles {
@@ -93,23 +93,55 @@ fn place_of(text: &[u8]) -> (usize, u8) {
     (usize::try_from(hash / 8).unwrap_or(0), bit)
 }
 
-/// A secret as it is, in base64 (both alphabets), percent-encoded, and as a JSON string has it.
+/// A secret as it is, in base64 (both alphabets, alone or anywhere in a longer text), percent-encoded, and as JSON
+/// strings have it.
 fn forms(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let mut forms = vec![
-        STANDARD_NO_PAD.encode(secret).into_bytes(),
-        URL_SAFE_NO_PAD.encode(secret).into_bytes(),
-        percent_encode(secret, NON_ALPHANUMERIC)
-            .to_string()
-            .into_bytes(),
-        // As it travels in a query.
-        percent_encode(secret, ESCAPED).to_string().into_bytes(),
-    ];
+    let mut forms = vec![Zeroizing::new(secret.to_vec())];
+    for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+        forms.push(Zeroizing::new(engine.encode(secret).into_bytes()));
+        forms.extend((0..3).map(|before| within_base64(engine, secret, before)));
+    }
+    // The second as it travels in a query.
+    for set in [NON_ALPHANUMERIC, ESCAPED] {
+        let encoded = Zeroizing::new(percent_encode(secret, set).to_string().into_bytes());
+        forms.push(with_small_digits(&encoded));
+        forms.push(encoded);
+    }
     if let Ok(text) = std::str::from_utf8(secret) {
         let quoted = Zeroizing::new(serde_json::Value::from(text).to_string());
-        forms.push(quoted.trim_matches('"').as_bytes().to_vec());
+        let quoted = quoted.trim_matches('"');
+        // As some writers have it who care for HTML (Go's encoding/json, PHP's json_encode).
+        let html = Zeroizing::new(quoted.replace('<', "\\u003c"));
+        let html = Zeroizing::new(html.replace('>', "\\u003e"));
+        let html = Zeroizing::new(html.replace('&', "\\u0026"));
+        forms.push(Zeroizing::new(quoted.replace('/', "\\/").into_bytes()));
+        forms.push(Zeroizing::new(html.as_bytes().to_vec()));
+        forms.push(Zeroizing::new(quoted.as_bytes().to_vec()));
     }
-    forms.push(secret.to_vec());
-    forms.into_iter().map(Zeroizing::new).collect()
+    forms.retain(|form| form.len() >= HEAD);
+    forms
+}
+
+/// The digits that are the secret's alone when `before` bytes, modulo 3, stand before it. Those at its edges depend
+/// on its neighbours, and stay.
+fn within_base64(engine: &GeneralPurpose, secret: &[u8], before: usize) -> Zeroizing<Vec<u8>> {
+    let text = Zeroizing::new([&[0; 2][..before], secret].concat());
+    let digits = Zeroizing::new(engine.encode(&*text).into_bytes());
+    let own = (before * 8).div_ceil(6)..text.len() * 8 / 6;
+    Zeroizing::new(digits.get(own).unwrap_or_default().to_vec())
+}
+
+/// `%2f` for `%2F`.
+fn with_small_digits(encoded: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut small = Zeroizing::new(encoded.to_vec());
+    for at in 0..small.len() {
+        if small[at] == b'%'
+            && let Some(digits) = small.get_mut(at + 1..at + 3)
+        {
+            digits.make_ascii_lowercase();
+        }
+    }
+    small
 }
 
 /// `None` if there is nothing to replace, as nearly always.

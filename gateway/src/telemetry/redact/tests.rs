@@ -3,6 +3,8 @@
 
 use super::kept::{MAX_RETIRED, RETIRED_FOR};
 use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use std::time::Duration;
 
@@ -40,6 +42,32 @@ fn a_secret_is_found_in_the_forms_that_it_travels_in() {
         );
     }
     assert_eq!(redactor.text("x stays"), "x stays");
+}
+
+#[test]
+fn a_secret_is_found_within_a_longer_text_in_base64_and_in_other_spellings() {
+    let secret = "sk-ant/api03+Zz09<&>=";
+    let redactor = Redactor::new([], [value(secret)]);
+    for before in ["", "x", "x:", "user:", "user: "] {
+        for after in ["", "!", " and more"] {
+            for engine in [&STANDARD, &URL_SAFE_NO_PAD] {
+                let told = engine.encode(format!("{before}{secret}{after}"));
+                let shown = redactor.text(&told);
+                assert!(shown.contains(REDACTED), "{before}{after}: {told}");
+                // What is left of it are the neighbours, and the digits at its edges.
+                let left = shown.replace(REDACTED, "").trim_end_matches('=').len();
+                let own = (before.len() + after.len()) * 4 / 3 + 4;
+                assert!(left <= own, "{told} shown as {shown}");
+            }
+        }
+    }
+    for told in [
+        "sk%2dant%2fapi03%2bZz09%3c%26%3e%3d",
+        r"sk-ant\/api03+Zz09<&>=",
+        r"sk-ant/api03+Zz09\u003c\u0026\u003e=",
+    ] {
+        assert_eq!(redactor.text(told), REDACTED, "{told}");
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn plaintext_gets_a_credential_only_where_its_port_is_written() {
     let rule = |ports: &str| {
         format!("hosts: [wiki.example]\n  {ports}\n  headers: {{authorization: '{{{{ a.b }}}}'}}")
     };
-    let (default, written) = (rule("methods: []"), rule("ports: [80, 443]"));
+    let (default, written) = (rule("methods: [GET]"), rule("ports: [80, 443]"));
     for (default_policy, other) in [
         ("deny-all", Err(Denial::NoRule)),
         ("allow-all", Ok(Vec::new())),
@@ -254,7 +254,7 @@ fn a_credential_takes_the_header_and_form_of_its_provider() {
             "Key K",
         ),
     ] {
-        let route = format!("rules: [{{matches: [{{{provider}, endpoints: []}}]}}]");
+        let route = format!("rules: [{{matches: [{{{provider}}}]}}]");
         let key = format!("secretRef: {{name: s}}\n  secretKey: k\n  {spec}");
         let gateway = gateway("deny-all", &[(AI, "ai", &route), (KEY, "key", &key)]);
         let refs: Vec<_> = gateway.secret_refs().map(ToString::to_string).collect();

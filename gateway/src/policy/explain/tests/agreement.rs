@@ -417,7 +417,7 @@ proptest! {
         secrets in any::<bool>(),
     ) {
         let exists = |_: &SecretRef| secrets;
-        let circumstances = Circumstances { address: leads_to, secrets: Some(&exists) };
+        let circumstances = Circumstances { address: leads_to, secrets: Some(&exists), ..Circumstances::default() };
         let verdict = decide(&gateway, &question, circumstances);
         let foretold = DenyReason::foretold(&verdict);
         prop_assert_eq!(foretold.is_some(), verdict.outcome.is_err());
@@ -455,7 +455,7 @@ proptest! {
         question in questions(),
         leads_to in proptest::option::of(addresses()),
     ) {
-        let circumstances = Circumstances { address: leads_to, secrets: None };
+        let circumstances = Circumstances { address: leads_to, ..Circumstances::default() };
         let files = [source("policy.yaml", &text)];
         let explanation = explain(&files, &gateway, &question, circumstances);
         match (&explanation.verdict.outcome, &explanation.remedy) {

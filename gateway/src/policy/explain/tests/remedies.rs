@@ -113,10 +113,23 @@ fn opening_a_guarded_address_comes_with_a_caution() {
     let explanation = explain(&files, &gateway, &asked, circumstances);
     assert_eq!(
         explanation.verdict.outcome.unwrap_err(),
-        Refusal::KernelGuard
+        Refusal::KernelGuard("127.0.0.9".parse().unwrap())
     );
     let remedy = explanation.remedy.unwrap();
     assert!(remedy.caution.unwrap().contains("loopback"));
+    // A look-up that would be answered with one.
+    let circumstances = Circumstances {
+        address: Some("169.254.169.254".parse().unwrap()),
+        ..Circumstances::default()
+    };
+    for asked in ["dns:metadata.example", "dns:wiki.local"] {
+        let explanation = explain(&files, &gateway, &question(asked), circumstances);
+        let caution = explanation.remedy.unwrap().caution;
+        assert!(
+            caution.is_some_and(|caution| caution.contains("link-local")),
+            "{asked}"
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use super::{POLICY, ask, policy, question};
 use crate::outcome::DenyReason;
 use crate::policy::explain::Question;
-use crate::policy::explain::{Circumstances, Explanation, Handling, QuestionError, decide};
+use crate::policy::explain::{
+    Circumstances, Explanation, Handling, QuestionError, Refusal, decide,
+};
 use crate::policy::{Class, SecretRef};
 
 /// `allowed BY HOW TARGET` or `STAGE REASON`.
@@ -284,4 +286,68 @@ fn what_is_no_question_is_told_so() {
     );
     let name = question("dns:a.example").with_request(Some("GET"), http::HeaderMap::new(), None);
     assert_eq!(name, Err(QuestionError::NoRequest));
+}
+
+#[test]
+fn what_a_token_budget_cannot_count_is_denied() {
+    let budget = "endpoints: ['/v1/**']}]\n    filters: [{type: TokenBudget, tokenBudget: {maxTokensPerDay: 7}}]\n";
+    let text = POLICY.replacen("endpoints: [/v1/messages]}]\n", budget, 1);
+    let (files, gateway) = policy(&text);
+    let explained = |method: &str, path: &str, upgrade: bool| {
+        let mut headers = http::HeaderMap::new();
+        if upgrade {
+            headers.insert("upgrade", http::HeaderValue::from_static("websocket"));
+        }
+        let asked = question(&format!("https://api.anthropic.com{path}"))
+            .with_request(Some(method), headers, None)
+            .unwrap();
+        super::explain(&files, &gateway, &asked, Circumstances::default())
+    };
+    for (method, path, upgrade, counted) in [
+        ("POST", "/v1/messages", false, Some(true)),
+        ("POST", "/v1/messages/count_tokens", false, Some(false)),
+        ("GET", "/v1/messages/batches", false, Some(false)),
+        ("POST", "/v1/messages/batches", false, None),
+        ("PUT", "/v1/files", false, None),
+        ("GET", "/v1/messages", true, None),
+    ] {
+        let explanation = explained(method, path, upgrade);
+        match (&explanation.verdict.outcome, counted) {
+            (Ok(allowed), Some(counted)) => {
+                let route = allowed.budget.as_ref().map(|budget| &*budget.route);
+                assert_eq!(route, counted.then_some("ai#1"), "{method} {path}");
+            }
+            (Err(refusal), None) => {
+                assert_eq!(
+                    *refusal,
+                    Refusal::NotMetered("ai#1".into()),
+                    "{method} {path}"
+                );
+                assert_eq!(told(&explanation), "http not_metered");
+                assert_eq!(explanation.remedy, None, "{method} {path}");
+            }
+            (outcome, _) => panic!("{method} {path}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_credential_that_cannot_be_used_is_denied_as_in_earnest() {
+    let (_, gateway) = policy(POLICY);
+    let asked = question("https://api.anthropic.com/v1/messages");
+    let broken = |injection: &crate::policy::Injection| {
+        (&*injection.policy == "key").then(|| "it has a line break".to_owned())
+    };
+    let circumstances = Circumstances {
+        credentials: Some(&broken),
+        ..Circumstances::default()
+    };
+    let verdict = decide(&gateway, &asked, circumstances);
+    let (stage, reason) = DenyReason::foretold(&verdict).unwrap();
+    assert_eq!(
+        (stage.as_str(), reason.as_str()),
+        ("http", "credential_unavailable")
+    );
+    let other = decide(&gateway, &question("http://wiki.local/"), circumstances);
+    assert!(other.outcome.is_ok());
 }

@@ -1,20 +1,21 @@
 //! Hundreds of malformed and ambiguous requests, raw, from within a sandbox, to nginx and to h11: what
 //! those two parsers see is exactly what policy judged, or nothing, and every refusal is on record.
 
-use std::collections::HashMap;
-use std::fs;
+mod resets;
+mod servers;
+
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::World;
 use e2e::audit::Record;
-use e2e::policy::{self, Destinations};
-use e2e::process::{Process, patient};
-use e2e::{World, world};
+use e2e::process::patient;
 use serde_json::Value;
+
+use crate::servers::{Seen, Servers, documents};
 
 const NGINX: (&str, Ipv4Addr) = ("nginx.test", Ipv4Addr::new(127, 0, 0, 20));
 const H11: (&str, Ipv4Addr) = ("h11.test", Ipv4Addr::new(127, 0, 0, 21));
@@ -22,7 +23,7 @@ const H11: (&str, Ipv4Addr) = ("h11.test", Ipv4Addr::new(127, 0, 0, 21));
 const PATHS: (&str, Ipv4Addr) = ("paths.test", Ipv4Addr::new(127, 0, 0, 20));
 /// What an answer may take.
 const SECONDS: u64 = 2;
-/// Fewer would be another test.
+/// Cases for each parser; fewer would be another test.
 const LEAST: usize = 200;
 
 /// A request as somebody saw it: method, target, bytes of body.
@@ -52,10 +53,11 @@ fn what_two_parsers_see_is_what_policy_judged_or_nothing() -> Result<()> {
         records.entry(record.comm()).or_default().push(record);
     }
     let mut wrong = Vec::new();
-    let mut names = std::collections::HashSet::new();
+    let mut names: HashMap<&str, HashSet<&str>> = HashMap::new();
     for case in &told {
         let id = case["id"].as_str().context("a case without id")?;
-        names.insert(case["name"].to_string());
+        let [host, name] = ["host", "name"].map(|key| case[key].as_str().unwrap_or_default());
+        names.entry(host).or_default().insert(name);
         let records = records.get(id).map(Vec::as_slice).unwrap_or_default();
         if let Err(error) = judge(case, id, &seen, records) {
             let records: Vec<String> = records.iter().map(|record| record.0.to_string()).collect();
@@ -69,20 +71,22 @@ fn what_two_parsers_see_is_what_policy_judged_or_nothing() -> Result<()> {
         told.len(),
         wrong.join("\n")
     );
-    ensure!(names.len() >= LEAST, "only {} cases", names.len());
+    for host in [NGINX.0, H11.0] {
+        let count = names.get(host).map_or(0, HashSet::len);
+        ensure!(count >= LEAST, "only {count} cases for {host}");
+    }
     ensure!(seen.unreadable.is_empty(), "{:?}", seen.unreadable);
     Ok(())
 }
 
 fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()> {
     let http2 = case["http2"].as_bool() == Some(true);
-    let needle = if http2 { "h2case" } else { id };
     let expected: Vec<Request> = serde_json::from_value(case["passed"].clone())?;
-    let arrived = seen.whole(needle);
+    let arrived = seen.whole(id);
     ensure!(arrived == expected, "arrived: {arrived:?}");
     let host = case["host"].as_str().unwrap_or_default();
     // The name in capitals, or with a port, is still the one name.
-    let hosts = seen.hosts(needle);
+    let hosts = seen.hosts(id);
     ensure!(hosts.iter().all(|seen| *seen == host), "for: {hosts:?}");
     let judged: Vec<Request> = records
         .iter()
@@ -106,6 +110,11 @@ fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()>
     let end = case["end"].as_str().unwrap_or_default();
     if case["refused"] == false {
         ensure!(denied.is_empty(), "refused");
+        if http2 {
+            let frames = frames_of(case)?;
+            ensure!(frames.iter().any(|frame| frame.0 == HEADERS), "no answer");
+            return Ok(());
+        }
         ensure!(statuses.len() == expected.len(), "answers");
         ensure!(statuses.iter().all(|status| *status < 400), "an error");
         return Ok(());
@@ -113,16 +122,16 @@ fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()>
     ensure!(denied.len() == 1, "{} denials on record", denied.len());
     ensure!(!denied[0].reason().is_empty(), "a denial without a reason");
     if http2 {
-        let frames: Vec<(u8, u32)> = serde_json::from_value(case["frames"].clone())?;
-        // HEADERS, RST_STREAM or GOAWAY.
+        let ends = [HEADERS, RST_STREAM, GOAWAY];
+        let frames = frames_of(case)?;
         ensure!(
-            frames.iter().any(|frame| [1, 3, 7].contains(&frame.0)),
+            frames.iter().any(|frame| ends.contains(&frame.0)),
             "no answer"
         );
         return Ok(());
     }
     if case["in_body"] == false {
-        let begun = seen.begun(needle);
+        let begun = seen.begun(id);
         ensure!(begun == expected.len(), "{begun} heads arrived");
     }
     match statuses.get(expected.len()) {
@@ -139,6 +148,16 @@ fn judge(case: &Value, id: &str, seen: &Seen, records: &[&Record]) -> Result<()>
         "more answers than one"
     );
     Ok(())
+}
+
+/// Frame types (RFC 9113 §6).
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+
+/// Type and error code of each frame that came back.
+fn frames_of(case: &Value) -> Result<Vec<(u8, u32)>> {
+    Ok(serde_json::from_value(case["frames"].clone())?)
 }
 
 fn request_of(value: &Value) -> Request {
@@ -347,152 +366,4 @@ fn hostile(mut stream: TcpStream) {
             return;
         }
     }
-}
-
-/// What both servers wrote down.
-struct Seen {
-    /// Requests that were read to their end.
-    whole: Vec<Value>,
-    /// Request lines of all that nginx was sent.
-    begun: Vec<Value>,
-    /// What a server made nothing of, other than what ended too early.
-    unreadable: Vec<Value>,
-}
-
-impl Seen {
-    fn whole(&self, id: &str) -> Vec<Request> {
-        let of = |value: &&Value| value["target"].to_string().contains(id);
-        self.whole.iter().filter(of).map(request_of).collect()
-    }
-
-    fn hosts(&self, id: &str) -> Vec<&str> {
-        let of = |value: &&Value| value["target"].to_string().contains(id);
-        let found = self.whole.iter().filter(of);
-        found.filter_map(|value| value["host"].as_str()).collect()
-    }
-
-    /// Of h11 only what was whole is known.
-    fn begun(&self, id: &str) -> usize {
-        let of = |value: &&Value| value["request"].to_string().contains(id);
-        let begun = self.begun.iter().filter(of).count();
-        begun.max(self.whole(id).len())
-    }
-}
-
-/// nginx and h11, with what they write down.
-struct Servers<'a> {
-    world: &'a World,
-    _processes: [Process; 2],
-}
-
-impl<'a> Servers<'a> {
-    fn start(world: &'a World) -> Result<Self> {
-        let names = [NGINX.0, H11.0, PATHS.0];
-        let (certificate, key) = world.ca.files(&names)?;
-        let (certificate_path, key_path) = (world.path("server.pem"), world.path("server.key"));
-        fs::write(&certificate_path, certificate)?;
-        fs::write(&key_path, key)?;
-        fs::create_dir(world.path("nginx"))?;
-        let configuration = world.path("nginx.conf");
-        fs::write(&configuration, nginx(&world.path(""), NGINX.1))?;
-        let mut nginx = Command::new("/usr/sbin/nginx");
-        nginx
-            .arg("-p")
-            .arg(world.path("nginx"))
-            .arg("-c")
-            .arg(&configuration);
-        let [python, script] = world::script("smuggling/h11_server.py")?;
-        let mut h11 = Command::new(python);
-        h11.arg(script).arg(H11.1.to_string());
-        h11.args([&certificate_path, &key_path, &world.path("h11.log")]);
-        let processes = [Process::start(nginx, b"")?, Process::start(h11, b"")?];
-        for address in [NGINX.1, H11.1] {
-            for port in [80, 443] {
-                let begun = Instant::now();
-                while TcpStream::connect((address, port)).is_err() {
-                    let waited = begun.elapsed() < patient(Duration::from_secs(20));
-                    ensure!(waited, "nobody listens on {address}:{port}");
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
-        }
-        Ok(Self {
-            world,
-            _processes: processes,
-        })
-    }
-
-    fn seen(&self) -> Result<Seen> {
-        let h11 = lines(&self.world.path("h11.log"))?;
-        let (failed, mut whole): (Vec<Value>, Vec<Value>) =
-            h11.into_iter().partition(|line| line["error"].is_string());
-        for line in lines(&self.world.path("inner.log"))? {
-            let mut line = line;
-            let length = line["length"].as_str().unwrap_or_default();
-            line["length"] = length.parse().unwrap_or(0_u64).into();
-            whole.push(line);
-        }
-        let begun = lines(&self.world.path("outer.log"))?;
-        let early = |line: &Value| line["error"].to_string().contains("peer closed connection");
-        let unreadable = failed.into_iter().filter(|line| !early(line)).collect();
-        Ok(Seen {
-            whole,
-            begun,
-            unreadable,
-        })
-    }
-}
-
-/// An nginx that reads each request to its end before it hands it to itself, and then writes it down.
-fn nginx(folder: &Path, address: Ipv4Addr) -> String {
-    let folder = folder.display();
-    format!(
-        r#"daemon off; master_process off; pid {folder}/nginx/pid; error_log {folder}/nginx-error.log info;
-events {{ worker_connections 1024; }}
-http {{
-  log_format outer escape=json '{{"request":"$request","status":"$status"}}';
-  log_format inner escape=json '{{"method":"$request_method","target":"$request_uri","host":"$http_host","length":"$http_content_length"}}';
-  client_body_temp_path {folder}/nginx/body; proxy_temp_path {folder}/nginx/proxy; fastcgi_temp_path {folder}/nginx/f;
-  uwsgi_temp_path {folder}/nginx/u; scgi_temp_path {folder}/nginx/s;
-  server {{
-    listen {address}:80; listen {address}:443 ssl;
-    ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;
-    access_log {folder}/outer.log outer;
-    large_client_header_buffers 8 80k;
-    location / {{ proxy_pass http://unix:{folder}/nginx/inner.sock; proxy_set_header Host $http_host; }}
-  }}
-  server {{
-    listen unix:{folder}/nginx/inner.sock;
-    access_log {folder}/inner.log inner;
-    large_client_header_buffers 8 80k;
-    location / {{ return 200 ok; }}
-  }}
-}}
-"#
-    )
-}
-
-fn lines(path: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(path)?;
-    let parse = |line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
-    text.lines().map(parse).collect()
-}
-
-fn documents(world: &World) -> Vec<String> {
-    let mut documents = world.standard();
-    let aliases: String = [NGINX, H11, PATHS, HOSTILE]
-        .iter()
-        .map(|(name, ip)| format!("      - {{ip: {ip}, hostnames: [{name}]}}\n"))
-        .collect();
-    if let Some(gateway) = documents.first_mut() {
-        *gateway = gateway.replace("hostAliases:\n", &format!("hostAliases:\n{aliases}"));
-    }
-    documents.push(policy::l4_route(
-        "parsers",
-        &Destinations::Names(&[NGINX.0, H11.0, HOSTILE.0]),
-        &[80, 443],
-    ));
-    let rule = policy::proxy_rule("paths", PATHS.0, &[("X-Api-Key", "{{ injected.value }}")]);
-    documents.push(rule + "  ports: [80, 443]\n  paths: [/allowed/**]\n");
-    documents
 }

@@ -1,0 +1,173 @@
+//! Where messages end in bodies that are made of messages, each with its length in front: what a server has said whole
+//! needs not wait for what it says next. It refuses to know what is in them.
+
+use http::header::{CONTENT_TYPE, HeaderMap};
+
+/// How a message says its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// A flag, then the length of what follows: gRPC ("Length-Prefixed-Message" of its protocol over HTTP/2), gRPC-Web
+    /// and the streams of Connect ("Enveloped-Message").
+    Enveloped,
+    /// The length of all of it, first thing: AWS's event streams (the prelude of `vnd.amazon.eventstream`).
+    Prelude,
+}
+
+impl Format {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = value.split(';').next()?.trim().to_ascii_lowercase();
+        let subtype = media_type.strip_prefix("application/")?;
+        let is = |name: &str| subtype.split('+').next() == Some(name);
+        if subtype == "vnd.amazon.eventstream" {
+            Some(Self::Prelude)
+        } else if is("grpc") || is("grpc-web") || is("connect") {
+            Some(Self::Enveloped)
+        } else {
+            None
+        }
+    }
+
+    /// Bytes up to the end of the length.
+    fn head(self) -> usize {
+        match self {
+            Self::Enveloped => 5,
+            Self::Prelude => 4,
+        }
+    }
+
+    /// Bytes that follow those, of a message of this length. One that cannot be never ends.
+    fn rest(self, length: u32) -> u64 {
+        match self {
+            Self::Enveloped => length.into(),
+            Self::Prelude => u64::from(length).checked_sub(4).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Follows one body.
+#[derive(Debug)]
+pub(super) struct Messages {
+    format: Format,
+    /// Of the next message's head: how many bytes have come, and the last four of them.
+    head: usize,
+    length: u32,
+    /// Of the message that is under way.
+    left: u64,
+}
+
+impl Messages {
+    /// By the head of the response; `None` of a body of another kind.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        Format::of(headers).map(|format| Self {
+            format,
+            head: 0,
+            length: 0,
+            left: 0,
+        })
+    }
+
+    /// Takes what comes next, and says how much of it belongs to messages that are whole.
+    pub(super) fn feed(&mut self, data: &[u8]) -> usize {
+        let mut at = 0;
+        let mut whole = 0;
+        while let Some(byte) = data.get(at) {
+            if self.head < self.format.head() {
+                self.head += 1;
+                self.length = self.length << 8 | u32::from(*byte);
+                at += 1;
+                if self.head == self.format.head() {
+                    self.left = self.format.rest(self.length);
+                }
+            } else {
+                let there = data.len() - at;
+                let taken = usize::try_from(self.left).map_or(there, |left| left.min(there));
+                at += taken;
+                self.left -= u64::try_from(taken).unwrap_or(self.left);
+            }
+            if self.head == self.format.head() && self.left == 0 {
+                self.head = 0;
+                self.length = 0;
+                whole = at;
+            }
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn of(content_type: &'static str) -> Option<Messages> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Messages::of(&headers)
+    }
+
+    #[test]
+    fn only_bodies_of_messages_are_followed() {
+        for (content_type, expected) in [
+            ("application/grpc", Some(Format::Enveloped)),
+            ("application/grpc+proto", Some(Format::Enveloped)),
+            ("application/gRPC-web+json; v=1", Some(Format::Enveloped)),
+            ("application/connect+proto", Some(Format::Enveloped)),
+            ("application/vnd.amazon.eventstream", Some(Format::Prelude)),
+            ("application/grpcx", None),
+            ("application/connection", None),
+            ("application/octet-stream", None),
+            ("text/grpc", None),
+        ] {
+            let format = of(content_type).map(|messages| messages.format);
+            assert_eq!(format, expected, "{content_type}");
+        }
+        assert!(Messages::of(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_never_ends() {
+        let mut messages = of("application/vnd.amazon.eventstream").unwrap();
+        assert_eq!(messages.feed(&[0, 0, 0, 3, 1, 2, 3, 4, 5, 6]), 0);
+        assert_eq!(messages.feed(&[0; 64]), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn each_end_is_seen_however_the_body_is_cut(
+            lengths in prop::collection::vec(0..70_usize, 1..8),
+            cuts in prop::collection::vec(1..40_usize, 1..20),
+            prelude in any::<bool>(),
+        ) {
+            let mut body = Vec::new();
+            let mut ends = vec![0];
+            for length in lengths {
+                if prelude {
+                    body.extend_from_slice(&u32::try_from(length + 4).unwrap().to_be_bytes());
+                } else {
+                    body.push(1);
+                    body.extend_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+                }
+                body.resize(body.len() + length, b'x');
+                ends.push(body.len());
+            }
+            let content_type = if prelude { "application/vnd.amazon.eventstream" } else { "application/grpc" };
+            let mut messages = of(content_type).unwrap();
+            let (mut at, mut seen) = (0, 0);
+            for cut in cuts.iter().cycle() {
+                let next = (at + cut).min(body.len());
+                let whole = messages.feed(&body[at..next]);
+                if whole > 0 {
+                    seen = at + whole;
+                }
+                prop_assert_eq!(seen, *ends.iter().rfind(|end| **end <= next).unwrap());
+                at = next;
+                if at == body.len() {
+                    break;
+                }
+            }
+        }
+    }
+}
