@@ -6,6 +6,7 @@
 //! all of it, in batches ([`worker`]); gateways that share a state folder share its budgets.
 
 mod file;
+mod held;
 mod ledger;
 mod worker;
 
@@ -14,14 +15,16 @@ pub use ledger::{Bound, Exceeded};
 use crate::policy::TokenBudget;
 use ledger::Account;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::oneshot;
-use worker::Message;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
+use worker::{Denied, Granted, Message};
 
 /// What a stream is granted beyond what it needs just now, tokens, so that it does not ask for each of its events.
 const STEP: u64 = 1024;
@@ -31,6 +34,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// The budgets of a state folder.
 pub struct Budgets {
     worker: Sender<Message>,
+    /// A call is over.
+    freed: Notify,
 }
 
 /// Why nothing is granted.
@@ -57,7 +62,9 @@ pub struct Reservation {
     account: Account,
     day: u64,
     tokens: u64,
-    asked: Option<oneshot::Receiver<Result<worker::Granted, Refusal>>>,
+    /// What was spent of it; if nobody says, all.
+    used: Option<u64>,
+    asked: Option<oneshot::Receiver<Result<Granted, Denied>>>,
 }
 
 impl Budgets {
@@ -67,7 +74,8 @@ impl Budgets {
     /// No thread can be started.
     pub fn new(state: &Path) -> std::io::Result<Self> {
         let worker = worker::start(file::StateFile::new(state))?;
-        Ok(Self { worker })
+        let freed = Notify::new();
+        Ok(Self { worker, freed })
     }
 
     /// Forgets what an execution has spent, because it is over.
@@ -97,7 +105,10 @@ impl Meter {
         Self { budgets, execution }
     }
 
-    /// Charges `tokens` to a rule of a gateway.
+    /// Charges `tokens` to a rule of a gateway: not less than the first number, and as many up to the last as are left.
+    ///
+    /// Where that is too much, and would not be if calls under way gave back what they hold, it waits for that: as long
+    /// as `patience`.
     ///
     /// # Errors
     /// [`Refusal`]; then nothing is charged.
@@ -105,22 +116,40 @@ impl Meter {
         &self,
         gateway: &str,
         budget: &Arc<TokenBudget>,
-        tokens: u64,
+        tokens: RangeInclusive<u64>,
+        patience: Duration,
     ) -> Result<Reservation, Refusal> {
         let account = Account {
             name: format!("{gateway}/{}", budget.route).into(),
             execution: Arc::clone(&self.execution),
             budget: Arc::clone(budget),
         };
-        let asked = self.budgets.charge(&account, tokens, tokens);
-        let granted = answer(asked.await)?;
-        Ok(Reservation {
+        let until = Instant::now() + patience;
+        loop {
+            // Before it asks, so that nothing is given back unheard.
+            let mut freed = std::pin::pin!(self.budgets.freed.notified());
+            freed.as_mut().enable();
+            let (least, wish) = (*tokens.start(), *tokens.end());
+            let asked = self.budgets.charge(&account, least, wish);
+            let denied = match answer(asked.await) {
+                Ok(granted) => return Ok(self.reserved(account, granted)),
+                Err(denied) => denied,
+            };
+            if !denied.may_wait || timeout_at(until, freed).await.is_err() {
+                return Err(denied.refusal);
+            }
+        }
+    }
+
+    fn reserved(&self, account: Account, granted: Granted) -> Reservation {
+        Reservation {
             budgets: Arc::clone(&self.budgets),
             account,
             day: granted.day,
             tokens: granted.tokens,
+            used: None,
             asked: None,
-        })
+        }
     }
 
     /// Forgets what the execution has spent.
@@ -135,7 +164,7 @@ impl Budgets {
         account: &Account,
         tokens: u64,
         wish: u64,
-    ) -> oneshot::Receiver<Result<worker::Granted, Refusal>> {
+    ) -> oneshot::Receiver<Result<Granted, Denied>> {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::Charge {
             account: account.clone(),
@@ -163,7 +192,7 @@ impl Reservation {
             });
             let granted = answer(ready!(Pin::new(asked).poll(cx)));
             self.asked = None;
-            let granted = granted?;
+            let granted = granted.map_err(|denied| denied.refusal)?;
             self.tokens = self.tokens.saturating_add(granted.tokens);
             self.day = granted.day;
         }
@@ -171,15 +200,21 @@ impl Reservation {
     }
 
     /// What was really spent, which may be more than what was charged.
-    pub fn settle(self, used: u64) {
-        if used != self.tokens {
-            self.budgets.tell(Message::Settle {
-                account: self.account,
-                day: self.day,
-                charged: self.tokens,
-                used,
-            });
-        }
+    pub fn settle(mut self, used: u64) {
+        self.used = Some(used);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budgets.tell(Message::Settle {
+            account: self.account.clone(),
+            day: self.day,
+            charged: self.tokens,
+            used: self.used.unwrap_or(self.tokens),
+        });
+        // After it is told, so that whoever asks now asks after that.
+        self.budgets.freed.notify_waiters();
     }
 }
 
@@ -189,13 +224,13 @@ pub fn execution(cgroup: u64, sandbox: u32) -> Arc<str> {
 }
 
 fn answer(
-    answer: Result<Result<worker::Granted, Refusal>, oneshot::error::RecvError>,
-) -> Result<worker::Granted, Refusal> {
+    answer: Result<Result<Granted, Denied>, oneshot::error::RecvError>,
+) -> Result<Granted, Denied> {
     match answer {
         Ok(answer) => answer,
         Err(error) => {
             tracing::error!(%error, "the keeper of the token budgets has ended");
-            Err(Refusal::Unavailable)
+            Err(Refusal::Unavailable.into())
         }
     }
 }

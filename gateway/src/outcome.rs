@@ -317,7 +317,7 @@ impl DenyReason {
             ),
             Self::OutputLimit => (
                 "output_limit",
-                400,
+                429,
                 "the request may answer with more tokens than its rule grants; ask for fewer",
             ),
             Self::BudgetUnavailable => (
@@ -333,7 +333,7 @@ impl DenyReason {
             Self::BodyUnclear => (
                 "body_unclear",
                 400,
-                "the gateway has to read this body, which must be one JSON document that names its model once",
+                "the gateway has to read this body, which must be one JSON document that says once what it asks for",
             ),
         }
     }

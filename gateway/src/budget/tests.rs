@@ -6,6 +6,10 @@ use super::ledger::{Account, DAY, Ledger};
 use super::*;
 use std::future::poll_fn;
 
+const NOW: Duration = Duration::ZERO;
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+
 fn budget(day: Option<u64>, execution: Option<u64>) -> Arc<TokenBudget> {
     Arc::new(TokenBudget {
         route: "ai#1".into(),
@@ -33,20 +37,26 @@ fn exceeded(refusal: Refusal) -> Exceeded {
 async fn what_is_reserved_is_gone_and_what_was_not_used_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let (meter, budget) = (meter(folder.path(), 1), budget(Some(100), None));
-    let one = meter.reserve("g", &budget, 60).await.unwrap();
-    let refused = exceeded(meter.reserve("g", &budget, 41).await.err().unwrap());
+    let one = meter.reserve("g", &budget, 60..=60, NOW).await.unwrap();
+    let refused = exceeded(
+        meter
+            .reserve("g", &budget, 41..=41, NOW)
+            .await
+            .err()
+            .unwrap(),
+    );
     assert_eq!((refused.bound, refused.limit), (Bound::Day, 100));
     assert_eq!((refused.used, refused.asked), (60, 41));
     let now = std::time::SystemTime::now();
     let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert_eq!(refused.resets_at, Some((now / DAY + 1) * DAY));
     one.settle(10);
-    let other = meter.reserve("g", &budget, 90).await.unwrap();
+    let other = meter.reserve("g", &budget, 90..=90, NOW).await.unwrap();
     // Another gateway's rule of the same name is another budget.
-    assert!(meter.reserve("h", &budget, 100).await.is_ok());
+    assert!(meter.reserve("h", &budget, 100..=100, NOW).await.is_ok());
     // Dropped without a word: it stays charged.
     drop(other);
-    let refused = exceeded(meter.reserve("g", &budget, 1).await.err().unwrap());
+    let refused = exceeded(meter.reserve("g", &budget, 1..=1, NOW).await.err().unwrap());
     assert_eq!(refused.used, 100);
 }
 
@@ -54,8 +64,12 @@ async fn what_is_reserved_is_gone_and_what_was_not_used_comes_back() {
 async fn a_call_that_cost_more_than_reserved_is_charged_in_full() {
     let folder = tempfile::tempdir().unwrap();
     let (meter, budget) = (meter(folder.path(), 1), budget(Some(100), None));
-    meter.reserve("g", &budget, 10).await.unwrap().settle(120);
-    let refused = exceeded(meter.reserve("g", &budget, 1).await.err().unwrap());
+    meter
+        .reserve("g", &budget, 10..=10, NOW)
+        .await
+        .unwrap()
+        .settle(120);
+    let refused = exceeded(meter.reserve("g", &budget, 1..=1, NOW).await.err().unwrap());
     assert_eq!(refused.used, 120);
 }
 
@@ -64,20 +78,36 @@ async fn spending_survives_a_restart_and_a_crash_leaves_no_more_than_the_truth()
     let folder = tempfile::tempdir().unwrap();
     let budget = budget(Some(100), Some(80));
     let first = meter(folder.path(), 1);
-    first.reserve("g", &budget, 50).await.unwrap().settle(20);
+    first
+        .reserve("g", &budget, 50..=50, NOW)
+        .await
+        .unwrap()
+        .settle(20);
     first.budgets.flush();
     // Never settled, as after a crash.
-    let lost = first.reserve("g", &budget, 30).await.unwrap();
+    let lost = first.reserve("g", &budget, 30..=30, NOW).await.unwrap();
     let second = meter(folder.path(), 1);
-    let refused = exceeded(second.reserve("g", &budget, 51).await.err().unwrap());
+    let refused = exceeded(
+        second
+            .reserve("g", &budget, 51..=51, NOW)
+            .await
+            .err()
+            .unwrap(),
+    );
     assert_eq!((refused.bound, refused.used), (Bound::Day, 50));
-    let refused = exceeded(second.reserve("g", &budget, 31).await.err().unwrap());
+    let refused = exceeded(
+        second
+            .reserve("g", &budget, 31..=31, NOW)
+            .await
+            .err()
+            .unwrap(),
+    );
     assert_eq!((refused.bound, refused.used), (Bound::Execution, 50));
     assert_eq!(refused.resets_at, None);
     // Another execution has its own, and shares the day.
     let other = meter(folder.path(), 2);
-    assert!(other.reserve("g", &budget, 50).await.is_ok());
-    assert!(other.reserve("g", &budget, 1).await.is_err());
+    assert!(other.reserve("g", &budget, 50..=50, NOW).await.is_ok());
+    assert!(other.reserve("g", &budget, 1..=1, NOW).await.is_err());
     drop(lost);
 }
 
@@ -85,10 +115,10 @@ async fn spending_survives_a_restart_and_a_crash_leaves_no_more_than_the_truth()
 async fn an_execution_that_is_over_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let (meter, budget) = (meter(folder.path(), 1), budget(None, Some(10)));
-    assert!(meter.reserve("g", &budget, 10).await.is_ok());
-    assert!(meter.reserve("g", &budget, 1).await.is_err());
+    assert!(meter.reserve("g", &budget, 10..=10, NOW).await.is_ok());
+    assert!(meter.reserve("g", &budget, 1..=1, NOW).await.is_err());
     meter.forget();
-    assert!(meter.reserve("g", &budget, 10).await.is_ok());
+    assert!(meter.reserve("g", &budget, 10..=10, NOW).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +130,7 @@ async fn many_at_once_in_two_processes_never_spend_the_last_token_twice() {
     let calls = (0..200).map(|number: usize| {
         let (meter, budget) = (meters[number % 2].clone(), Arc::clone(&budget));
         tokio::spawn(async move {
-            let granted = meter.reserve("g", &budget, 17).await;
+            let granted = meter.reserve("g", &budget, 17..=17, NOW).await;
             granted.map(|reservation| reservation.settle(13)).is_ok()
         })
     });
@@ -113,7 +143,13 @@ async fn many_at_once_in_two_processes_never_spend_the_last_token_twice() {
     for meter in &meters {
         meter.budgets.flush();
     }
-    let refused = exceeded(meters[0].reserve("g", &budget, 1001).await.err().unwrap());
+    let refused = exceeded(
+        meters[0]
+            .reserve("g", &budget, 1001..=1001, NOW)
+            .await
+            .err()
+            .unwrap(),
+    );
     assert_eq!(refused.used, granted * 13);
 }
 
@@ -121,7 +157,7 @@ async fn many_at_once_in_two_processes_never_spend_the_last_token_twice() {
 async fn a_stream_is_covered_as_it_goes_on_and_no_further_than_the_budget() {
     let folder = tempfile::tempdir().unwrap();
     let (meter, budget) = (meter(folder.path(), 1), budget(Some(2000), None));
-    let mut stream = meter.reserve("g", &budget, 100).await.unwrap();
+    let mut stream = meter.reserve("g", &budget, 100..=100, NOW).await.unwrap();
     poll_fn(|cx| stream.poll_cover(cx, 100)).await.unwrap();
     assert_eq!(stream.tokens(), 100);
     poll_fn(|cx| stream.poll_cover(cx, 101)).await.unwrap();
@@ -134,14 +170,83 @@ async fn a_stream_is_covered_as_it_goes_on_and_no_further_than_the_budget() {
 }
 
 #[tokio::test]
+async fn a_call_waits_for_what_others_hold_and_for_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(100), None));
+    // As much as is left.
+    let one = meter.reserve("g", &budget, 10..=1000, NOW).await.unwrap();
+    assert_eq!(one.tokens(), 100);
+    // More than there is in all.
+    assert!(meter.reserve("g", &budget, 101..=101, LONG).await.is_err());
+    let (waits, other) = (Duration::from_millis(20), Arc::clone(&budget));
+    assert!(meter.reserve("g", &budget, 30..=30, waits).await.is_err());
+    let second = meter.clone();
+    let second = tokio::spawn(async move { second.reserve("g", &other, 30..=30, LONG).await });
+    tokio::time::sleep(waits).await;
+    assert!(!second.is_finished());
+    one.settle(60);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(second.tokens(), 30);
+    // 60 are spent, whatever becomes of the 30.
+    let refused = exceeded(
+        meter
+            .reserve("g", &budget, 41..=41, LONG)
+            .await
+            .err()
+            .unwrap(),
+    );
+    assert_eq!((refused.used, refused.asked), (90, 41));
+    drop(second);
+    assert!(meter.reserve("g", &budget, 11..=11, LONG).await.is_err());
+    assert!(meter.reserve("g", &budget, 10..=10, LONG).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_take_all_there_is_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(100), None));
+    let calls = (0..40).map(|_| {
+        let (meter, budget) = (meter.clone(), Arc::clone(&budget));
+        tokio::spawn(async move {
+            let all = meter.reserve("g", &budget, 50..=1000, LONG).await;
+            all.map(|reservation| reservation.settle(1)).is_ok()
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    for call in calls {
+        assert!(call.await.unwrap());
+    }
+    let refused = exceeded(
+        meter
+            .reserve("g", &budget, 61..=61, LONG)
+            .await
+            .err()
+            .unwrap(),
+    );
+    assert_eq!(refused.used, 40);
+}
+
+#[tokio::test]
+async fn what_another_execution_holds_is_nothing_to_wait_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = budget(None, Some(100));
+    let first = meter(folder.path(), 1);
+    let second = Meter::new(Arc::clone(&first.budgets), execution(7, 2));
+    let _held = first.reserve("g", &budget, 100..=100, NOW).await.unwrap();
+    let own = second.reserve("g", &budget, 90..=90, LONG).await.unwrap();
+    own.settle(80);
+    assert!(second.reserve("g", &budget, 21..=21, LONG).await.is_err());
+}
+
+#[tokio::test]
 async fn a_damaged_file_grants_nothing() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("budgets.json"), "{").unwrap();
     let (meter, budget) = (meter(folder.path(), 1), budget(Some(100), None));
-    let refused = meter.reserve("g", &budget, 1).await.err();
+    let refused = meter.reserve("g", &budget, 1..=1, NOW).await.err();
     assert_eq!(refused, Some(Refusal::Unavailable));
     std::fs::remove_file(folder.path().join("budgets.json")).unwrap();
-    assert!(meter.reserve("g", &budget, 1).await.is_ok());
+    assert!(meter.reserve("g", &budget, 1..=1, NOW).await.is_ok());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use super::Refusal;
 use super::file::{FileError, StateFile, boot};
+use super::held::Held;
 use super::ledger::{Account, DAY, Ledger};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,13 +22,31 @@ pub(super) struct Granted {
     pub(super) tokens: u64,
 }
 
+/// Why nothing is charged.
+#[derive(Debug)]
+pub(super) struct Denied {
+    pub(super) refusal: Refusal,
+    /// Calls under way hold what it would take.
+    pub(super) may_wait: bool,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            may_wait: false,
+        }
+    }
+}
+
 pub(super) enum Message {
     Charge {
         account: Account,
         tokens: u64,
         wish: u64,
-        reply: oneshot::Sender<Result<Granted, Refusal>>,
+        reply: oneshot::Sender<Result<Granted, Denied>>,
     },
+    /// A call is over, and no longer holds what it was charged.
     Settle {
         account: Account,
         day: u64,
@@ -56,6 +75,7 @@ pub(super) fn start(file: StateFile) -> std::io::Result<Sender<Message>> {
 
 fn run(file: &StateFile, messages: &Receiver<Message>) {
     let mut waiting: Vec<Message> = Vec::new();
+    let mut held = Held::default();
     let mut since = None;
     loop {
         let message = match since {
@@ -68,7 +88,7 @@ fn run(file: &StateFile, messages: &Receiver<Message>) {
         let due = since.is_some_and(|since| elapsed(since) >= DELAY);
         if over || due || waiting.iter().any(Message::is_urgent) {
             since = None;
-            if let Err(error) = commit(file, &mut waiting) {
+            if let Err(error) = commit(file, &mut held, &mut waiting) {
                 tracing::error!(%error, "token budgets cannot be kept: calls that need one are refused");
                 refuse(&mut waiting);
             }
@@ -87,7 +107,7 @@ fn elapsed(since: Instant) -> Duration {
 }
 
 /// Does what was asked and writes it down; answers when that is done, and leaves `waiting` as it was if it cannot be.
-fn commit(file: &StateFile, waiting: &mut Vec<Message>) -> Result<(), FileError> {
+fn commit(file: &StateFile, held: &mut Held, waiting: &mut Vec<Message>) -> Result<(), FileError> {
     if waiting.is_empty() {
         return Ok(());
     }
@@ -97,21 +117,25 @@ fn commit(file: &StateFile, waiting: &mut Vec<Message>) -> Result<(), FileError>
     ledger.keep_boot(boot());
     let day = today();
     ledger.turn_to(day);
+    let mut holding = held.clone();
     let answers: Vec<_> = waiting
         .iter()
-        .map(|message| apply(&mut ledger, message, day))
+        .map(|message| apply(&mut ledger, &mut holding, message, day))
         .collect();
     if ledger != before {
         locked.write(&ledger)?;
     }
     drop(locked);
+    *held = holding;
     for (message, answer) in waiting.drain(..).zip(answers) {
         match (message, answer) {
-            (Message::Charge { reply, .. }, Some(answer)) => {
+            (Message::Charge { account, reply, .. }, Some(answer)) => {
                 // Who does not wait any more has given up what is charged: it counts as spent.
-                let sent = reply.send(answer);
-                if sent.is_err() {
+                if let Err(answer) = reply.send(answer) {
                     tracing::debug!("a call went away before it was granted");
+                    if let Ok(granted) = answer {
+                        held.give_back(&account, granted.tokens);
+                    }
                 }
             }
             (Message::Flush(done), _) if done.send(()).is_err() => {
@@ -123,26 +147,41 @@ fn commit(file: &StateFile, waiting: &mut Vec<Message>) -> Result<(), FileError>
     Ok(())
 }
 
-fn apply(ledger: &mut Ledger, message: &Message, day: u64) -> Option<Result<Granted, Refusal>> {
+fn apply(
+    ledger: &mut Ledger,
+    held: &mut Held,
+    message: &Message,
+    day: u64,
+) -> Option<Result<Granted, Denied>> {
     match message {
-        Message::Charge { reply, .. } if reply.is_closed() => Some(Err(Refusal::Unavailable)),
+        Message::Charge { reply, .. } if reply.is_closed() => {
+            Some(Err(Refusal::Unavailable.into()))
+        }
         Message::Charge {
             account,
             tokens,
             wish,
             ..
-        } => {
-            let charged = ledger.charge(account, *tokens, *wish);
-            let granted = charged.map(|tokens| Granted { day, tokens });
-            Some(granted.map_err(Refusal::Exceeded))
-        }
+        } => Some(match ledger.charge(account, *tokens, *wish) {
+            Ok(tokens) => {
+                held.take(account, tokens);
+                Ok(Granted { day, tokens })
+            }
+            Err(exceeded) => Err(Denied {
+                may_wait: held.may_make_room(account, &exceeded),
+                refusal: Refusal::Exceeded(exceeded),
+            }),
+        }),
         Message::Settle {
             account,
             day,
             charged,
             used,
         } => {
-            ledger.settle(account, *day, *charged, *used);
+            held.give_back(account, *charged);
+            if charged != used {
+                ledger.settle(account, *day, *charged, *used);
+            }
             None
         }
         Message::Forget(execution) => {
@@ -158,7 +197,7 @@ fn refuse(waiting: &mut Vec<Message>) {
     for message in std::mem::take(waiting) {
         match message {
             Message::Charge { reply, .. } => {
-                if reply.send(Err(Refusal::Unavailable)).is_err() {
+                if reply.send(Err(Refusal::Unavailable.into())).is_err() {
                     tracing::debug!("a call went away before it was refused");
                 }
             }

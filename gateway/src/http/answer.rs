@@ -48,17 +48,19 @@ pub(super) fn pass_on(
     headers::strip_hop_by_hop(response.headers_mut());
     let (mut parts, body) = response.into_parts();
     let usage = operation.and_then(|operation| {
-        ResponseTap::new(
+        let tap = ResponseTap::new(
             &operation,
             text(&parts.headers, &CONTENT_TYPE).as_deref(),
             text(&parts.headers, &CONTENT_ENCODING).as_deref(),
-        )
+        )?;
+        let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
+        Some(tap.with_head(header))
     });
     let is_head = open.record.method == "HEAD";
     let body = Scrubbed::new(scrubber, &mut parts, body, is_head, usage);
     if let Some(spending) = &mut open.spending {
         // Its last words go to the client: the head is the one that the client gets.
-        spending.answered(&parts.headers);
+        spending.answered(parts.status, &parts.headers);
     }
     let policy = view.gateway.otlp.as_ref();
     let captured = Capture::new(

@@ -5,7 +5,7 @@ use super::capture::text;
 use super::held::{Bounds, Held};
 use super::overrides;
 use super::problem::Refused;
-use super::spending::Spending;
+use super::spending::{Asked, Spending};
 use crate::budget::{Bound, Exceeded, Refusal};
 use crate::inject::{Late, MAX_SIGNED_BODY};
 use crate::live::View;
@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The longest body that is held, bytes. Requests of a hundred thousand tokens have half a MiB; those with several
 /// images may have more, and go through where no rule asks for their model or their tokens.
@@ -30,8 +31,16 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Bytes of a body that are taken for one token before the provider counts. English has 4 to 5, code 3 to 4, most other
 /// languages 3: the estimate is rather too high. What it misses is charged afterwards.
 const BYTES_PER_TOKEN: u64 = 3;
-/// The output that is reserved for a request that sets no bound, tokens; a stream that goes beyond it is charged on.
+/// The output that is reserved at least for a request that sets no bound, tokens; a stream that goes beyond it is charged
+/// on.
 const DEFAULT_OUTPUT: u64 = 4096;
+/// The most that an answer in one piece may take where nothing bounds it, tokens: it has been spent when it comes. The
+/// longest that OpenAI's gpt-5 and Anthropic's Claude give is 128,000.
+const LONGEST_OUTPUT: u64 = 128 * 1024;
+
+/// How long a request waits for tokens that others hold and may not need: most calls are over by then, and no client
+/// has given up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request's body: still at the client, or held.
 pub(super) enum Asking {
@@ -83,14 +92,16 @@ impl Asking {
         }
         let tap = self.know(view, parts).await?;
         let input = tap.length().div_ceil(BYTES_PER_TOKEN);
-        let (output, declared) = output(tap, &operation, budget)?;
-        let tokens = input.saturating_add(output);
+        let output = output(tap, &operation, budget)?;
+        let least = input.saturating_add(output.least);
         let bounded =
             budget.max_tokens_per_day.is_some() || budget.max_tokens_per_execution.is_some();
         let reservation = if bounded {
             let gateway = &view.gateway.name;
-            let reserved = view.meter.reserve(gateway, budget, tokens).await;
-            Some(reserved.map_err(Refused::from)?)
+            let tokens = least..=input.saturating_add(output.most);
+            let patience = PATIENCE.min(view.gateway.request_timeout);
+            let reserved = view.meter.reserve(gateway, budget, tokens, patience).await;
+            Some(reserved.map_err(|refusal| output.refused(refusal))?)
         } else {
             None
         };
@@ -99,8 +110,11 @@ impl Asking {
             reservation,
             Arc::clone(budget),
             operation,
-            input,
-            declared,
+            Asked {
+                input,
+                least,
+                declared: output.declared,
+            },
         )))
     }
 
@@ -159,21 +173,48 @@ fn bounds(view: &View, longest: usize) -> Bounds<'_> {
     }
 }
 
-/// The output to reserve, and whether the request itself bounds it.
+/// The output to reserve, tokens.
+struct Output {
+    /// Without so much it is refused.
+    least: u64,
+    /// So much if it is left: two answers that nothing bounds must not count on the same tokens.
+    most: u64,
+    /// The request itself bounds it.
+    declared: bool,
+}
+
+impl Output {
+    fn refused(&self, refusal: Refusal) -> Refused {
+        let mut refused = Refused::from(refusal);
+        if let Some(detail) = refused.detail.as_mut().filter(|_| !self.declared) {
+            detail.push_str(&format!(
+                "; it sets no bound on its output, as max_tokens does: such a call needs at least {DEFAULT_OUTPUT} \
+                 tokens for it, and holds what is left until it has ended",
+            ));
+        }
+        refused
+    }
+}
+
 fn output(
     tap: &RequestTap,
     operation: &Operation,
     budget: &Arc<TokenBudget>,
-) -> Result<(u64, bool), Refused> {
+) -> Result<Output, Refused> {
+    let bounded = |tokens| Output {
+        least: tokens,
+        most: tokens,
+        declared: true,
+    };
     if !operation.has_output() {
-        return Ok((0, true));
+        return Ok(bounded(0));
     }
     let declared = tap.declared_output(operation);
     let declared = declared.map_err(|error| unclear(&error.to_string()))?;
-    let streams = operation.stream_from_path || tap.stream() == Some(true);
+    let streams = operation.streams(tap.stream());
     match (declared, budget.max_output_tokens_per_request) {
         (Some(asked), Some(limit)) if asked > limit => Err(too_much(budget, limit, asked, None)),
-        (Some(asked), _) => Ok((asked, true)),
+        (Some(asked), _) => Ok(bounded(asked)),
         // An answer in one piece cannot be cut short: it is spent when it comes.
         (None, Some(limit)) if !streams => Err(too_much(
             budget,
@@ -182,8 +223,14 @@ fn output(
             Some("set a bound on its output, as max_tokens does, or ask for a stream"),
         )),
         (None, limit) => {
-            let most = DEFAULT_OUTPUT.saturating_mul(tap.answers());
-            Ok((limit.map_or(most, |limit| most.min(limit)), false))
+            let least = DEFAULT_OUTPUT.saturating_mul(tap.answers());
+            let least = limit.map_or(least, |limit| least.min(limit));
+            let longest = LONGEST_OUTPUT.saturating_mul(tap.answers());
+            Ok(Output {
+                least,
+                most: if streams { least } else { longest },
+                declared: false,
+            })
         }
     }
 }

@@ -246,13 +246,13 @@ impl Passing {
     fn finish(&mut self) {
         self.open.ended |= self.is_over();
         self.open.record.scrubbed += self.body.count();
-        let mut is_final = false;
-        if let Some(tap) = self.body.usage.take() {
-            is_final = tap.is_final() && self.open.ended && self.open.record.reason.is_none();
-            self.open.record.usage = tap.finish();
-        }
+        let tap = self.body.usage.take();
         if let Some(spending) = self.open.spending.take() {
-            spending.settle(self.open.record.status, &self.open.record.usage, is_final);
+            let whole = self.open.ended && self.open.record.reason.is_none();
+            spending.settle(tap.as_ref(), self.open.record.bytes_down, whole);
+        }
+        if let Some(tap) = tap {
+            self.open.record.usage = tap.finish();
         }
         let redactor = self.open.view.telemetry.redactor();
         let captured = self.captured.take();

@@ -4,10 +4,10 @@
 use crate::budget::{Bound, Exceeded, Refusal, Reservation};
 use crate::outcome::{DenyReason, UpstreamError};
 use crate::policy::TokenBudget;
-use crate::provider::{Operation, ResponseTap, Usage, end_of_stream};
+use crate::provider::{Operation, ResponseTap, end_of_stream};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -24,12 +24,21 @@ pub(super) struct Spending {
     reservation: Option<Reservation>,
     budget: Arc<TokenBudget>,
     operation: Operation,
-    /// Input tokens, estimated.
-    input: u64,
-    /// The request bounds its own output.
-    declared: bool,
+    asked: Asked,
+    /// The response's status.
+    status: Option<StatusCode>,
     /// How to end the stream so that its client says why: the content type.
     ending: Option<String>,
+}
+
+/// What is known of a request's tokens before it is sent.
+pub(super) struct Asked {
+    /// Input, estimated.
+    pub(super) input: u64,
+    /// What it takes at least, its output included; more may be reserved.
+    pub(super) least: u64,
+    /// The request bounds its own output.
+    pub(super) declared: bool,
 }
 
 /// A stream that is over because its tokens are.
@@ -44,21 +53,21 @@ impl Spending {
         reservation: Option<Reservation>,
         budget: Arc<TokenBudget>,
         operation: Operation,
-        input: u64,
-        declared: bool,
+        asked: Asked,
     ) -> Self {
         Self {
             reservation,
             budget,
             operation,
-            input,
-            declared,
+            asked,
+            status: None,
             ending: None,
         }
     }
 
     /// Looks at the head of the response.
-    pub(super) fn answered(&mut self, headers: &HeaderMap) {
+    pub(super) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = Some(status);
         // Words of our own fit into a stream that is neither compressed nor measured.
         let plain =
             !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(CONTENT_ENCODING);
@@ -73,17 +82,10 @@ impl Spending {
         tap: Option<&ResponseTap>,
         bytes: u64,
     ) -> Poll<Option<Cut>> {
-        // What has come in one piece is spent: it is charged at the end.
-        if tap.is_some_and(|tap| !tap.is_stream()) {
+        if self.is_bounded(tap) {
             return Poll::Ready(None);
         }
-        let each = if self.declared {
-            BYTES_PER_TOKEN_BOUNDED
-        } else {
-            BYTES_PER_TOKEN
-        };
-        // What cannot be read is all taken for output.
-        let output = tap.map_or(bytes / each, |tap| tap.output_so_far(each));
+        let output = self.output(tap, bytes);
         let limit = self.budget.max_output_tokens_per_request;
         if let Some(limit) = limit.filter(|limit| output > *limit) {
             let exceeded = Exceeded {
@@ -96,16 +98,41 @@ impl Spending {
             };
             return Poll::Ready(Some(self.cut(Refusal::Exceeded(exceeded))));
         }
+        let tokens = self.input(tap).saturating_add(output);
         let Some(reservation) = &mut self.reservation else {
             return Poll::Ready(None);
         };
-        let input = tap.and_then(ResponseTap::input_so_far).unwrap_or_default();
-        let tokens = input.max(self.input).saturating_add(output);
         match reservation.poll_cover(cx, tokens) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => Poll::Ready(None),
             Poll::Ready(Err(refusal)) => Poll::Ready(Some(self.cut(refusal))),
         }
+    }
+
+    /// Is there nothing to cut? What has come in one piece within the request's own bound is charged at its end, and an
+    /// error is no output.
+    fn is_bounded(&self, tap: Option<&ResponseTap>) -> bool {
+        let is_error = self.status.is_some_and(|status| !status.is_success());
+        match tap {
+            Some(tap) if tap.is_stream() => false,
+            Some(_) => self.asked.declared || is_error,
+            None => is_error,
+        }
+    }
+
+    /// Output so far, of which what cannot be read is all.
+    fn output(&self, tap: Option<&ResponseTap>, bytes: u64) -> u64 {
+        let each = if self.asked.declared {
+            BYTES_PER_TOKEN_BOUNDED
+        } else {
+            BYTES_PER_TOKEN
+        };
+        tap.map_or(bytes / each, |tap| tap.output_so_far(each))
+    }
+
+    fn input(&self, tap: Option<&ResponseTap>) -> u64 {
+        let counted = tap.and_then(ResponseTap::input_so_far);
+        self.asked.input.max(counted.unwrap_or_default())
     }
 
     fn cut(&self, refusal: Refusal) -> Cut {
@@ -122,20 +149,30 @@ impl Spending {
         }
     }
 
-    /// The response is through. What it says it cost replaces what was reserved; an answer that does not say counts as
-    /// reserved, since it may have cost that; one that does not serve the request cost nothing.
-    pub(super) fn settle(self, status: Option<u16>, usage: &Usage, is_final: bool) {
-        let Some(reservation) = self.reservation else {
+    /// The response is through: `whole`, or cut off. What it says it cost replaces what was reserved; an answer that does
+    /// not say counts as reserved, since it may have cost that, unless all of it was seen; one that does not serve the
+    /// request cost nothing. `bytes` have gone to the client.
+    pub(super) fn settle(mut self, tap: Option<&ResponseTap>, bytes: u64, whole: bool) {
+        let Some(reservation) = self.reservation.take() else {
             return;
         };
-        match (usage.total_tokens, status) {
-            (Some(total), _) if is_final => reservation.settle(total),
+        let total = tap.and_then(ResponseTap::total_so_far);
+        let is_final = whole && tap.is_some_and(ResponseTap::is_final);
+        let shown = tap.and_then(ResponseTap::estimated_output);
+        match (total, self.status.map(|status| status.as_u16()), shown) {
+            (Some(total), ..) if is_final => reservation.settle(total),
             // A timeout says nothing of what went on behind it.
-            (_, Some(408 | 504 | 524)) => {}
-            (None, Some(300..)) => reservation.settle(0),
-            (total, _) => {
-                let least = total.unwrap_or_default().max(reservation.tokens());
-                reservation.settle(least);
+            (_, Some(408 | 504 | 524), _) => {
+                reservation.settle(self.asked.least.max(total.unwrap_or_default()));
+            }
+            (None, Some(300..), _) => reservation.settle(0),
+            (_, _, Some(output)) if whole => {
+                reservation.settle(self.asked.input.saturating_add(output));
+            }
+            (total, ..) => {
+                let seen = self.input(tap).saturating_add(self.output(tap, bytes));
+                let least = reservation.tokens().max(seen);
+                reservation.settle(least.max(total.unwrap_or_default()));
             }
         }
     }
@@ -149,15 +186,23 @@ impl Spending {
 
     /// There was no response.
     pub(super) fn failed(self, error: &UpstreamError) {
-        let nothing_sent = matches!(
-            error,
+        match error {
             UpstreamError::Resolve { .. }
-                | UpstreamError::Guarded { .. }
-                | UpstreamError::Connect { .. }
-                | UpstreamError::Tls { .. }
-        );
-        if nothing_sent {
-            self.unsent();
+            | UpstreamError::Guarded { .. }
+            | UpstreamError::Rationed { .. }
+            | UpstreamError::Connect { .. }
+            | UpstreamError::Tls { .. } => self.unsent(),
+            // No sandbox brings that about.
+            UpstreamError::Http { .. } => {
+                if let Some(reservation) = self.reservation {
+                    reservation.settle(self.asked.least);
+                }
+            }
+            // Whatever took so long may have cost all of it.
+            UpstreamError::Timeout { .. } => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,12 @@
 //! [`MAX_SCALAR`] bytes of text. Malformed input silences it; what was reported before that stays reported.
 
 mod number;
+mod scalar;
+
+pub use scalar::{Found, Scalar};
 
 use number::Number;
+use scalar::folds;
 
 /// The deepest nesting that is followed; a document that goes deeper is treated as malformed. 128 is serde_json's limit, and
 /// deeper than any provider's request or response.
@@ -21,40 +25,6 @@ pub type Path = &'static [&'static str];
 
 /// The segment of a [`Path`] that matches every element of an array, and no key of an object.
 pub const EACH: &str = "*";
-
-/// A scalar at a path of interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scalar<'a> {
-    /// `null`
-    Null,
-    /// `true` or `false`
-    Bool(bool),
-    /// A number as written.
-    Number(&'a str),
-    /// A string, unescaped. A surrogate without its other half is U+FFFD.
-    Text(&'a str),
-    /// A number or string of more than [`MAX_SCALAR`] bytes, and of how many.
-    TooLong(usize),
-}
-
-impl Scalar<'_> {
-    /// The value of a number that is a whole one and fits.
-    pub fn as_u64(self) -> Option<u64> {
-        match self {
-            Self::Number(digits) => digits.parse().ok(),
-            _ => None,
-        }
-    }
-
-    /// The bytes of a string, unescaped.
-    pub fn text_len(self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::TooLong(length) => length,
-            _ => 0,
-        }
-    }
-}
 
 /// Reads one JSON document from chunks and reports the scalars at given paths, each with the tag of its path.
 ///
@@ -73,6 +43,8 @@ pub struct Extractor<T: 'static> {
     length: usize,
     /// Keys match in whatever case: some servers read them so.
     fold: bool,
+    /// The keys on the way to the value to come are spelt as in its paths.
+    exact: bool,
     /// The first half of a surrogate pair.
     high: Option<u16>,
 }
@@ -82,6 +54,8 @@ struct Frame {
     object: bool,
     /// The paths that lead through this container.
     candidates: u64,
+    /// As they are written.
+    exact: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,13 +103,14 @@ impl<T: Copy> Extractor<T> {
             overlong: false,
             length: 0,
             fold: false,
+            exact: true,
             high: None,
         };
         extractor.reset();
         extractor
     }
 
-    /// As [`Extractor::new`], for keys in whatever (ASCII) case.
+    /// As [`Extractor::new`], for keys in whatever case.
     pub fn folding(paths: &'static [(Path, T)]) -> Self {
         Self {
             fold: true,
@@ -147,6 +122,7 @@ impl<T: Copy> Extractor<T> {
     pub fn reset(&mut self) {
         self.state = State::Start(0);
         self.stack.clear();
+        self.exact = true;
         self.candidates = self.among(u64::MAX, |path| !path.is_empty());
     }
 
@@ -157,6 +133,15 @@ impl<T: Copy> Extractor<T> {
 
     /// Reads on. Chunks may be cut anywhere.
     pub fn feed(&mut self, chunk: &[u8], sink: &mut impl FnMut(T, Scalar<'_>)) {
+        self.feed_all(chunk, &mut |tag, found| {
+            if let Some(scalar) = found.scalar {
+                sink(tag, scalar);
+            }
+        });
+    }
+
+    /// As [`Extractor::feed`], and reports the objects and arrays at the paths too, where they begin.
+    pub fn feed_all(&mut self, chunk: &[u8], sink: &mut impl FnMut(T, Found<'_>)) {
         let mut rest = chunk;
         while let Some((&byte, tail)) = rest.split_first() {
             match self.state {
@@ -180,7 +165,7 @@ impl<T: Copy> Extractor<T> {
         }
     }
 
-    fn step(&mut self, byte: u8, sink: &mut impl FnMut(T, Scalar<'_>)) {
+    fn step(&mut self, byte: u8, sink: &mut impl FnMut(T, Found<'_>)) {
         match self.state {
             State::Start(seen) => {
                 if BYTE_ORDER_MARK.get(seen) == Some(&byte) {
@@ -193,7 +178,7 @@ impl<T: Copy> Extractor<T> {
                 } else if seen > 0 {
                     self.state = State::Broken;
                 } else if !is_blank(byte) {
-                    self.value(byte);
+                    self.value(byte, sink);
                 } else {
                     self.state = State::Value;
                 }
@@ -213,9 +198,9 @@ impl<T: Copy> Extractor<T> {
             State::Word { word, at } => self.word(byte, word, at, sink),
             State::Broken => {}
             _ if is_blank(byte) => {}
-            State::Value => self.value(byte),
+            State::Value => self.value(byte, sink),
             State::FirstElement if byte == b']' => self.close(false),
-            State::FirstElement => self.value(byte),
+            State::FirstElement => self.value(byte, sink),
             State::FirstKey if byte == b'}' => self.close(true),
             State::FirstKey | State::Key if byte == b'"' => {
                 let interesting = self.stack.last().is_some_and(|frame| frame.candidates != 0);
@@ -243,24 +228,18 @@ impl<T: Copy> Extractor<T> {
     }
 
     /// The first byte of a value.
-    fn value(&mut self, byte: u8) {
+    fn value(&mut self, byte: u8, sink: &mut impl FnMut(T, Found<'_>)) {
         let word = |word| State::Word { word, at: 1 };
         let depth = self.stack.len();
-        let interesting = self.among(self.candidates, |path| path.len() == depth) != 0;
+        let interesting = self.here() != 0;
         match byte {
             b'{' | b'[' if depth == MAX_DEPTH => self.state = State::Broken,
             b'{' => {
-                self.stack.push(Frame {
-                    object: true,
-                    candidates: self.candidates,
-                });
+                self.open(true, sink);
                 self.state = State::FirstKey;
             }
             b'[' => {
-                self.stack.push(Frame {
-                    object: false,
-                    candidates: self.candidates,
-                });
+                self.open(false, sink);
                 self.elements();
                 self.state = State::FirstElement;
             }
@@ -290,7 +269,7 @@ impl<T: Copy> Extractor<T> {
         byte: u8,
         word: &'static [u8],
         at: usize,
-        sink: &mut impl FnMut(T, Scalar<'_>),
+        sink: &mut impl FnMut(T, Found<'_>),
     ) {
         if word.get(at) != Some(&byte) {
             self.state = State::Broken;
@@ -306,7 +285,7 @@ impl<T: Copy> Extractor<T> {
         }
     }
 
-    fn text(&mut self, byte: u8, key: bool, escape: Escape, sink: &mut impl FnMut(T, Scalar<'_>)) {
+    fn text(&mut self, byte: u8, key: bool, escape: Escape, sink: &mut impl FnMut(T, Found<'_>)) {
         let next = match (escape, byte) {
             (Escape::None, b'"') => return self.end_text(key, sink),
             (Escape::None, b'\\') => Some(Escape::Backslash),
@@ -335,27 +314,29 @@ impl<T: Copy> Extractor<T> {
         self.state = next.map_or(State::Broken, |escape| State::Text { key, escape });
     }
 
-    fn end_text(&mut self, key: bool, sink: &mut impl FnMut(T, Scalar<'_>)) {
+    fn end_text(&mut self, key: bool, sink: &mut impl FnMut(T, Found<'_>)) {
         self.keep(&[]);
         if !key {
             return self.report(Kind::Text, sink);
         }
-        let (depth, parent) = match self.stack.last() {
-            Some(frame) => (self.stack.len() - 1, frame.candidates),
-            None => (0, 0),
+        let (depth, parent, exact) = match self.stack.last() {
+            Some(frame) => (self.stack.len() - 1, frame.candidates, frame.exact),
+            None => (0, 0, true),
         };
-        self.candidates = if self.capturing && !self.overlong {
-            self.among(parent, |path| {
-                path.get(depth).is_some_and(|segment| {
-                    let segment = segment.as_bytes();
-                    segment != EACH.as_bytes()
-                        && (segment == self.text
-                            || self.fold && segment.eq_ignore_ascii_case(&self.text))
-                })
-            })
+        let parent = if self.capturing && !self.overlong {
+            parent
         } else {
             0
         };
+        let spelt = |is: &dyn Fn(&str, &[u8]) -> bool| {
+            self.among(parent, |path| {
+                let segment = path.get(depth).filter(|segment| **segment != EACH);
+                segment.is_some_and(|segment| is(segment, &self.text))
+            })
+        };
+        let written = spelt(&|segment, text| segment.as_bytes() == text);
+        self.candidates = if self.fold { spelt(&folds) } else { written };
+        self.exact = exact && written == self.candidates;
         self.state = State::Colon;
     }
 
@@ -363,8 +344,19 @@ impl<T: Copy> Extractor<T> {
     fn elements(&mut self) {
         if let Some(frame) = self.stack.last() {
             let depth = self.stack.len() - 1;
+            self.exact = frame.exact;
             self.candidates = self.among(frame.candidates, |path| path.get(depth) == Some(&EACH));
         }
+    }
+
+    /// A container begins.
+    fn open(&mut self, object: bool, sink: &mut impl FnMut(T, Found<'_>)) {
+        self.sink(None, sink);
+        self.stack.push(Frame {
+            object,
+            candidates: self.candidates,
+            exact: self.exact,
+        });
     }
 
     fn close(&mut self, object: bool) {
@@ -383,11 +375,9 @@ impl<T: Copy> Extractor<T> {
     }
 
     /// A scalar has ended.
-    fn report(&mut self, kind: Kind, sink: &mut impl FnMut(T, Scalar<'_>)) {
+    fn report(&mut self, kind: Kind, sink: &mut impl FnMut(T, Found<'_>)) {
         self.state = self.after_value();
-        let depth = self.stack.len();
-        let here = self.among(self.candidates, |path| path.len() == depth);
-        if here == 0 {
+        if self.here() == 0 {
             return;
         }
         let scalar = match (kind, std::str::from_utf8(&self.text)) {
@@ -400,9 +390,20 @@ impl<T: Copy> Extractor<T> {
                 return;
             }
         };
+        self.sink(Some(scalar), sink);
+    }
+
+    /// The paths that end at the value to come.
+    fn here(&self) -> u64 {
+        let depth = self.stack.len();
+        self.among(self.candidates, |path| path.len() == depth)
+    }
+
+    fn sink(&self, scalar: Option<Scalar<'_>>, sink: &mut impl FnMut(T, Found<'_>)) {
+        let (here, exact) = (self.here(), self.exact);
         for (index, (_, tag)) in self.paths.iter().take(MAX_PATHS).enumerate() {
             if here & (1 << index) != 0 {
-                sink(*tag, scalar);
+                sink(*tag, Found { scalar, exact });
             }
         }
     }

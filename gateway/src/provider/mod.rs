@@ -5,9 +5,10 @@
 //! understand yields less, never an error: what passes has been decided elsewhere.
 //!
 //! In reading order: [`json`], [`sse`] and [`eventstream`] take the formats apart, `decode` undoes content codings, `shape` says where
-//! each provider puts what, [`usage`] reads responses, [`mod@operation`] paths, [`request`] requests.
+//! each provider puts what, [`usage`] reads responses, `estimate` those that do not count, [`mod@operation`] paths, [`request`] requests.
 
 mod decode;
+mod estimate;
 pub mod eventstream;
 pub mod json;
 pub mod operation;

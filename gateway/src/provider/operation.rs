@@ -36,7 +36,9 @@ const INVOKE: &[Bound] = &[
     Bound::MaxCompletionTokens,
     Bound::MaxTokensToSample,
     Bound::Inference,
-    Bound::Native,
+    Bound::Nova,
+    Bound::MaxGenLen,
+    Bound::MaxTokenCount,
 ];
 
 impl Operation {
@@ -74,6 +76,12 @@ impl Operation {
     /// Is there output, which costs more than what the request holds?
     pub fn has_output(&self) -> bool {
         self.bounds.is_some()
+    }
+
+    /// Does the answer come in pieces, given the `stream` of the request's body? Google and Bedrock do not look at that.
+    pub fn streams(&self, asked: Option<bool>) -> bool {
+        let body_asks = matches!(self.shape, Shape::OpenAi | Shape::Anthropic);
+        self.stream_from_path || body_asks && asked == Some(true)
     }
 
     /// OpenAI's responses, whose streams have events with names.

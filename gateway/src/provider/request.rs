@@ -1,10 +1,10 @@
 //! What a request's body asks for: the model, a stream, how much output.
 //!
-//! It refuses to know what is done about it. Keys count in whatever case, since some servers read them so, and every
-//! repetition of one is taken for the worst.
+//! It refuses to know what is done about it. A key says something in its own spelling alone; in whatever other case it
+//! contests what is said, since some servers read it so, as its repetition does.
 
 use super::decode::Decoder;
-use super::json::{EACH, Extractor, Path, Scalar};
+use super::json::{EACH, Extractor, Found, Path, Scalar};
 use super::operation::Operation;
 
 /// Reads one request body as it passes by.
@@ -26,35 +26,61 @@ pub(super) enum Bound {
     Generation,
     /// Bedrock's `inferenceConfig.maxTokens`.
     Inference,
-    /// Bedrock's `additionalModelRequestFields`, which go to the model as they are.
+    /// Nova's `inferenceConfig.max_new_tokens`.
+    Nova,
+    /// Bedrock's `additionalModelRequestFields`, which go to the model as they are: what is there may raise a bound, and
+    /// is none by itself.
     Additional,
-    /// Of Titan and Llama.
-    Native,
+    /// Llama's.
+    MaxGenLen,
+    /// Titan's.
+    MaxTokenCount,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Model,
     Stream,
     Bound(Bound),
     /// How many answers are asked for.
-    Choices,
+    Choices(Choices),
+    /// An object that holds bounds.
+    Holder(Holder),
     /// One of several prompts, or a token of a single one.
     Prompt,
     /// A token of one of several prompts.
     PromptToken,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choices {
+    N,
+    BestOf,
+    Candidates,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Generation,
+    Inference,
+    Additional,
+    TextGeneration,
+}
+
 #[derive(Debug, Default)]
 struct Facts {
     model: Option<String>,
+    /// In whatever spelling, the last one.
+    any_model: Option<String>,
     models: u32,
     model_is_contested: bool,
     stream: Option<bool>,
     bounds: Vec<(Bound, u64)>,
     choices: u64,
     prompts: u64,
-    unclear: bool,
+    /// The keys that were there, in whatever spelling; each kind once.
+    seen: Vec<Field>,
+    unclear: Option<Unclear>,
 }
 
 const PATHS: &[(Path, Field)] = &[
@@ -93,26 +119,39 @@ const PATHS: &[(Path, Field)] = &[
     ),
     (
         &["inferenceConfig", "max_new_tokens"],
-        Field::Bound(Bound::Inference),
+        Field::Bound(Bound::Nova),
     ),
     (
         &["additionalModelRequestFields", "max_tokens"],
         Field::Bound(Bound::Additional),
     ),
-    (&["max_gen_len"], Field::Bound(Bound::Native)),
+    (&["max_gen_len"], Field::Bound(Bound::MaxGenLen)),
     (
         &["textGenerationConfig", "maxTokenCount"],
-        Field::Bound(Bound::Native),
+        Field::Bound(Bound::MaxTokenCount),
     ),
-    (&["n"], Field::Choices),
-    (&["best_of"], Field::Choices),
-    (&["generationConfig", "candidateCount"], Field::Choices),
-    (&["generationConfig", "candidate_count"], Field::Choices),
-    (&["generation_config", "candidateCount"], Field::Choices),
-    (&["generation_config", "candidate_count"], Field::Choices),
+    (&["n"], Field::Choices(Choices::N)),
+    (&["best_of"], Field::Choices(Choices::BestOf)),
+    (&["generationConfig", "candidateCount"], CANDIDATES),
+    (&["generationConfig", "candidate_count"], CANDIDATES),
+    (&["generation_config", "candidateCount"], CANDIDATES),
+    (&["generation_config", "candidate_count"], CANDIDATES),
+    (&["generationConfig"], Field::Holder(Holder::Generation)),
+    (&["generation_config"], Field::Holder(Holder::Generation)),
+    (&["inferenceConfig"], Field::Holder(Holder::Inference)),
+    (
+        &["additionalModelRequestFields"],
+        Field::Holder(Holder::Additional),
+    ),
+    (
+        &["textGenerationConfig"],
+        Field::Holder(Holder::TextGeneration),
+    ),
     (&["prompt", EACH], Field::Prompt),
     (&["prompt", EACH, EACH], Field::PromptToken),
 ];
+
+const CANDIDATES: Field = Field::Choices(Choices::Candidates);
 
 /// More answers, prompts or tokens than any provider takes: what is above is unclear.
 const MOST: u64 = 1_000_000_000;
@@ -140,7 +179,7 @@ impl RequestTap {
         } = self;
         decoder.feed(chunk, &mut |decoded| {
             *length = length.saturating_add(u64::try_from(decoded.len()).unwrap_or(u64::MAX));
-            extractor.feed(decoded, &mut |field, scalar| facts.take(field, scalar));
+            extractor.feed_all(decoded, &mut |field, found| facts.take(field, found));
         });
     }
 
@@ -149,7 +188,8 @@ impl RequestTap {
         self.length
     }
 
-    /// The top-level `model` read so far: of several the last, as most servers have it. Longer ones than 256 bytes are none.
+    /// The top-level `model` read so far: of several the last, as most servers have it. Longer ones than 256 bytes are none,
+    /// and so is one under another spelling of the key.
     pub fn model(&self) -> Option<&str> {
         self.facts.model.as_deref()
     }
@@ -159,7 +199,7 @@ impl RequestTap {
         self.facts.model_is_contested
     }
 
-    /// How often the body has `model`.
+    /// How often the body has `model`, in whatever spelling.
     pub fn models(&self) -> u32 {
         self.facts.models
     }
@@ -174,21 +214,24 @@ impl RequestTap {
         self.extractor.is_whole()
     }
 
-    /// Output tokens that the request allows, in all answers together; `None` if it sets no bound.
+    /// Output tokens that the request allows, in all answers together; `None` if it sets no bound. Zero is none: some
+    /// servers take it for what was left out.
     ///
     /// # Errors
-    /// [`Unclear`] if a number that says so is none.
+    /// [`Unclear`]: two servers might take it for two things.
     pub fn declared_output(&self, operation: &Operation) -> Result<Option<u64>, Unclear> {
         let facts = &self.facts;
-        if facts.unclear {
-            return Err(Unclear);
+        if let Some(unclear) = facts.unclear {
+            return Err(unclear);
         }
         let meant = operation.bounds.unwrap_or_default();
-        let bounds = facts
-            .bounds
-            .iter()
-            .filter(|(bound, _)| meant.contains(bound));
-        let most = bounds.map(|(_, tokens)| *tokens).max();
+        let meant = || {
+            let bounds = facts.bounds.iter();
+            bounds.filter(|(bound, tokens)| meant.contains(bound) && *tokens > 0)
+        };
+        let is_set = meant().any(|(bound, _)| *bound != Bound::Additional);
+        let most = meant().map(|(_, tokens)| *tokens).max();
+        let most = most.filter(|_| is_set);
         Ok(most.map(|tokens| tokens.saturating_mul(self.answers())))
     }
 
@@ -201,61 +244,84 @@ impl RequestTap {
     }
 }
 
-/// A bound on the output is no whole number.
+/// Why nobody can say how much output a request allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a bound on the output, or the number of answers, is no whole number")]
-pub struct Unclear;
+pub enum Unclear {
+    /// Of a bound, or of how many answers are asked for.
+    #[error("a bound on the output, or the number of answers, is no whole number")]
+    NoNumber,
+    /// A key that bounds the output, asks for several answers or for a stream, or an object with such keys.
+    #[error(
+        "the body has a bound on its output, its number of answers, its stream or what holds them more than once, in \
+         one spelling or several"
+    )]
+    Repeated,
+}
 
 impl Facts {
-    fn take(&mut self, field: Field, scalar: Scalar<'_>) {
+    fn take(&mut self, field: Field, found: Found<'_>) {
+        let Found { scalar, exact } = found;
         match field {
             Field::Model => {
                 let model = match scalar {
-                    Scalar::Text(model) => Some(model),
+                    Some(Scalar::Text(model)) => Some(model),
                     _ => None,
                 };
-                self.model_is_contested |= self.models > 0 && self.model.as_deref() != model;
+                self.model_is_contested |= self.models > 0 && self.any_model.as_deref() != model;
                 self.models = self.models.saturating_add(1);
-                self.model = model.map(str::to_owned);
+                self.any_model = model.map(str::to_owned);
+                if exact {
+                    self.model = model.map(str::to_owned);
+                }
             }
             Field::Stream => {
-                if let Scalar::Bool(stream) = scalar {
+                self.once(field);
+                if let Some(Scalar::Bool(stream)) = scalar.filter(|_| exact) {
                     self.stream = Some(stream);
                 }
             }
             Field::Bound(bound) => {
-                if let Some(tokens) = self.number(scalar) {
-                    self.bound(bound, tokens);
+                self.once(field);
+                if let Some(tokens) = self.number(scalar).filter(|_| exact) {
+                    self.bounds.retain(|(known, _)| *known != bound);
+                    self.bounds.push((bound, tokens));
                 }
             }
-            Field::Choices => {
+            Field::Choices(_) => {
+                self.once(field);
+                // More answers cost more, whoever reads the key so.
                 if let Some(choices) = self.number(scalar) {
                     self.choices = self.choices.max(choices);
                 }
             }
-            Field::Prompt if !matches!(scalar, Scalar::Text(_) | Scalar::TooLong(_)) => {}
+            Field::Holder(_) => self.once(field),
+            Field::Prompt if !matches!(scalar, Some(Scalar::Text(_) | Scalar::TooLong(_))) => {}
             // Lists of tokens count for more than they are: where one ends is not told.
             Field::Prompt | Field::PromptToken => self.prompts = self.prompts.saturating_add(1),
         }
     }
 
-    /// Kept once for each key: a body that repeats one takes no memory.
-    fn bound(&mut self, bound: Bound, tokens: u64) {
-        match self.bounds.iter_mut().find(|(known, _)| *known == bound) {
-            Some((_, known)) => *known = (*known).max(tokens),
-            None => self.bounds.push((bound, tokens)),
+    /// Notes a key that must not come twice.
+    fn once(&mut self, field: Field) {
+        if self.seen.contains(&field) {
+            self.unclear = Some(Unclear::Repeated);
+        } else {
+            self.seen.push(field);
         }
     }
 
     /// Protocol buffers read as JSON take numbers in quotes.
-    fn number(&mut self, scalar: Scalar<'_>) -> Option<u64> {
+    fn number(&mut self, scalar: Option<Scalar<'_>>) -> Option<u64> {
         let number = match scalar {
-            Scalar::Null => return None,
-            Scalar::Text(text) => text.parse().ok(),
-            _ => scalar.as_u64(),
+            Some(Scalar::Null) => return None,
+            Some(Scalar::Text(text)) => text.parse().ok(),
+            Some(scalar) => scalar.as_u64(),
+            None => None,
         };
         let number = number.filter(|number| *number <= MOST);
-        self.unclear |= number.is_none();
+        if number.is_none() {
+            self.unclear.get_or_insert(Unclear::NoNumber);
+        }
         number
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Field {
     CacheRead,
     CacheCreation,
     Reasoning,
+    /// Input that a tool brought, where `Input` leaves it out.
+    Tools,
     Model,
     Id,
     /// One of several: each choice has its own.
@@ -57,11 +59,6 @@ impl Shape {
         }
     }
 
-    /// Is reasoning counted apart from the output?
-    pub(super) fn reasons_apart(self) -> bool {
-        self.disjoint().contains(&Field::Reasoning)
-    }
-
     /// The parts of a usage that are not contained in another part, by which a total is made.
     pub(super) fn disjoint(self) -> &'static [Field] {
         match self {
@@ -74,7 +71,8 @@ impl Shape {
             ],
             // "cached_tokens" and "reasoning_tokens" are details of the other two.
             Self::OpenAi => &[Field::Input, Field::Output],
-            // "promptTokenCount" contains the cached ones, "candidatesTokenCount" leaves out the thoughts.
+            // "promptTokenCount" contains the cached ones and leaves out what tools brought, "candidatesTokenCount" the
+            // thoughts.
             Self::Google => &[Field::Input, Field::Output, Field::Reasoning],
         }
     }
@@ -197,6 +195,7 @@ const GOOGLE: &[(Path, Field)] = &[
         Field::CacheRead,
     ),
     (&["usageMetadata", "thoughtsTokenCount"], Field::Reasoning),
+    (&["usageMetadata", "toolUsePromptTokenCount"], Field::Tools),
     (&[EACH, "responseId"], Field::Id),
     (&[EACH, "modelVersion"], Field::Model),
     (
@@ -215,6 +214,14 @@ const GOOGLE: &[(Path, Field)] = &[
     (
         &[EACH, "usageMetadata", "thoughtsTokenCount"],
         Field::Reasoning,
+    ),
+    (
+        &[EACH, "usageMetadata", "toolUsePromptTokenCount"],
+        Field::Tools,
+    ),
+    (
+        &[EACH, "candidates", EACH, "content", "parts", EACH, "text"],
+        Field::Piece,
     ),
 ];
 
@@ -322,6 +329,7 @@ const GOOGLE_STREAM: &[(Path, Field)] = &[
         Field::CacheRead,
     ),
     (&["usageMetadata", "thoughtsTokenCount"], Field::Reasoning),
+    (&["usageMetadata", "toolUsePromptTokenCount"], Field::Tools),
     (
         &["candidates", EACH, "content", "parts", EACH, "text"],
         Field::Piece,

@@ -76,6 +76,7 @@ fn case(body: &Path) -> Case {
         "cache_creation_input_tokens",
         "reasoning_tokens",
         "total_tokens",
+        "estimated_output_tokens",
         "response_model",
         "finish_reasons",
         "response_id",
@@ -101,6 +102,7 @@ fn case(body: &Path) -> Case {
             cache_creation_input_tokens: usage["cache_creation_input_tokens"].as_u64(),
             reasoning_tokens: usage["reasoning_tokens"].as_u64(),
             total_tokens: usage["total_tokens"].as_u64(),
+            estimated_output_tokens: usage["estimated_output_tokens"].as_u64(),
             response_model: string("response_model"),
             finish_reasons: reasons
                 .iter()
@@ -194,6 +196,68 @@ fn what_cannot_be_read_is_not_tapped() {
     assert!(!tap(Some("application/jsonl"), None));
     assert!(tap(Some("application/json"), Some("zstd")));
     assert!(!tap(Some("application/json"), Some("compress")));
+}
+
+#[test]
+fn an_array_that_comes_in_pieces_is_counted_as_a_stream() {
+    let google = |method: &str| {
+        let path = format!("/v1beta/models/gemini-2.5-pro:{method}");
+        let operation = operation(Provider::Google, &path).unwrap();
+        ResponseTap::new(&operation, Some("application/json"), None).unwrap()
+    };
+    let mut tap = google("streamGenerateContent");
+    assert!(tap.is_stream());
+    let piece = r#"{"candidates":[{"content":{"parts":[{"text":"twelve bytes"}]}}]}"#;
+    tap.feed(format!("[{piece},{piece}").as_bytes());
+    assert_eq!(tap.output_so_far(4), 6);
+    let counted = r#",{"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":5}}"#;
+    tap.feed(counted.as_bytes());
+    assert_eq!((tap.output_so_far(4), tap.is_final()), (5, false));
+    tap.feed(b"]");
+    assert_eq!((tap.total_so_far(), tap.is_final()), (Some(8), true));
+    // In one piece, all is output until it says what is.
+    let mut tap = google("generateContent");
+    assert!(!tap.is_stream());
+    tap.feed(piece.strip_suffix('}').unwrap().as_bytes());
+    assert_eq!(tap.output_so_far(4), (piece.len() as u64 - 1) / 4);
+    tap.feed(counted.replace(",{\"usage", ",\"usage").as_bytes());
+    assert_eq!(tap.output_so_far(4), 5);
+}
+
+#[test]
+fn headers_of_bedrock_count_where_the_body_does_not() {
+    let header = |name: &str| match name {
+        "x-amzn-bedrock-input-token-count" => Some("14".to_owned()),
+        "x-amzn-bedrock-output-token-count" => Some("9".to_owned()),
+        _ => None,
+    };
+    let read = |provider, path: &str, body: &[u8]| {
+        let operation = operation(provider, path).unwrap();
+        let tap = ResponseTap::new(&operation, Some("application/json"), None).unwrap();
+        let mut tap = tap.with_head(header);
+        tap.feed(body);
+        let is_final = tap.is_final();
+        let usage = tap.finish();
+        let counts = (usage.input_tokens, usage.output_tokens, usage.total_tokens);
+        (counts, is_final)
+    };
+    let cohere = br#"{"generation_id":"1","text":"By the book.","finish_reason":"COMPLETE"}"#;
+    let path = "/model/cohere.command-r-v1:0/invoke";
+    let counted = (Some(14), Some(9), Some(23));
+    assert_eq!(read(Provider::Bedrock, path, cohere), (counted, true));
+    // Not before the answer is through.
+    assert_eq!(
+        read(Provider::Bedrock, path, &cohere[..9]),
+        (counted, false)
+    );
+    // The body knows better.
+    let titan = br#"{"inputTextTokenCount":5,"results":[{"tokenCount":6}]}"#;
+    let path = "/model/amazon.titan-text/invoke";
+    let counted = (Some(5), Some(6), Some(11));
+    assert_eq!(read(Provider::Bedrock, path, titan), (counted, true));
+    // Whose header that is, is Bedrock's to say.
+    let (counted, _) = read(Provider::OpenAi, "/v1/chat/completions", b"{}");
+    assert_eq!(counted, (None, None, None));
 }
 
 #[test]

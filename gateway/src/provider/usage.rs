@@ -1,9 +1,10 @@
 //! Token usage, model and reasons from the response to a provider call, read as it passes by.
 //!
-//! It refuses to know prices, budgets and spans. Counts are the provider's own, never estimated: a response that is cut off or
-//! says nothing leaves `None`.
+//! It refuses to know prices, budgets and spans. Counts are the provider's own: a response that is cut off or
+//! says nothing leaves `None`. The one estimate is called so.
 
 use super::decode::Decoder;
+use super::estimate;
 use super::eventstream;
 use super::json::{Extractor, Scalar};
 use super::operation::Operation;
@@ -29,6 +30,8 @@ pub struct Usage {
     pub reasoning_tokens: Option<u64>,
     /// Everything, each token once, whatever the provider counts into what. `None` if no count was seen.
     pub total_tokens: Option<u64>,
+    /// Of a stream that has ended without a count: what it showed, which is our estimate and nobody's count.
+    pub estimated_output_tokens: Option<u64>,
     /// The model that answered, which may be more exact than the one asked for.
     pub response_model: Option<String>,
     /// Why the answer ended, one for each choice, in the provider's words; 128 at most.
@@ -37,12 +40,22 @@ pub struct Usage {
     pub response_id: Option<String>,
 }
 
+/// Headers of Bedrock's InvokeModel: input and output tokens, of models too whose own answers do not count.
+const INVOKE_COUNTS: [&str; 2] = [
+    "x-amzn-bedrock-input-token-count",
+    "x-amzn-bedrock-output-token-count",
+];
+
 /// Reads one response body.
 pub struct ResponseTap {
     decoder: Decoder,
     content: Content,
     shape: Shape,
+    /// It comes in pieces, though it may be one document: Google's, without `alt=sse`.
+    stream: bool,
     told: Told,
+    /// Of the body, without its coding.
+    bytes: u64,
 }
 
 struct Content {
@@ -64,6 +77,12 @@ struct Told {
     usage: Usage,
     /// Bytes of output since the last count of it.
     uncounted: u64,
+    /// Pieces of output.
+    pieces: u64,
+    /// Input that a tool brought, where it is counted apart.
+    tools: Option<u64>,
+    /// Input and output by the headers, which count where the body does not.
+    head: [Option<u64>; 2],
 }
 
 impl ResponseTap {
@@ -88,16 +107,28 @@ impl ResponseTap {
         } else {
             return None;
         };
-        let stream = !matches!(framing, Framing::Whole);
+        let events = !matches!(framing, Framing::Whole);
         Some(Self {
             decoder: Decoder::new(content_encoding)?,
             content: Content {
-                extractor: Extractor::new(shape.paths(stream)),
+                extractor: Extractor::new(shape.paths(events)),
                 framing,
             },
             shape,
+            stream: events || operation.stream_from_path,
             told: Told::default(),
+            bytes: 0,
         })
+    }
+
+    /// The same, given a way to look up a header of the response by its name, in lower case.
+    #[must_use]
+    pub fn with_head(mut self, header: impl Fn(&str) -> Option<String>) -> Self {
+        if self.shape == Shape::Invoke {
+            let count = |name| header(name)?.trim().parse().ok();
+            self.told.head = INVOKE_COUNTS.map(count);
+        }
+        self
     }
 
     /// Reads the next bytes of the body, cut anywhere, still encoded.
@@ -106,40 +137,69 @@ impl ResponseTap {
             decoder,
             content,
             told,
+            bytes,
             ..
         } = self;
-        decoder.feed(chunk, &mut |decoded| content.read(decoded, told));
+        decoder.feed(chunk, &mut |decoded| {
+            *bytes = bytes.saturating_add(u64::try_from(decoded.len()).unwrap_or(u64::MAX));
+            content.read(decoded, told);
+        });
     }
 
-    /// Output tokens so far: as counted, and an estimate of what came since, a token for each `bytes_per_token` bytes.
+    /// Output tokens so far: as counted, and an estimate of what came since, a token for each `bytes_per_token` bytes. Of an
+    /// answer in one piece, all bytes are taken for output until it counts.
     pub fn output_so_far(&self, bytes_per_token: u64) -> u64 {
-        let apart = self.told.usage.reasoning_tokens;
-        let apart = apart.filter(|_| self.shape.reasons_apart());
-        let counted = self.told.usage.output_tokens.unwrap_or_default();
-        counted
-            .saturating_add(apart.unwrap_or_default())
-            .saturating_add(self.told.uncounted / bytes_per_token.max(1))
+        let is_output = |field: &&Field| matches!(field, Field::Output | Field::Reasoning);
+        let counted = self.counted(is_output);
+        let uncounted = match counted {
+            None if !self.stream => self.bytes,
+            _ => self.told.uncounted,
+        };
+        let counted = counted.unwrap_or_default();
+        counted.saturating_add(uncounted / bytes_per_token.max(1))
     }
 
     /// Does the answer come in pieces, so that the rest of it can be saved?
     pub fn is_stream(&self) -> bool {
-        !matches!(self.content.framing, Framing::Whole)
+        self.stream
     }
 
     /// Input tokens as counted so far, cached ones included.
     pub fn input_so_far(&self) -> Option<u64> {
-        let is_input = |field: &&Field| !matches!(field, Field::Output | Field::Reasoning);
-        let counted = self.shape.disjoint().iter().filter(is_input);
-        counted
-            .filter_map(|field| self.told.usage.count(*field))
+        self.counted(|field| !matches!(field, Field::Output | Field::Reasoning))
+    }
+
+    /// All tokens as counted so far, each once.
+    pub fn total_so_far(&self) -> Option<u64> {
+        self.counted(|_| true)
+    }
+
+    /// Output tokens of a stream that has ended without a count, as OpenAI's do unless `stream_options.include_usage` asks
+    /// for one: an estimate, rather too high. `None` if it has not ended, has counted, or may have cost more than it showed.
+    pub fn estimated_output(&self) -> Option<u64> {
+        let Told { usage, pieces, .. } = &self.told;
+        let is_over = self.stream && !usage.finish_reasons.is_empty();
+        let model = usage.response_model.as_deref();
+        let model = model.filter(|_| is_over && self.shape == Shape::OpenAi);
+        model?;
+        if self.total_so_far().is_some() {
+            return None;
+        }
+        estimate::output(model, *pieces, self.told.uncounted)
+    }
+
+    fn counted(&self, is_meant: impl Fn(&&Field) -> bool) -> Option<u64> {
+        let fields = self.shape.disjoint().iter().filter(is_meant);
+        fields
+            .filter_map(|field| self.told.count(*field))
             .reduce(u64::saturating_add)
     }
 
     /// Are the counts those of the whole answer, if the body has ended?
     pub fn is_final(&self) -> bool {
-        let usage = &self.told.usage;
-        let counted = usage.input_tokens.is_some() || usage.output_tokens.is_some();
-        counted
+        let (told, usage) = (&self.told, &self.told.usage);
+        let is_counted = |field| told.count(field).is_some();
+        (is_counted(Field::Input) || is_counted(Field::Output))
             && match self.content.framing {
                 Framing::Whole => self.content.extractor.is_whole(),
                 Framing::Events(_) | Framing::Messages(_) => {
@@ -149,14 +209,16 @@ impl ResponseTap {
     }
 
     /// What the body said, at its end or where it was cut off.
-    pub fn finish(mut self) -> Usage {
-        self.told.usage.total_tokens = self
-            .shape
-            .disjoint()
-            .iter()
-            .filter_map(|field| self.told.usage.count(*field))
-            .reduce(u64::saturating_add);
-        self.told.usage
+    pub fn finish(self) -> Usage {
+        let (total, estimated) = (self.total_so_far(), self.estimated_output());
+        let [input, output] = [Field::Input, Field::Output].map(|field| self.told.count(field));
+        Usage {
+            input_tokens: input,
+            output_tokens: output,
+            total_tokens: total,
+            estimated_output_tokens: estimated,
+            ..self.told.usage
+        }
     }
 }
 
@@ -201,7 +263,9 @@ impl Told {
             Field::Piece => {
                 let length = u64::try_from(scalar.text_len()).unwrap_or(u64::MAX);
                 self.uncounted = self.uncounted.saturating_add(length);
+                self.pieces = self.pieces.saturating_add(u64::from(length > 0));
             }
+            Field::Tools => self.tools = scalar.as_u64().or(self.tools),
             Field::Output => {
                 if scalar.as_u64().is_some() {
                     self.uncounted = 0;
@@ -209,6 +273,20 @@ impl Told {
                 self.usage.take(field, scalar);
             }
             _ => self.usage.take(field, scalar),
+        }
+    }
+
+    /// By the body, else by the headers.
+    fn count(&self, field: Field) -> Option<u64> {
+        let counted = self.usage.count(field);
+        let [input, output] = self.head;
+        match field {
+            Field::Input => match (counted, self.tools) {
+                (Some(counted), Some(tools)) => Some(counted.saturating_add(tools)),
+                (counted, tools) => counted.or(tools).or(input),
+            },
+            Field::Output => counted.or(output),
+            _ => counted,
         }
     }
 }
@@ -250,6 +328,7 @@ impl Usage {
             | Field::Id
             | Field::FinishReason
             | Field::RepeatedFinishReason
+            | Field::Tools
             | Field::Piece => None,
         }
     }
@@ -265,6 +344,7 @@ impl Usage {
             | Field::Id
             | Field::FinishReason
             | Field::RepeatedFinishReason
+            | Field::Tools
             | Field::Piece => None,
         }
     }

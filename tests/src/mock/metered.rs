@@ -1,5 +1,6 @@
-//! A provider that counts: it speaks OpenAI's chat completions, takes as many output tokens as it may, says so, and adds
-//! up what it has told. Streams begin with the client's `x-api-key`, as they never should. It refuses to know budgets.
+//! A provider that counts: it speaks OpenAI's chat completions and embeddings and the streams of Anthropic's messages, takes
+//! as many output tokens as it may, says so, and adds up what it has told. Streams begin with the client's `x-api-key`, as
+//! they never should. It refuses to know budgets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,8 @@ pub struct Metered {
     told: Arc<AtomicU64>,
     /// Between two words of a stream.
     pause: Duration,
+    /// Output tokens of an answer that the request does not bound; by default 16.
+    unbounded: Option<u64>,
 }
 
 impl Metered {
@@ -30,6 +33,14 @@ impl Metered {
     pub fn pausing(pause: Duration) -> Self {
         Self {
             pause,
+            ..Self::default()
+        }
+    }
+
+    /// One whose answers in one piece take so many tokens where nobody bounds them.
+    pub fn taking(unbounded: u64) -> Self {
+        Self {
+            unbounded: Some(unbounded),
             ..Self::default()
         }
     }
@@ -43,6 +54,7 @@ impl Metered {
 impl Service for Metered {
     async fn answer(&self, exchange: Exchange) -> Response<Body> {
         let key = exchange.record.seen().header("x-api-key").concat();
+        let path = exchange.request.uri().path().to_owned();
         let body = match exchange.record.read(exchange.request.into_body()).await {
             Ok(body) => body,
             Err(error) => {
@@ -56,15 +68,29 @@ impl Service for Metered {
         let request: Value = serde_json::from_slice(&body.start).unwrap_or_default();
         if request["stream"] == true {
             // It says nothing of usage, and it does not end.
-            let word = |text: &str| {
-                Event::data(json!({"choices": [{"index": 0, "delta": {"content": text}}]}))
+            let (start, word): (_, fn(&str) -> Event) = if path.ends_with("/messages") {
+                (message_start(&request["model"]), anthropic_s)
+            } else {
+                (Vec::new(), openai_s)
             };
             let words = std::iter::repeat_with(|| word("word ")).take(WORDS);
             let words = std::iter::once(word(&key)).chain(words);
-            return stream(words.collect(), self.pause);
+            return stream(start.into_iter().chain(words).collect(), self.pause);
         }
         let input = body.length / BYTES_PER_TOKEN;
-        let output = request["max_tokens"].as_u64().unwrap_or(16);
+        if path.ends_with("/embeddings") {
+            self.told.fetch_add(input, Ordering::Relaxed);
+            return answer(
+                StatusCode::OK,
+                &json!({
+                    "object": "list", "model": request["model"],
+                    "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}],
+                    "usage": {"prompt_tokens": input, "total_tokens": input},
+                }),
+            );
+        }
+        let unbounded = self.unbounded.unwrap_or(16);
+        let output = request["max_tokens"].as_u64().unwrap_or(unbounded);
         self.told.fetch_add(input + output, Ordering::Relaxed);
         answer(
             StatusCode::OK,
@@ -77,4 +103,34 @@ impl Service for Metered {
             }),
         )
     }
+}
+
+fn openai_s(text: &str) -> Event {
+    Event::data(json!({"choices": [{"index": 0, "delta": {"content": text}}]}))
+}
+
+fn anthropic_s(text: &str) -> Event {
+    Event::named(
+        "content_block_delta",
+        &json!({"type": "content_block_delta", "index": 0,
+            "delta": {"type": "text_delta", "text": text}}),
+    )
+}
+
+fn message_start(model: &Value) -> Vec<Event> {
+    let message = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
+        "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 9, "output_tokens": 1},
+    });
+    vec![
+        Event::named(
+            "message_start",
+            &json!({"type": "message_start", "message": message}),
+        ),
+        Event::named(
+            "content_block_start",
+            &json!({"type": "content_block_start", "index": 0,
+                "content_block": {"type": "text", "text": ""}}),
+        ),
+    ]
 }

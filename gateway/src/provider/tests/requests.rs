@@ -245,6 +245,14 @@ fn every_spelling_of_a_key_counts() {
     assert_eq!((tap.models(), tap.model_is_contested()), (2, false));
     let tap = tapped(r#"{"model":"a","Model":"b"}"#);
     assert_eq!((tap.models(), tap.model_is_contested()), (2, true));
+    // It may contest and never satisfy.
+    assert_eq!(tap.model(), Some("a"));
+    for body in [r#"{"Model":"a"}"#, r#"{"\u004dodel":"a"}"#] {
+        let tap = tapped(body);
+        assert_eq!((tap.models(), tap.model()), (1, None), "{body}");
+    }
+    let tap = tapped(r#"{"model":"a","model":{}}"#);
+    assert_eq!((tap.models(), tap.model_is_contested()), (2, true));
     assert_eq!(
         tapped(r#"{"messages":[{"model":"b"}],"model":"a"}"#).models(),
         1
@@ -252,7 +260,7 @@ fn every_spelling_of_a_key_counts() {
 }
 
 #[test]
-fn the_bound_on_the_output_is_the_operation_s_own_and_the_worst_of_several() {
+fn the_bound_on_the_output_is_the_operation_s_own_and_the_highest_of_several() {
     use Provider::*;
     let chat = (OpenAi, "/v1/chat/completions");
     let google = (Google, "/v1beta/models/m:generateContent");
@@ -265,12 +273,12 @@ fn the_bound_on_the_output_is_the_operation_s_own_and_the_worst_of_several() {
             r#"{"max_tokens":5,"max_completion_tokens":7}"#,
             Ok(Some(7)),
         ),
-        (chat, r#"{"max_tokens":9,"max_tokens":5}"#, Ok(Some(9))),
+        (chat, r#"{"max_tokens":0}"#, Ok(None)),
         (chat, r#"{"max_tokens":5,"n":3}"#, Ok(Some(15))),
         (chat, r#"{"max_output_tokens":1}"#, Ok(None)),
-        (chat, r#"{"max_tokens":1e9}"#, Err(Unclear)),
-        (chat, r#"{"max_tokens":-1}"#, Err(Unclear)),
-        (chat, r#"{"max_tokens":5,"n":1.5}"#, Err(Unclear)),
+        (chat, r#"{"max_tokens":1e9}"#, Err(Unclear::NoNumber)),
+        (chat, r#"{"max_tokens":-1}"#, Err(Unclear::NoNumber)),
+        (chat, r#"{"max_tokens":5,"n":1.5}"#, Err(Unclear::NoNumber)),
         (
             (OpenAi, "/v1/completions"),
             r#"{"max_tokens":5,"prompt":["a","b"]}"#,
@@ -308,6 +316,26 @@ fn the_bound_on_the_output_is_the_operation_s_own_and_the_worst_of_several() {
             Ok(Some(3)),
         ),
         (
+            (Bedrock, "/model/m/converse"),
+            r#"{"inferenceConfig":{"max_new_tokens":3}}"#,
+            Ok(None),
+        ),
+        (
+            (Bedrock, "/model/m/invoke"),
+            r#"{"inferenceConfig":{"max_new_tokens":3}}"#,
+            Ok(Some(3)),
+        ),
+        (
+            (Bedrock, "/model/m/converse"),
+            r#"{"additionalModelRequestFields":{"max_tokens":3}}"#,
+            Ok(None),
+        ),
+        (
+            (Bedrock, "/model/m/converse"),
+            r#"{"additionalModelRequestFields":{"max_tokens":3},"inferenceConfig":{"maxTokens":2}}"#,
+            Ok(Some(3)),
+        ),
+        (
             (Bedrock, "/model/m/invoke"),
             r#"{"max_gen_len":3}"#,
             Ok(Some(3)),
@@ -319,6 +347,80 @@ fn the_bound_on_the_output_is_the_operation_s_own_and_the_worst_of_several() {
             expected,
             "{path} {body}"
         );
+    }
+}
+
+#[test]
+fn another_spelling_declares_neither_a_bound_nor_a_stream() {
+    let chat = operation(Provider::OpenAi, "/v1/chat/completions").unwrap();
+    for body in [
+        r#"{"Max_Tokens":1}"#,
+        r#"{"MAX_COMPLETION_TOKENS":1}"#,
+        r#"{"Stream":true}"#,
+        r#"{"\u0053tream":true,"max_to\u212aens":1}"#,
+    ] {
+        let tap = tapped(body);
+        assert_eq!(tap.declared_output(&chat), Ok(None), "{body}");
+        assert_eq!(tap.stream(), None, "{body}");
+    }
+    let google = operation(Provider::Google, "/v1beta/models/m:generateContent").unwrap();
+    let body = r#"{"GenerationConfig":{"maxOutputTokens":1}}"#;
+    assert_eq!(tapped(body).declared_output(&google), Ok(None));
+    // More answers cost more, whoever reads it so.
+    let tap = tapped(r#"{"max_tokens":5,"N":3}"#);
+    assert_eq!(tap.declared_output(&chat), Ok(Some(15)));
+}
+
+#[test]
+fn what_is_said_twice_in_whatever_spelling_is_unclear() {
+    let chat = operation(Provider::OpenAi, "/v1/chat/completions").unwrap();
+    for body in [
+        r#"{"max_tokens":1,"max_tokens":null}"#,
+        r#"{"max_tokens":1,"max_tokens":1}"#,
+        r#"{"max_tokens":1,"Max_Tokens":100000}"#,
+        r#"{"max_tokens":1,"max_to\u212aens":100000}"#,
+        r#"{"\u017ftream":true,"stream":false}"#,
+        r#"{"stream":true,"stream":null}"#,
+        r#"{"stream":false,"stream":true}"#,
+        r#"{"stream":false,"STREAM":true}"#,
+        r#"{"stream":false,"stream":{}}"#,
+        r#"{"n":1,"n":100}"#,
+        r#"{"n":1,"N":100}"#,
+        r#"{"best_of":1,"best_of":[]}"#,
+        r#"{"inferenceConfig":{"maxTokens":1},"inferenceConfig":{}}"#,
+        r#"{"inferenceConfig":{"maxTokens":1},"InferenceConfig":null}"#,
+        r#"{"generationConfig":{"maxOutputTokens":1},"generation_config":{}}"#,
+        r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":null}}"#,
+        r#"{"generationConfig":{"candidateCount":1,"candidate_count":2}}"#,
+        r#"{"textGenerationConfig":{},"textGenerationConfig":[]}"#,
+        r#"{"additionalModelRequestFields":{},"additionalModelRequestFields":{}}"#,
+    ] {
+        let declared = tapped(body).declared_output(&chat);
+        assert_eq!(declared, Err(Unclear::Repeated), "{body}");
+    }
+    // Elsewhere in the body they mean something else.
+    let body = r#"{"stream":true,"max_tokens":7,"messages":[{"stream":1,"n":2},{"max_tokens":1}]}"#;
+    assert_eq!(tapped(body).declared_output(&chat), Ok(Some(7)));
+}
+
+#[test]
+fn only_where_the_body_is_asked_does_it_ask_for_a_stream() {
+    use Provider::*;
+    for (provider, path, asked, streams) in [
+        (OpenAi, "/v1/chat/completions", Some(true), true),
+        (OpenAi, "/v1/chat/completions", None, false),
+        (
+            Google,
+            "/v1beta/models/m:generateContent",
+            Some(true),
+            false,
+        ),
+        (Google, "/v1beta/models/m:streamGenerateContent", None, true),
+        (Bedrock, "/model/m/invoke", Some(true), false),
+        (Bedrock, "/model/m/converse-stream", Some(false), true),
+    ] {
+        let operation = operation(provider, path).unwrap();
+        assert_eq!(operation.streams(asked), streams, "{path} {asked:?}");
     }
 }
 

@@ -172,6 +172,10 @@ fn of_call(record: &RequestRecord) -> Vec<KeyValue> {
     for (of, count) in counts {
         all.extend(count.map(|count| number(format!("gen_ai.usage.{of}"), count)));
     }
+    let estimated = usage.estimated_output_tokens;
+    // Under a name of our own: whoever adds up counts must not add it.
+    let name = "postern.usage.estimated_output_tokens";
+    all.extend(estimated.map(|count| number(name.to_owned(), count)));
     if !usage.finish_reasons.is_empty() {
         all.push(texts(
             "gen_ai.response.finish_reasons",

@@ -1,6 +1,10 @@
 //! Token budgets and rules for certain models, against a provider that counts: never more than was granted, whatever is
 //! asked at once, and in words that say which budget it was.
 
+mod restart;
+mod sdks;
+mod unbounded;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -174,16 +178,38 @@ fn a_stream_that_overruns_is_cut_off_in_the_provider_s_words() -> Result<()> {
 #[test]
 fn what_cannot_be_bounded_or_counted_is_refused_before_it_is_sent() -> Result<()> {
     let (world, mock, _) = world("", "maxOutputTokensPerRequest: 100")?;
-    let twice = r#"{"model":"m","max_tokens":1,"max_tokens":101}"#;
-    for body in [&ask(Some(101), false), &ask(None, false), twice] {
+    for body in [
+        &ask(Some(101), false),
+        &ask(None, false),
+        // What another server might read as a bound or a stream is none.
+        r#"{"model":"m","Max_Tokens":1}"#,
+        r#"{"model":"m","Stream":true}"#,
+    ] {
         let (head, answer) = post(&world, body)?;
-        assert!(head.starts_with("http/1.1 400"), "{body}: {head}\n{answer}");
+        assert!(head.starts_with("http/1.1 429"), "{body}: {head}\n{answer}");
+        assert!(head.contains("\nx-should-retry: false\n"), "{head}");
+        assert!(!head.contains("retry-after"), "{head}");
         let refused: Value = serde_json::from_str(&answer)?;
         assert_eq!(refused["reason"], "output_limit", "{answer}");
         assert_eq!(refused["budget"]["limit"], 100);
+        assert_eq!(
+            refused["budget"]["bound"], "maxOutputTokensPerRequest",
+            "{answer}"
+        );
     }
-    let (head, _) = post(&world, "no JSON")?;
-    assert!(head.starts_with("http/1.1 400"), "{head}");
+    for body in [
+        "no JSON",
+        r#"{"model":"m","max_tokens":1,"max_tokens":101}"#,
+        r#"{"model":"m","max_tokens":1,"max_tokens":null}"#,
+        r#"{"model":"m","max_tokens":1,"Max_Tokens":101}"#,
+        r#"{"model":"m","max_tokens":1,"stream":false,"stream":true}"#,
+        r#"{"model":"m","max_tokens":1,"n":1,"N":50}"#,
+    ] {
+        let (head, answer) = post(&world, body)?;
+        assert!(head.starts_with("http/1.1 400"), "{body}: {head}\n{answer}");
+        let refused: Value = serde_json::from_str(&answer)?;
+        assert_eq!(refused["reason"], "body_unclear", "{body}: {answer}");
+    }
     let batch = "https://metered.test/v1/batches";
     let done = world
         .curl(&["-w", "%{http_code}", batch, "-d", "{}"])
@@ -202,9 +228,12 @@ fn what_cannot_be_bounded_or_counted_is_refused_before_it_is_sent() -> Result<()
 
 #[test]
 fn a_request_that_is_refused_for_its_call_has_the_call_on_record() -> Result<()> {
-    let matched = ", endpoints: [/v1/chat/completions], models: ['good-*']";
+    let matched = ", endpoints: ['/v1/chat/*'], models: ['good-*']";
     let (world, mock, _) = world(matched, "maxOutputTokensPerRequest: 10")?;
     let answers = "https://metered.test/v1/responses";
+    // One segment more, and less, than the glob has.
+    let deeper = "https://metered.test/v1/chat/completions/more";
+    let shallower = "https://metered.test/v1/chat";
     for (url, body, reason, model) in [
         (
             URL,
@@ -227,6 +256,13 @@ fn a_request_that_is_refused_for_its_call_has_the_call_on_record() -> Result<()>
         ),
         // Refused for its path: what it asks for there is not read.
         (answers, r#"{"model":"bad-1"}"#, "request_not_allowed", None),
+        (deeper, r#"{"model":"good-1"}"#, "request_not_allowed", None),
+        (
+            shallower,
+            r#"{"model":"good-1"}"#,
+            "request_not_allowed",
+            None,
+        ),
     ] {
         let path = url.trim_start_matches("https://metered.test");
         let (_, done) = world.status(&[url, "-d", body])?;
@@ -266,6 +302,7 @@ fn a_rule_for_certain_models_lets_no_other_through() -> Result<()> {
         (r#"{"model":"good-1","mod\u0065l":"bad-1"}"#, "400"),
         (r#"{"model":"good-1"} {"model":"bad-1"}"#, "400"),
         (r#"{"model":["good-1"]}"#, "403"),
+        (r#"{"Model":"good-1"}"#, "403"),
         (r#"{"messages":[]}"#, "403"),
         ("", "403"),
         ("@too-long", "413"),
