@@ -36,21 +36,27 @@ impl Format {
         }
     }
 
-    /// Bytes that follow those, of a message of this length. One that cannot be never ends.
-    fn rest(self, length: u32) -> u64 {
-        match self {
-            Self::Enveloped => length.into(),
-            Self::Prelude => u64::from(length).checked_sub(4).unwrap_or(u64::MAX),
-        }
+    /// Bytes that follow those, of a message that begins with `flag` and is of this length. One that cannot be never
+    /// ends: it is another kind of text under a wrong name.
+    fn rest(self, flag: u8, length: u32) -> u64 {
+        let rest = match self {
+            Self::Enveloped => (flag & !FLAGS == 0).then_some(length.into()),
+            Self::Prelude => u64::from(length).checked_sub(4),
+        };
+        rest.unwrap_or(u64::MAX)
     }
 }
+
+/// Of an envelope: compressed (all three), the stream's end (Connect), trailers (gRPC-Web).
+const FLAGS: u8 = 0x83;
 
 /// Follows one body.
 #[derive(Debug)]
 pub(super) struct Messages {
     format: Format,
-    /// Of the next message's head: how many bytes have come, and the last four of them.
+    /// Of the next message's head: how many bytes have come, the first and the last four of them.
     head: usize,
+    flag: u8,
     length: u32,
     /// Of the message that is under way.
     left: u64,
@@ -62,6 +68,7 @@ impl Messages {
         Format::of(headers).map(|format| Self {
             format,
             head: 0,
+            flag: 0,
             length: 0,
             left: 0,
         })
@@ -73,11 +80,14 @@ impl Messages {
         let mut whole = 0;
         while let Some(byte) = data.get(at) {
             if self.head < self.format.head() {
+                if self.head == 0 {
+                    self.flag = *byte;
+                }
                 self.head += 1;
                 self.length = self.length << 8 | u32::from(*byte);
                 at += 1;
                 if self.head == self.format.head() {
-                    self.left = self.format.rest(self.length);
+                    self.left = self.format.rest(self.flag, self.length);
                 }
             } else {
                 let there = data.len() - at;
@@ -132,6 +142,8 @@ mod tests {
         let mut messages = of("application/vnd.amazon.eventstream").unwrap();
         assert_eq!(messages.feed(&[0, 0, 0, 3, 1, 2, 3, 4, 5, 6]), 0);
         assert_eq!(messages.feed(&[0; 64]), 0);
+        let mut messages = of("application/grpc").unwrap();
+        assert_eq!(messages.feed(b"{\0\0\0\x01x\0\0\0\0\x01x"), 0);
     }
 
     proptest! {
