@@ -16,7 +16,7 @@ mod response;
 mod target;
 mod violation;
 
-pub use delivered::delivered;
+pub use delivered::{delivered, drop_head_fields};
 pub use frames::{FrameWatch, Refusal};
 pub use held::Held;
 pub use patience::Patience;

@@ -1,11 +1,11 @@
 //! Requests as an HTTP/2 library delivers them, held to what HTTP/1.1 can say: the next leg may speak that, and other
 //! parsers are behind it. What the library has refused by itself is not looked at again.
 
-use super::fields::{frames_by_another_name, is_blank};
+use super::fields::{belongs_in_head, frames_by_another_name, is_blank};
 use super::target::{MAX_METHOD, may_be_in_target};
 use super::violation::Violation;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 
 /// Is this a head that every parser reads in one way?
 ///
@@ -41,11 +41,23 @@ pub fn delivered(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), 
     Ok(())
 }
 
+/// Takes out of trailers what may only stand in a head, under its own name or one that servers may take for it.
+pub fn drop_head_fields(trailers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| belongs_in_head(name.as_str().as_bytes()))
+        .cloned()
+        .collect();
+    for name in named {
+        trailers.remove(name);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     fn judged(target: &str, fields: &[(&str, &str)]) -> Result<(), Violation> {
         // As the library puts it together.
@@ -80,6 +92,27 @@ mod tests {
         let long = Method::from_bytes(&[b'M'; MAX_METHOD + 1]).unwrap();
         let long = delivered(&long, &Uri::from_static("/"), &HeaderMap::new());
         assert_eq!(long, Err(Violation::Method));
+    }
+
+    #[test]
+    fn a_trailer_is_no_field_of_a_head() {
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "host",
+            "content_length",
+            "transfer_encoding",
+            "cookie",
+            "range",
+            "x-sum",
+            "grpc-status",
+        ] {
+            let name = HeaderName::from_static(name);
+            trailers.append(name.clone(), HeaderValue::from_static("1"));
+            trailers.append(name, HeaderValue::from_static("2"));
+        }
+        drop_head_fields(&mut trailers);
+        let left = ["grpc-status", "x-sum"].map(|name| trailers.get_all(name).iter().count());
+        assert_eq!((left, trailers.len()), ([2, 2], 4));
     }
 
     #[test]

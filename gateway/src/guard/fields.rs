@@ -198,6 +198,11 @@ pub(super) fn frames_by_another_name(name: &[u8]) -> bool {
     name.contains(&b'_') && frames.contains(&lookup(folded))
 }
 
+/// May it not be a trailer, by its own name or by the one that it frames by? In lower case.
+pub(super) fn belongs_in_head(name: &[u8]) -> bool {
+    lookup(name).is_some() || frames_by_another_name(name)
+}
+
 /// What may stand around a value (OWS, RFC 9110 §5.6.3) and is no part of it.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')

@@ -12,10 +12,10 @@ use crate::live::View;
 use crate::outcome::DenyReason;
 use crate::outcome::hyper_error::Error;
 use crate::policy::{Provider, RequestPermit, TokenBudget};
-use crate::provider::{Naming, Operation, RequestTap, naming, operation};
+use crate::provider::{Naming, Operation, RequestTap, naming, operation, says_all};
 use crate::telemetry::RequestRecord;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 use http_body::{Body, Frame, SizeHint};
@@ -37,6 +37,10 @@ const DEFAULT_OUTPUT: u64 = 4096;
 /// The most that an answer in one piece may take where nothing bounds it, tokens: it has been spent when it comes. The
 /// longest that OpenAI's gpt-5 and Anthropic's Claude give is 128,000.
 const LONGEST_OUTPUT: u64 = 128 * 1024;
+/// What input that is elsewhere (a file, an earlier answer) is taken for until the provider counts, tokens each; and what
+/// is held for it if there is so much.
+const REMOTE_INPUT: u64 = 4096;
+const LONGEST_REMOTE_INPUT: u64 = 128 * 1024;
 
 /// How long a request waits for tokens that others hold and may not need: most calls are over by then, and no client
 /// has given up.
@@ -91,14 +95,18 @@ impl Asking {
             return Ok(None);
         }
         let tap = self.know(view, parts).await?;
+        let remote = tap.remote_inputs();
         let input = tap.length().div_ceil(BYTES_PER_TOKEN);
+        let input = input.saturating_add(remote.saturating_mul(REMOTE_INPUT));
         let output = output(tap, &operation, budget)?;
         let least = input.saturating_add(output.least);
+        let unseen = remote.saturating_mul(LONGEST_REMOTE_INPUT);
         let bounded =
             budget.max_tokens_per_day.is_some() || budget.max_tokens_per_execution.is_some();
         let reservation = if bounded {
             let gateway = &view.gateway.name;
-            let tokens = least..=input.saturating_add(output.most);
+            let most = input.saturating_add(output.most).saturating_add(unseen);
+            let tokens = least..=most;
             let patience = PATIENCE.min(view.gateway.request_timeout);
             let reserved = view.meter.reserve(gateway, budget, tokens, patience).await;
             Some(reserved.map_err(|refusal| output.refused(refusal))?)
@@ -147,6 +155,14 @@ impl Asking {
     /// Reads the body to its end, and what it asks for.
     async fn know(&mut self, view: &View, parts: &Parts) -> Result<&RequestTap, Refused> {
         if let Self::Client(body) = self {
+            if !is_in_utf8(&parts.headers) {
+                return Err(unclear(
+                    "its charset is not UTF-8, which JSON is in (RFC 8259)",
+                ));
+            }
+            if parts.headers.get_all(CONTENT_ENCODING).iter().count() > 1 {
+                return Err(unclear("it has several fields Content-Encoding"));
+            }
             let encoding = text(&parts.headers, &CONTENT_ENCODING);
             let Some(mut tap) = RequestTap::new(encoding.as_deref()) else {
                 return Err(unclear("its Content-Encoding cannot be undone"));
@@ -212,6 +228,12 @@ fn output(
     let declared = tap.declared_output(operation);
     let declared = declared.map_err(|error| unclear(&error.to_string()))?;
     let streams = operation.streams(tap.stream());
+    if declared.is_none() && tap.is_in_background() {
+        let detail = "an answer that is made in the background must have a bound on its output, as max_output_tokens is";
+        return Err(Refused::saying(DenyReason::NotMetered, detail));
+    }
+    // What such a model thinks unseen is counted when it is too late to cut.
+    let is_seen = streams && tap.model().is_some_and(says_all);
     match (declared, budget.max_output_tokens_per_request) {
         (Some(asked), Some(limit)) if asked > limit => Err(too_much(budget, limit, asked, None)),
         (Some(asked), _) => Ok(bounded(asked)),
@@ -228,7 +250,7 @@ fn output(
             let longest = LONGEST_OUTPUT.saturating_mul(tap.answers());
             Ok(Output {
                 least,
-                most: if streams { least } else { longest },
+                most: if is_seen { least } else { longest },
                 declared: false,
             })
         }
@@ -280,6 +302,23 @@ impl From<Refusal> for Refused {
 fn is_harmless(parts: &Parts) -> bool {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
     reads.contains(&parts.method) && overrides::found(&parts.headers).is_none()
+}
+
+/// Is the body in UTF-8, as far as its head says? Some servers read it in whatever charset it is said to be in.
+fn is_in_utf8(headers: &HeaderMap) -> bool {
+    let types = headers.get_all(CONTENT_TYPE).iter();
+    let mut charsets = types.flat_map(|value| {
+        let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        let parameters = value.split([';', ',']).map(|part| part.trim().to_owned());
+        let charsets: Vec<String> = parameters
+            .filter(|part| part.starts_with("charset"))
+            .collect();
+        charsets
+    });
+    charsets.all(|charset| {
+        let name = charset.split_once('=').map_or("", |(_, name)| name.trim());
+        matches!(name.trim_matches('"'), "utf-8" | "utf8" | "us-ascii")
+    })
 }
 
 /// Lets the upstream use the content codings that its answer can be counted in, and no other.

@@ -4,6 +4,7 @@
 use super::asking::Asking;
 use super::body::Open;
 use super::capture::Capture;
+use crate::guard;
 use crate::guard::Progress;
 use crate::inject::remove_fields;
 use crate::outcome::hyper_error::Error;
@@ -135,6 +136,8 @@ impl Body for Outgoing {
             }
         } else if let Some(trailers) = frame.trailers_mut() {
             remove_fields(trailers, &self.forbidden);
+            // HTTP/2's, that HTTP/1 would not have let in.
+            guard::drop_head_fields(trailers);
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -20,9 +20,24 @@ const ALL_IS_SAID: [&str; 12] = [
     "codestral",
 ];
 
+/// Parts of names of models that think, speak or search as well.
+const NOT_ALL: [&str; 5] = ["audio", "search", "realtime", "nemotron", "r1"];
+
 /// Output tokens of an answer by `model` that came as `pieces` of `bytes` in all; `None` if there may have been more.
+/// An answer of which nothing is known to be output has said what it has said in another way.
 pub(super) fn output(model: Option<&str>, pieces: u64, bytes: u64) -> Option<u64> {
-    let model = model?.rsplit('/').next()?;
+    if bytes == 0 {
+        return None;
+    }
+    // A piece has a token at least, and where it has more, so have its bytes.
+    says_all(model?).then(|| pieces.max(bytes.div_ceil(BYTES_PER_TOKEN)))
+}
+
+/// Is a model of this name known to say all that it is paid for?
+pub fn says_all(model: &str) -> bool {
+    let Some(model) = model.rsplit('/').next() else {
+        return false;
+    };
     // Of one's own making: `ft:gpt-4o-mini:NAME`.
     let model = model.strip_prefix("ft:").unwrap_or(model);
     let begins = |name: &&str| {
@@ -30,8 +45,8 @@ pub(super) fn output(model: Option<&str>, pieces: u64, bytes: u64) -> Option<u64
         start.is_some_and(|start| start.eq_ignore_ascii_case(name))
     };
     let is_known = ALL_IS_SAID.iter().any(begins) || model == "gpt-4";
-    // A piece has a token at least, and where it has more, so have its bytes.
-    is_known.then(|| pieces.max(bytes.div_ceil(BYTES_PER_TOKEN)))
+    let model = model.to_ascii_lowercase();
+    is_known && !NOT_ALL.iter().any(|part| model.contains(part))
 }
 
 #[cfg(test)]
@@ -57,9 +72,13 @@ mod tests {
             "openai/o1",
             "m",
             "",
+            "gpt-4o-audio-preview",
+            "gpt-4o-search-preview",
+            "nvidia/Llama-3.3-Nemotron-Super",
         ] {
             assert_eq!(output(Some(model), 10, 12), None, "{model}");
         }
         assert_eq!(output(None, 10, 12), None);
+        assert_eq!(output(Some("gpt-4o"), 1, 0), None, "nothing that is known");
     }
 }

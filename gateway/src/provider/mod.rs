@@ -19,6 +19,7 @@ pub mod sse;
 pub mod usage;
 
 pub use decode::MAX_DECODED;
+pub use estimate::says_all;
 pub use operation::{Naming, Operation, naming, operation};
 pub use refusal::end_of_stream;
 pub use request::{RequestTap, Unclear};

@@ -35,6 +35,8 @@ pub(super) enum Bound {
     MaxGenLen,
     /// Titan's.
     MaxTokenCount,
+    /// llama.cpp's, which it reads before the others: it may raise a bound, and is none by itself.
+    Predict,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,10 @@ enum Field {
     Choices(Choices),
     /// An object that holds bounds.
     Holder(Holder),
+    /// The answer is made when nobody waits for it.
+    Background,
+    /// Input that is elsewhere, by its name.
+    Remote,
     /// One of several prompts, or a token of a single one.
     Prompt,
     /// A token of one of several prompts.
@@ -57,6 +63,8 @@ enum Choices {
     N,
     BestOf,
     Candidates,
+    Generations,
+    Results,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +86,8 @@ struct Facts {
     bounds: Vec<(Bound, u64)>,
     choices: u64,
     prompts: u64,
+    background: bool,
+    remote: u64,
     /// The keys that were there, in whatever spelling; each kind once.
     seen: Vec<Field>,
     unclear: Option<Unclear>,
@@ -129,6 +139,38 @@ const PATHS: &[(Path, Field)] = &[
     (
         &["textGenerationConfig", "maxTokenCount"],
         Field::Bound(Bound::MaxTokenCount),
+    ),
+    (&["n_predict"], Field::Bound(Bound::Predict)),
+    (&["num_generations"], Field::Choices(Choices::Generations)),
+    (&["numResults"], Field::Choices(Choices::Results)),
+    (&["background"], Field::Background),
+    (&["previous_response_id"], Field::Remote),
+    (&["conversation"], Field::Remote),
+    (&["conversation", "id"], Field::Remote),
+    (&["prompt", "id"], Field::Remote),
+    (&["cachedContent"], Field::Remote),
+    (&["cached_content"], Field::Remote),
+    (&["input", EACH, "content", EACH, "file_id"], Field::Remote),
+    (&["input", EACH, "content", EACH, "file_url"], Field::Remote),
+    (
+        &["messages", EACH, "content", EACH, "file", "file_id"],
+        Field::Remote,
+    ),
+    (
+        &["messages", EACH, "content", EACH, "source", "file_id"],
+        Field::Remote,
+    ),
+    (
+        &["messages", EACH, "content", EACH, "source", "url"],
+        Field::Remote,
+    ),
+    (
+        &["contents", EACH, "parts", EACH, "fileData", "fileUri"],
+        Field::Remote,
+    ),
+    (
+        &["contents", EACH, "parts", EACH, "file_data", "file_uri"],
+        Field::Remote,
     ),
     (&["n"], Field::Choices(Choices::N)),
     (&["best_of"], Field::Choices(Choices::BestOf)),
@@ -225,14 +267,27 @@ impl RequestTap {
             return Err(unclear);
         }
         let meant = operation.bounds.unwrap_or_default();
+        let raises = |bound: &Bound| matches!(bound, Bound::Additional | Bound::Predict);
         let meant = || {
             let bounds = facts.bounds.iter();
-            bounds.filter(|(bound, tokens)| meant.contains(bound) && *tokens > 0)
+            bounds.filter(|(bound, tokens)| {
+                (meant.contains(bound) || *bound == Bound::Predict) && *tokens > 0
+            })
         };
-        let is_set = meant().any(|(bound, _)| *bound != Bound::Additional);
+        let is_set = meant().any(|(bound, _)| !raises(bound));
         let most = meant().map(|(_, tokens)| *tokens).max();
         let most = most.filter(|_| is_set);
         Ok(most.map(|tokens| tokens.saturating_mul(self.answers())))
+    }
+
+    /// Is the answer made when nobody waits for it, so that what it costs is not seen?
+    pub fn is_in_background(&self) -> bool {
+        self.facts.background
+    }
+
+    /// Pieces of input that are elsewhere: earlier answers, files, what is cached. Their length is not known here.
+    pub fn remote_inputs(&self) -> u64 {
+        self.facts.remote
     }
 
     /// How many answers are asked for; at least one.
@@ -295,6 +350,12 @@ impl Facts {
                 }
             }
             Field::Holder(_) => self.once(field),
+            // In whatever spelling, and whatever another one says.
+            Field::Background => self.background |= matches!(scalar, Some(Scalar::Bool(true))),
+            Field::Remote => {
+                let is_named = matches!(scalar, Some(Scalar::Text(_) | Scalar::TooLong(_)));
+                self.remote = self.remote.saturating_add(is_named.into());
+            }
             Field::Prompt if !matches!(scalar, Some(Scalar::Text(_) | Scalar::TooLong(_))) => {}
             // Lists of tokens count for more than they are: where one ends is not told.
             Field::Prompt | Field::PromptToken => self.prompts = self.prompts.saturating_add(1),

@@ -179,6 +179,45 @@ const OPENAI: &[(Path, Field)] = &[
         ],
         Field::Piece,
     ),
+    (
+        &[
+            "choices",
+            EACH,
+            "delta",
+            "tool_calls",
+            EACH,
+            "function",
+            "name",
+        ],
+        Field::Piece,
+    ),
+    (
+        &[
+            "choices",
+            EACH,
+            "delta",
+            "tool_calls",
+            EACH,
+            "custom",
+            "input",
+        ],
+        Field::Piece,
+    ),
+    // Before there were tools.
+    (
+        &["choices", EACH, "delta", "function_call", "arguments"],
+        Field::Piece,
+    ),
+    (
+        &["choices", EACH, "delta", "function_call", "name"],
+        Field::Piece,
+    ),
+    // As vLLM has it now.
+    (&["choices", EACH, "delta", "reasoning"], Field::Piece),
+    (
+        &["choices", EACH, "delta", "audio", "transcript"],
+        Field::Piece,
+    ),
     // The deltas of responses: text, refusal, arguments, reasoning.
     (&["delta"], Field::Piece),
 ];

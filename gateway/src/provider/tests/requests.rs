@@ -275,6 +275,13 @@ fn the_bound_on_the_output_is_the_operation_s_own_and_the_highest_of_several() {
         ),
         (chat, r#"{"max_tokens":0}"#, Ok(None)),
         (chat, r#"{"max_tokens":5,"n":3}"#, Ok(Some(15))),
+        (
+            chat,
+            r#"{"max_tokens":5,"num_generations":3}"#,
+            Ok(Some(15)),
+        ),
+        (chat, r#"{"max_tokens":5,"n_predict":900}"#, Ok(Some(900))),
+        (chat, r#"{"n_predict":900}"#, Ok(None)),
         (chat, r#"{"max_output_tokens":1}"#, Ok(None)),
         (chat, r#"{"max_tokens":1e9}"#, Err(Unclear::NoNumber)),
         (chat, r#"{"max_tokens":-1}"#, Err(Unclear::NoNumber)),
@@ -401,6 +408,43 @@ fn what_is_said_twice_in_whatever_spelling_is_unclear() {
     // Elsewhere in the body they mean something else.
     let body = r#"{"stream":true,"max_tokens":7,"messages":[{"stream":1,"n":2},{"max_tokens":1}]}"#;
     assert_eq!(tapped(body).declared_output(&chat), Ok(Some(7)));
+}
+
+#[test]
+fn what_is_elsewhere_and_what_nobody_waits_for_is_known() {
+    for (body, expected) in [
+        (r#"{"input":"x"}"#, (0, false)),
+        (
+            r#"{"previous_response_id":null,"background":false}"#,
+            (0, false),
+        ),
+        (
+            r#"{"previous_response_id":"r","BACKGROUND":true}"#,
+            (1, true),
+        ),
+        (r#"{"background":true,"background":false}"#, (0, true)),
+        (r#"{"conversation":"c"}"#, (1, false)),
+        (
+            r#"{"conversation":{"id":"c"},"prompt":{"id":"p"}}"#,
+            (2, false),
+        ),
+        (
+            r#"{"input":[{"content":[{"file_id":"f"},{"file_url":"u"},{"text":"t"}]}]}"#,
+            (2, false),
+        ),
+        (
+            r#"{"messages":[{"content":[{"source":{"type":"url","url":"u"}},{"file":{"file_id":"f"}}]}]}"#,
+            (2, false),
+        ),
+        (
+            r#"{"contents":[{"parts":[{"fileData":{"fileUri":"u"}}]}],"cachedContent":"c"}"#,
+            (2, false),
+        ),
+    ] {
+        let tap = tapped(body);
+        let known = (tap.remote_inputs(), tap.is_in_background());
+        assert_eq!(known, expected, "{body}");
+    }
 }
 
 #[test]
