@@ -1,6 +1,7 @@
 //! Where messages end in bodies that are made of messages, each with its length in front: what a server has said whole
 //! needs not wait for what it says next. It refuses to know what is in them.
 
+use crc32fast::Hasher;
 use http::header::{CONTENT_TYPE, HeaderMap};
 
 /// How a message says its length.
@@ -41,7 +42,10 @@ impl Format {
     fn rest(self, flag: u8, length: u32) -> u64 {
         let rest = match self {
             Self::Enveloped => (flag & !FLAGS == 0).then_some(length.into()),
-            Self::Prelude => u64::from(length).checked_sub(4),
+            Self::Prelude => length
+                .checked_sub(4)
+                .filter(|rest| *rest >= LEAST)
+                .map(u64::from),
         };
         rest.unwrap_or(u64::MAX)
     }
@@ -49,6 +53,34 @@ impl Format {
 
 /// Of an envelope: compressed (all three), the stream's end (Connect), trailers (gRPC-Web).
 const FLAGS: u8 = 0x83;
+
+/// What follows the length of an event: another length, two checksums.
+const LEAST: u32 = 12;
+
+/// The checksum of an event (CRC-32), which is its last four bytes. An event that ends in the middle of what its author
+/// does not know has a wrong one.
+#[derive(Debug, Default)]
+struct Sum {
+    of: Hasher,
+    told: u32,
+}
+
+impl Sum {
+    /// `piece` of the event, of which so many bytes are `left` with it.
+    fn add(&mut self, piece: &[u8], left: u64) {
+        let covered = usize::try_from(left.saturating_sub(4)).unwrap_or(usize::MAX);
+        let (covered, told) = piece.split_at(covered.min(piece.len()));
+        self.of.update(covered);
+        for byte in told {
+            self.told = self.told << 8 | u32::from(*byte);
+        }
+    }
+
+    fn is_right(&mut self) -> bool {
+        let Self { of, told } = std::mem::take(self);
+        of.finalize() == told
+    }
+}
 
 /// Follows one body.
 #[derive(Debug)]
@@ -60,6 +92,7 @@ pub(super) struct Messages {
     length: u32,
     /// Of the message that is under way.
     left: u64,
+    sum: Sum,
 }
 
 impl Messages {
@@ -71,6 +104,7 @@ impl Messages {
             flag: 0,
             length: 0,
             left: 0,
+            sum: Sum::default(),
         })
     }
 
@@ -88,14 +122,25 @@ impl Messages {
                 at += 1;
                 if self.head == self.format.head() {
                     self.left = self.format.rest(self.flag, self.length);
+                    if self.format == Format::Prelude {
+                        self.sum.of.update(&self.length.to_be_bytes());
+                    }
                 }
             } else {
                 let there = data.len() - at;
                 let taken = usize::try_from(self.left).map_or(there, |left| left.min(there));
+                if self.format == Format::Prelude {
+                    self.sum
+                        .add(data.get(at..at + taken).unwrap_or_default(), self.left);
+                }
                 at += taken;
                 self.left -= u64::try_from(taken).unwrap_or(self.left);
             }
             if self.head == self.format.head() && self.left == 0 {
+                if self.format == Format::Prelude && !self.sum.is_right() {
+                    self.left = u64::MAX;
+                    continue;
+                }
                 self.head = 0;
                 self.length = 0;
                 whole = at;
@@ -116,6 +161,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         Messages::of(&headers)
+    }
+
+    /// An event with so many bytes of headers and payload.
+    fn event(length: usize) -> Vec<u8> {
+        let mut event = u32::try_from(length + 16).unwrap().to_be_bytes().to_vec();
+        event.extend_from_slice(&[0; 4]);
+        event.extend_from_slice(&crc32fast::hash(&event).to_be_bytes());
+        event.resize(event.len() + length, b'x');
+        event.extend_from_slice(&crc32fast::hash(&event).to_be_bytes());
+        event
+    }
+
+    #[test]
+    fn an_event_with_a_wrong_checksum_is_none() {
+        let mut events = [event(10), event(10)].concat();
+        let mut messages = of("application/vnd.amazon.eventstream").unwrap();
+        assert_eq!(messages.feed(&events), events.len());
+        events[14] ^= 1;
+        let mut messages = of("application/vnd.amazon.eventstream").unwrap();
+        assert_eq!(messages.feed(&events), 0);
     }
 
     #[test]
@@ -157,12 +222,12 @@ mod tests {
             let mut ends = vec![0];
             for length in lengths {
                 if prelude {
-                    body.extend_from_slice(&u32::try_from(length + 4).unwrap().to_be_bytes());
+                    body.extend_from_slice(&event(length));
                 } else {
                     body.push(1);
                     body.extend_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+                    body.resize(body.len() + length, b'x');
                 }
-                body.resize(body.len() + length, b'x');
                 ends.push(body.len());
             }
             let content_type = if prelude { "application/vnd.amazon.eventstream" } else { "application/grpc" };
