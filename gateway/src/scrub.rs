@@ -12,7 +12,8 @@
 //! What can be seen of a response never depends on less than a whole secret: see [`matcher`].
 //!
 //! What is not found: a secret of fewer than eight bytes, one cut into pieces (also by whoever can have it echoed as
-//! gRPC, behind a length of his own), and one that went through another transformation (another encoding, encryption, a checksum, an encoding twice). It refuses to know connections and policy files.
+//! gRPC, behind a length of his own), and one that went through another transformation (another encoding, encryption,
+//! a checksum, an encoding twice). It refuses to know connections and policy files.
 
 mod automaton;
 mod body;
