@@ -4,7 +4,8 @@
 use super::super::pipe;
 use super::*;
 use bytes::Bytes;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::sockopt::RcvBuf;
+use nix::sys::socket::{MsgFlags, send, setsockopt};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,12 +35,17 @@ impl Drop for Alone {
     }
 }
 
-/// A connection's two ends.
+/// A connection's two ends, which take no more than what is asked for here: on their own they may come to take all there
+/// is (`net.ipv4.tcp_rmem` has up to 32 MiB).
 async fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connecting = TcpStream::connect(listener.local_addr().unwrap());
     let (connected, accepted) = tokio::join!(connecting, listener.accept());
-    (connected.unwrap(), accepted.unwrap().0)
+    let (connected, (accepted, _)) = (connected.unwrap(), accepted.unwrap());
+    for end in [&connected, &accepted] {
+        setsockopt(end, RcvBuf, &(1024 * 1024)).unwrap();
+    }
+    (connected, accepted)
 }
 
 /// A client and an upstream with a copy between them.
