@@ -10,6 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Bytes of output text that are taken for one token until the provider counts, where nothing else bounds the output.
 /// English has 4 to 5, code 3 to 4.
@@ -17,6 +18,9 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// The same where the request sets a bound, which the provider keeps: indented code has 10 and more, and an answer within
 /// its bound must not be cut off.
 const BYTES_PER_TOKEN_BOUNDED: u64 = 16;
+/// How long after its head an answer holds more than it needs. One in one piece has its head when it is done, mostly: who
+/// takes it byte by byte must not keep others from what is left. Less than they wait for it, which is a minute.
+const HOLD: Duration = Duration::from_secs(30);
 
 /// One request's tokens.
 pub(super) struct Spending {
@@ -29,6 +33,8 @@ pub(super) struct Spending {
     status: Option<StatusCode>,
     /// How to end the stream so that its client says why: the content type.
     ending: Option<String>,
+    /// [`HOLD`]
+    hold: Duration,
 }
 
 /// What is known of a request's tokens before it is sent.
@@ -62,12 +68,16 @@ impl Spending {
             asked,
             status: None,
             ending: None,
+            hold: HOLD,
         }
     }
 
-    /// Looks at the head of the response.
+    /// Looks at the head of the response; what it may not need it holds no longer than a while from here.
     pub(super) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
+        if let Some(reservation) = &self.reservation {
+            reservation.give_back_after(self.hold, self.asked.least);
+        }
         // Words of our own fit into a stream that is neither compressed nor measured.
         let plain =
             !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(CONTENT_ENCODING);
@@ -171,7 +181,7 @@ impl Spending {
             }
             (total, ..) => {
                 let seen = self.input(tap).saturating_add(self.output(tap, bytes));
-                let least = reservation.tokens().max(seen);
+                let least = reservation.most().max(seen);
                 reservation.settle(least.max(total.unwrap_or_default()));
             }
         }
