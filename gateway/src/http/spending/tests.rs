@@ -235,6 +235,29 @@ async fn a_stream_without_a_count_is_settled_by_what_it_showed_unless_its_model_
 }
 
 #[tokio::test]
+async fn an_error_is_free_unless_it_is_long_and_never_more_than_was_reserved() {
+    for (declared, tokens, bytes, charged) in [
+        (false, (4100, 131_000), 4096, 0),
+        (false, (4100, 131_000), 8000, 4 + 2000),
+        (true, (904, 904), 3000, 0),
+        (true, (904, 904), 8000, 904),
+    ] {
+        let mut call = Call::begin(Asks {
+            tokens,
+            declared,
+            status: 400,
+            ..CHAT
+        })
+        .await;
+        let start = r#"{"error":{"code":"json_validate_failed","failed_generation":""#;
+        assert!(!call.is_cut_after(start).await);
+        let rest = "x".repeat(bytes - start.len());
+        assert!(!call.is_cut_after(&rest).await);
+        assert_eq!(call.settled(true).await, charged, "{bytes} of {tokens:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_taken_slowly_holds_what_it_does_not_need_for_a_while_only() {
     for status in [200, 400] {
         let mut call = Call::begin(Asks {
