@@ -8,34 +8,35 @@
 mod file;
 mod held;
 mod ledger;
+mod reservation;
 mod worker;
 
 pub use ledger::{Bound, Exceeded};
+pub use reservation::Reservation;
 
 use crate::policy::TokenBudget;
 use ledger::Account;
-use std::future::Future;
+use reservation::Charged;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
-use worker::{Denied, Granted, Message};
+use worker::{Denied, Message};
 
-/// What a stream is granted beyond what it needs just now, tokens, so that it does not ask for each of its events.
-const STEP: u64 = 1024;
 /// How long the last settlements may take when the gateway ends.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// The budgets of a state folder.
 pub struct Budgets {
     worker: Sender<Message>,
-    /// A call is over.
+    /// A call has given back what it held.
     freed: Notify,
+    /// What streams under way wait for, tokens by account.
+    awaited: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
 /// Why nothing is granted.
@@ -56,15 +57,46 @@ pub struct Meter {
     execution: Arc<str>,
 }
 
-/// Tokens that are charged already. Unless they are settled they stay so.
-pub struct Reservation {
-    budgets: Arc<Budgets>,
-    account: Account,
-    day: u64,
+/// How many tokens a call wants.
+#[derive(Clone, Copy)]
+struct Wanted {
+    least: u64,
+    /// If they are left.
+    most: u64,
+    /// What it has already, and does not give back while it waits for more.
+    own: u64,
+    /// What is to be left of the rest if there is more than the least.
+    spared: u64,
+}
+
+/// A stream that waits for so many tokens, for as long as this is kept.
+struct Waits<'a> {
+    budgets: &'a Budgets,
+    account: &'a Account,
     tokens: u64,
-    /// What was spent of it; if nobody says, all.
-    used: Option<u64>,
-    asked: Option<oneshot::Receiver<Result<Granted, Denied>>>,
+}
+
+impl<'a> Waits<'a> {
+    fn new(budgets: &'a Budgets, account: &'a Account, tokens: u64) -> Self {
+        let mut awaited = budgets.awaited();
+        let of = awaited.entry(Arc::clone(&account.name)).or_default();
+        *of = of.saturating_add(tokens);
+        Self {
+            budgets,
+            account,
+            tokens,
+        }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut awaited = self.budgets.awaited();
+        if let Some(of) = awaited.get_mut(&self.account.name) {
+            *of = of.saturating_sub(self.tokens);
+        }
+        awaited.retain(|_, tokens| *tokens > 0);
+    }
 }
 
 impl Budgets {
@@ -75,7 +107,11 @@ impl Budgets {
     pub fn new(state: &Path) -> std::io::Result<Self> {
         let worker = worker::start(file::StateFile::new(state))?;
         let freed = Notify::new();
-        Ok(Self { worker, freed })
+        Ok(Self {
+            worker,
+            freed,
+            awaited: Mutex::default(),
+        })
     }
 
     /// Forgets what an execution has spent, because it is over.
@@ -90,6 +126,10 @@ impl Budgets {
         if let Err(error) = is_done.recv_timeout(FLUSH) {
             tracing::warn!(%error, "token budgets not settled: what was reserved counts as spent");
         }
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, u64>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, message: Message) {
@@ -124,32 +164,14 @@ impl Meter {
             execution: Arc::clone(&self.execution),
             budget: Arc::clone(budget),
         };
-        let until = Instant::now() + patience;
-        loop {
-            // Before it asks, so that nothing is given back unheard.
-            let mut freed = std::pin::pin!(self.budgets.freed.notified());
-            freed.as_mut().enable();
-            let (least, wish) = (*tokens.start(), *tokens.end());
-            let asked = self.budgets.charge(&account, least, wish);
-            let denied = match answer(asked.await) {
-                Ok(granted) => return Ok(self.reserved(account, granted)),
-                Err(denied) => denied,
-            };
-            if !denied.may_wait || timeout_at(until, freed).await.is_err() {
-                return Err(denied.refusal);
-            }
-        }
-    }
-
-    fn reserved(&self, account: Account, granted: Granted) -> Reservation {
-        Reservation {
-            budgets: Arc::clone(&self.budgets),
-            account,
-            day: granted.day,
-            tokens: granted.tokens,
-            used: None,
-            asked: None,
-        }
+        let wanted = Wanted {
+            least: *tokens.start(),
+            most: *tokens.end(),
+            own: 0,
+            spared: 0,
+        };
+        let charged = grant(Arc::clone(&self.budgets), account, wanted, patience).await?;
+        Ok(Reservation::new(charged, patience))
     }
 
     /// Forgets what the execution has spent.
@@ -158,81 +180,59 @@ impl Meter {
     }
 }
 
-impl Budgets {
-    fn charge(
-        &self,
-        account: &Account,
-        tokens: u64,
-        wish: u64,
-    ) -> oneshot::Receiver<Result<Granted, Denied>> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(Message::Charge {
-            account: account.clone(),
-            tokens,
-            wish,
-            reply,
-        });
-        answer
-    }
-}
-
-impl Reservation {
-    /// How many tokens are charged.
-    pub fn tokens(&self) -> u64 {
-        self.tokens
-    }
-
-    /// Ready when `tokens` are charged in all; charges more if it must.
-    pub fn poll_cover(&mut self, cx: &mut Context<'_>, tokens: u64) -> Poll<Result<(), Refusal>> {
-        while tokens > self.tokens {
-            let missing = tokens - self.tokens;
-            let asked = self.asked.get_or_insert_with(|| {
-                self.budgets
-                    .charge(&self.account, missing, missing.saturating_add(STEP))
-            });
-            let granted = answer(ready!(Pin::new(asked).poll(cx)));
-            self.asked = None;
-            let granted = granted.map_err(|denied| denied.refusal)?;
-            self.tokens = self.tokens.saturating_add(granted.tokens);
-            self.day = granted.day;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// What was really spent, which may be more than what was charged.
-    pub fn settle(mut self, used: u64) {
-        self.used = Some(used);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budgets.tell(Message::Settle {
-            account: self.account.clone(),
-            day: self.day,
-            charged: self.tokens,
-            used: self.used.unwrap_or(self.tokens),
-        });
-        // After it is told, so that whoever asks now asks after that.
-        self.budgets.freed.notify_waiters();
-    }
-}
-
 /// The name of an execution: the boot, and what the sandbox is called in it.
 pub fn execution(cgroup: u64, sandbox: u32) -> Arc<str> {
     format!("{}:{cgroup}:{sandbox}", file::boot()).into()
 }
 
-fn answer(
-    answer: Result<Result<Granted, Denied>, oneshot::error::RecvError>,
-) -> Result<Granted, Denied> {
-    match answer {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::error!(%error, "the keeper of the token budgets has ended");
-            Err(Refusal::Unavailable.into())
+/// Charges what is wanted, once it fits; waits for what others hold, no longer than `patience`. Streams under way come
+/// before calls that take what they can get, of which there may be many.
+async fn grant(
+    budgets: Arc<Budgets>,
+    account: Account,
+    mut wanted: Wanted,
+    patience: Duration,
+) -> Result<Charged, Refusal> {
+    let until = Instant::now() + patience;
+    let is_stream = wanted.own > 0;
+    let mut waits = None;
+    loop {
+        // Before it asks, so that nothing is given back unheard.
+        let mut freed = std::pin::pin!(budgets.freed.notified());
+        freed.as_mut().enable();
+        if !is_stream {
+            let awaited = budgets.awaited().get(&account.name).copied();
+            wanted.spared = awaited.unwrap_or_default();
+        }
+        let denied = match charge(&budgets, &account, wanted).await {
+            Ok(charged) => return Ok(charged),
+            Err(denied) => denied,
+        };
+        if is_stream && denied.may_wait {
+            waits.get_or_insert_with(|| Waits::new(&budgets, &account, wanted.most));
+        }
+        if !denied.may_wait || timeout_at(until, freed).await.is_err() {
+            return Err(denied.refusal);
         }
     }
+}
+
+async fn charge(
+    budgets: &Arc<Budgets>,
+    account: &Account,
+    wanted: Wanted,
+) -> Result<Charged, Denied> {
+    let (reply, answer) = oneshot::channel();
+    budgets.tell(Message::Charge {
+        budgets: Arc::clone(budgets),
+        account: account.clone(),
+        wanted,
+        reply,
+    });
+    answer.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the keeper of the token budgets has ended");
+        Err(Refusal::Unavailable.into())
+    })
 }
 
 #[cfg(test)]

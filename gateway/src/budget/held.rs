@@ -20,7 +20,7 @@ impl Held {
         }
     }
 
-    /// A call that has so many is over.
+    /// A call has so many less.
     pub(super) fn give_back(&mut self, account: &Account, tokens: u64) {
         for key in keys(account) {
             let left = self.of(&key).saturating_sub(tokens);
@@ -32,14 +32,15 @@ impl Held {
         }
     }
 
-    /// Would the call fit if all that others hold were given back?
-    pub(super) fn may_make_room(&self, account: &Account, exceeded: &Exceeded) -> bool {
+    /// Would the call, which has `own` of them itself, fit if all that others hold were given back?
+    pub(super) fn may_make_room(&self, account: &Account, exceeded: &Exceeded, own: u64) -> bool {
         let [day, execution] = keys(account);
         let held = match exceeded.bound {
             Bound::Day => self.of(&day),
             Bound::Execution => self.of(&execution),
             Bound::Output => 0,
         };
+        let held = held.saturating_sub(own);
         let spent = exceeded.used.saturating_sub(held);
         held > 0 && spent.saturating_add(exceeded.asked) <= exceeded.limit
     }

@@ -2,6 +2,7 @@
 //!
 //! It refuses to know files, clocks and threads: the day is given.
 
+use super::Wanted;
 use crate::policy::TokenBudget;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -117,20 +118,16 @@ impl Ledger {
         self.executions.remove(execution);
     }
 
-    /// Charges at least `tokens` and at most `wish`; says how many.
-    pub(super) fn charge(
-        &mut self,
-        account: &Account,
-        tokens: u64,
-        wish: u64,
-    ) -> Result<u64, Exceeded> {
+    /// Charges what is wanted; says how many.
+    pub(super) fn charge(&mut self, account: &Account, wanted: Wanted) -> Result<u64, Exceeded> {
+        let tokens = wanted.least;
         let budget = &account.budget;
         let (today, execution) = self.charged(account);
         let bounds = [
             (Bound::Day, budget.max_tokens_per_day, today),
             (Bound::Execution, budget.max_tokens_per_execution, execution),
         ];
-        let mut granted = wish.max(tokens);
+        let mut granted = wanted.most.max(tokens);
         for (bound, limit, used) in bounds {
             let Some(limit) = limit else { continue };
             let left = limit.saturating_sub(used);
@@ -144,7 +141,8 @@ impl Ledger {
                     resets_at: (bound == Bound::Day).then(|| (self.day + 1) * DAY),
                 });
             }
-            granted = granted.min(left);
+            let spare = left.saturating_sub(wanted.spared);
+            granted = granted.min(spare.max(tokens));
         }
         self.add(account, self.day, granted);
         Ok(granted)

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::ledger::{Account, DAY, Ledger};
+use super::reservation::STEP;
 use super::*;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 
 const NOW: Duration = Duration::ZERO;
 /// Longer than any test.
@@ -239,6 +241,125 @@ async fn what_another_execution_holds_is_nothing_to_wait_for() {
 }
 
 #[tokio::test]
+async fn a_running_stream_waits_for_what_another_holds_and_not_for_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(10_000), None));
+    let mut stream = meter.reserve("g", &budget, 100..=100, LONG).await.unwrap();
+    let mut brief = meter
+        .reserve("g", &budget, 100..=100, Duration::from_millis(50))
+        .await
+        .unwrap();
+    let greedy = meter
+        .reserve("g", &budget, 100..=131_072, LONG)
+        .await
+        .unwrap();
+    assert_eq!(greedy.tokens(), 9800);
+    // No longer than it was willing to wait for its reservation.
+    assert!(poll_fn(|cx| brief.poll_cover(cx, 101)).await.is_err());
+    let covered = tokio::spawn(async move {
+        let covered = poll_fn(|cx| stream.poll_cover(cx, 300)).await;
+        (stream, covered)
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!covered.is_finished());
+    greedy.settle(5000);
+    let (mut stream, covered) = covered.await.unwrap();
+    covered.unwrap();
+    assert_eq!(stream.tokens(), 300 + STEP);
+    drop(brief);
+    // Nobody else holds any more: the end of the budget is the end of the stream.
+    let over = poll_fn(|cx| stream.poll_cover(cx, 4901));
+    let over = tokio::time::timeout(Duration::from_secs(20), over).await;
+    assert!(over.expect("nothing to wait for").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_waits_comes_before_calls_that_take_all_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(10_000), None));
+    let mut stream = meter.reserve("g", &budget, 100..=100, LONG).await.unwrap();
+    let greedy = || {
+        let (meter, budget) = (meter.clone(), Arc::clone(&budget));
+        async move { meter.reserve("g", &budget, 4100..=131_072, LONG).await }
+    };
+    let first = greedy().await.unwrap();
+    // They are there before it.
+    let others: Vec<_> = (0..20).map(|_| tokio::spawn(greedy())).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let covered = tokio::spawn(async move {
+        let covered = poll_fn(|cx| stream.poll_cover(cx, 300)).await;
+        covered.map(|()| stream)
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!covered.is_finished());
+    first.settle(0);
+    let covered = tokio::time::timeout(Duration::from_secs(20), covered).await;
+    let stream = covered.expect("the others have all").unwrap().unwrap();
+    assert_eq!(stream.tokens(), 300 + STEP);
+    // Nothing is kept for it any more.
+    assert!(meter.budgets.awaited().is_empty());
+    for other in others {
+        other.abort();
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_for_too_long_is_given_back_but_for_what_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(10_000), None));
+    let greedy = meter.reserve("g", &budget, 100..=131_072, NOW).await;
+    let mut greedy = greedy.unwrap();
+    poll_fn(|cx| greedy.poll_cover(cx, 1000)).await.unwrap();
+    greedy.give_back_after(Duration::from_millis(50), 100);
+    let other = meter.reserve("g", &budget, 8900..=131_072, LONG);
+    let other = tokio::time::timeout(Duration::from_secs(20), other).await;
+    let other = other.expect("it is given back").unwrap();
+    assert_eq!((greedy.tokens(), other.tokens()), (1100, 8900));
+    assert!(poll_fn(|cx| greedy.poll_cover(cx, 1101)).await.is_err());
+    other.settle(0);
+    poll_fn(|cx| greedy.poll_cover(cx, 1101)).await.unwrap();
+    // Nobody says what it cost: it may have been all that it had.
+    drop(greedy);
+    let refused = exceeded(meter.reserve("g", &budget, 1..=1, NOW).await.err().unwrap());
+    assert_eq!(refused.used, 10_000);
+}
+
+#[tokio::test]
+async fn who_leaves_when_it_is_granted_and_not_yet_told_has_spent_and_holds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(100), None));
+    let mut left = Box::pin(meter.reserve("g", &budget, 60..=1000, LONG));
+    let once = poll_fn(|cx| Poll::Ready(left.as_mut().poll(cx).is_pending()));
+    assert!(once.await);
+    // Then the thread has answered.
+    meter.budgets.flush();
+    drop(left);
+    let granted = meter.reserve("g", &budget, 80..=80, NOW).await.unwrap();
+    granted.settle(80);
+    let refused = meter.reserve("g", &budget, 21..=21, LONG);
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await;
+    assert!(refused.expect("nobody holds any").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn askers_that_leave_at_any_moment_leave_all_there_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meter, budget) = (meter(folder.path(), 1), budget(Some(1000), None));
+    for number in 0..300 {
+        let (asks, granted) = (meter.clone(), Arc::clone(&budget));
+        let call = tokio::spawn(async move {
+            let all = asks.reserve("g", &granted, 1..=1000, LONG).await;
+            all.map(|reservation| reservation.settle(0)).is_ok()
+        });
+        tokio::time::sleep(Duration::from_micros(number * 10)).await;
+        call.abort();
+        // Over in one way or another.
+        assert!(call.await.unwrap_or(true));
+    }
+    assert!(meter.reserve("g", &budget, 1000..=1000, NOW).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_damaged_file_grants_nothing() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("budgets.json"), "{").unwrap();
@@ -247,6 +368,15 @@ async fn a_damaged_file_grants_nothing() {
     assert_eq!(refused, Some(Refusal::Unavailable));
     std::fs::remove_file(folder.path().join("budgets.json")).unwrap();
     assert!(meter.reserve("g", &budget, 1..=1, NOW).await.is_ok());
+}
+
+fn wanted(least: u64, most: u64) -> Wanted {
+    Wanted {
+        least,
+        most,
+        own: 0,
+        spared: 0,
+    }
 }
 
 #[test]
@@ -258,20 +388,20 @@ fn a_day_begins_anew_and_never_again() {
     };
     let mut ledger = Ledger::default();
     ledger.turn_to(20_000);
-    assert_eq!(ledger.charge(&account, 100, 100), Ok(100));
+    assert_eq!(ledger.charge(&account, wanted(100, 100)), Ok(100));
     ledger.turn_to(19_999);
     // The clock went back: what is spent is spent.
-    assert!(ledger.charge(&account, 1, 1).is_err());
+    assert!(ledger.charge(&account, wanted(1, 1)).is_err());
     ledger.turn_to(20_001);
     assert_eq!(
-        ledger.charge(&account, 40, 90),
+        ledger.charge(&account, wanted(40, 90)),
         Ok(50),
         "150 for the execution"
     );
     // What was charged yesterday is settled for the execution alone.
     ledger.settle(&account, 20_000, 100, 60);
-    assert_eq!(ledger.charge(&account, 40, 40), Ok(40));
-    assert!(ledger.charge(&account, 11, 11).is_err());
+    assert_eq!(ledger.charge(&account, wanted(40, 40)), Ok(40));
+    assert!(ledger.charge(&account, wanted(11, 11)).is_err());
     ledger.keep_boot("another");
-    assert_eq!(ledger.charge(&account, 10, 10), Ok(10));
+    assert_eq!(ledger.charge(&account, wanted(10, 10)), Ok(10));
 }

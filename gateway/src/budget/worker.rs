@@ -2,10 +2,12 @@
 //!
 //! It refuses to know what a call is.
 
-use super::Refusal;
 use super::file::{FileError, StateFile, boot};
 use super::held::Held;
 use super::ledger::{Account, DAY, Ledger};
+use super::reservation::Charged;
+use super::{Budgets, Refusal, Wanted};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
@@ -41,12 +43,13 @@ impl From<Refusal> for Denied {
 
 pub(super) enum Message {
     Charge {
+        /// Where it is given back.
+        budgets: Arc<Budgets>,
         account: Account,
-        tokens: u64,
-        wish: u64,
-        reply: oneshot::Sender<Result<Granted, Denied>>,
+        wanted: Wanted,
+        reply: oneshot::Sender<Result<Charged, Denied>>,
     },
-    /// A call is over, and no longer holds what it was charged.
+    /// A call no longer holds what it was charged.
     Settle {
         account: Account,
         day: u64,
@@ -129,13 +132,19 @@ fn commit(file: &StateFile, held: &mut Held, waiting: &mut Vec<Message>) -> Resu
     *held = holding;
     for (message, answer) in waiting.drain(..).zip(answers) {
         match (message, answer) {
-            (Message::Charge { account, reply, .. }, Some(answer)) => {
-                // Who does not wait any more has given up what is charged: it counts as spent.
-                if let Err(answer) = reply.send(answer) {
+            (
+                Message::Charge {
+                    budgets,
+                    account,
+                    reply,
+                    ..
+                },
+                Some(answer),
+            ) => {
+                let answer = answer.map(|granted| Charged::new(budgets, account, granted));
+                // Who does not wait any more spends nothing: what is dropped here is given back.
+                if reply.send(answer).is_err() {
                     tracing::debug!("a call went away before it was granted");
-                    if let Ok(granted) = answer {
-                        held.give_back(&account, granted.tokens);
-                    }
                 }
             }
             (Message::Flush(done), _) if done.send(()).is_err() => {
@@ -158,17 +167,14 @@ fn apply(
             Some(Err(Refusal::Unavailable.into()))
         }
         Message::Charge {
-            account,
-            tokens,
-            wish,
-            ..
-        } => Some(match ledger.charge(account, *tokens, *wish) {
+            account, wanted, ..
+        } => Some(match ledger.charge(account, *wanted) {
             Ok(tokens) => {
                 held.take(account, tokens);
                 Ok(Granted { day, tokens })
             }
             Err(exceeded) => Err(Denied {
-                may_wait: held.may_make_room(account, &exceeded),
+                may_wait: held.may_make_room(account, &exceeded, wanted.own),
                 refusal: Refusal::Exceeded(exceeded),
             }),
         }),

@@ -10,6 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Bytes of output text that are taken for one token until the provider counts, where nothing else bounds the output.
 /// English has 4 to 5, code 3 to 4.
@@ -17,6 +18,12 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// The same where the request sets a bound, which the provider keeps: indented code has 10 and more, and an answer within
 /// its bound must not be cut off.
 const BYTES_PER_TOKEN_BOUNDED: u64 = 16;
+/// The longest body of an error that costs nothing, bytes. Explanations have a few hundred; what a model has written and the
+/// provider would not have (Groq's `failed_generation`) has more.
+const FREE_ERROR: u64 = 4096;
+/// How long after its head an answer holds more than it needs. One in one piece has its head when it is done, mostly: who
+/// takes it byte by byte must not keep others from what is left. Less than they wait for it, which is a minute.
+const HOLD: Duration = Duration::from_secs(30);
 
 /// One request's tokens.
 pub(super) struct Spending {
@@ -29,6 +36,8 @@ pub(super) struct Spending {
     status: Option<StatusCode>,
     /// How to end the stream so that its client says why: the content type.
     ending: Option<String>,
+    /// [`HOLD`]
+    hold: Duration,
 }
 
 /// What is known of a request's tokens before it is sent.
@@ -62,12 +71,16 @@ impl Spending {
             asked,
             status: None,
             ending: None,
+            hold: HOLD,
         }
     }
 
-    /// Looks at the head of the response.
+    /// Looks at the head of the response; what it may not need it holds no longer than a while from here.
     pub(super) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
+        if let Some(reservation) = &self.reservation {
+            reservation.give_back_after(self.hold, self.asked.least);
+        }
         // Words of our own fit into a stream that is neither compressed nor measured.
         let plain =
             !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(CONTENT_ENCODING);
@@ -135,6 +148,17 @@ impl Spending {
         self.asked.input.max(counted.unwrap_or_default())
     }
 
+    /// What an error cost that does not say.
+    fn error(&self, tap: Option<&ResponseTap>, bytes: u64) -> u64 {
+        // Without its coding, where that can be undone.
+        let length = tap.map_or(bytes, |tap| tap.output_so_far(1).max(bytes));
+        if length > FREE_ERROR {
+            self.asked.input.saturating_add(length / BYTES_PER_TOKEN)
+        } else {
+            0
+        }
+    }
+
     fn cut(&self, refusal: Refusal) -> Cut {
         let reason = match refusal {
             Refusal::Exceeded(_) => DenyReason::BudgetExceeded,
@@ -151,7 +175,7 @@ impl Spending {
 
     /// The response is through: `whole`, or cut off. What it says it cost replaces what was reserved; an answer that does
     /// not say counts as reserved, since it may have cost that, unless all of it was seen; one that does not serve the
-    /// request cost nothing. `bytes` have gone to the client.
+    /// request cost nothing, unless it is so long that it may show what it cost. `bytes` have gone to the client.
     pub(super) fn settle(mut self, tap: Option<&ResponseTap>, bytes: u64, whole: bool) {
         let Some(reservation) = self.reservation.take() else {
             return;
@@ -165,13 +189,16 @@ impl Spending {
             (_, Some(408 | 504 | 524), _) => {
                 reservation.settle(self.asked.least.max(total.unwrap_or_default()));
             }
-            (None, Some(300..), _) => reservation.settle(0),
+            (None, Some(300..), _) => {
+                let used = self.error(tap, bytes).min(reservation.most());
+                reservation.settle(used);
+            }
             (_, _, Some(output)) if whole => {
                 reservation.settle(self.asked.input.saturating_add(output));
             }
             (total, ..) => {
                 let seen = self.input(tap).saturating_add(self.output(tap, bytes));
-                let least = reservation.tokens().max(seen);
+                let least = reservation.most().max(seen);
                 reservation.settle(least.max(total.unwrap_or_default()));
             }
         }

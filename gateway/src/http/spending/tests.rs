@@ -10,6 +10,8 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 const NOW: Duration = Duration::ZERO;
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
 const EVENTS: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
@@ -33,6 +35,7 @@ struct Asks {
     declared: bool,
     status: u16,
     kind: &'static str,
+    hold: Duration,
 }
 
 const CHAT: Asks = Asks {
@@ -43,6 +46,7 @@ const CHAT: Asks = Asks {
     declared: false,
     status: 200,
     kind: JSON,
+    hold: LONG,
 };
 
 impl Call {
@@ -69,6 +73,7 @@ impl Call {
             declared: asks.declared,
         };
         let mut spending = Spending::new(Some(reservation), Arc::clone(&budget), operation, asked);
+        spending.hold = asks.hold;
         let status = StatusCode::from_u16(asks.status).unwrap();
         spending.answered(status, &HeaderMap::new());
         Self {
@@ -226,5 +231,57 @@ async fn a_stream_without_a_count_is_settled_by_what_it_showed_unless_its_model_
             "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
         assert!(!call.is_cut_after(end).await);
         assert_eq!(call.settled(whole).await, charged, "{model}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_free_unless_it_is_long_and_never_more_than_was_reserved() {
+    for (declared, tokens, bytes, charged) in [
+        (false, (4100, 131_000), 4096, 0),
+        (false, (4100, 131_000), 8000, 4 + 2000),
+        (true, (904, 904), 3000, 0),
+        (true, (904, 904), 8000, 904),
+    ] {
+        let mut call = Call::begin(Asks {
+            tokens,
+            declared,
+            status: 400,
+            ..CHAT
+        })
+        .await;
+        let start = r#"{"error":{"code":"json_validate_failed","failed_generation":""#;
+        assert!(!call.is_cut_after(start).await);
+        let rest = "x".repeat(bytes - start.len());
+        assert!(!call.is_cut_after(&rest).await);
+        assert_eq!(call.settled(true).await, charged, "{bytes} of {tokens:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_slowly_holds_what_it_does_not_need_for_a_while_only() {
+    for status in [200, 400] {
+        let mut call = Call::begin(Asks {
+            hold: Duration::from_millis(50),
+            limits: (10_000, None),
+            status,
+            ..CHAT
+        })
+        .await;
+        // 1000 tokens have come, of which an error has none, and 4100 stay held.
+        assert!(!call.is_cut_after(&answer(4000)).await);
+        let free = if status == 200 { 4896 } else { 5900 };
+        let other = call.meter.reserve("g", &call.budget, free..=free, LONG);
+        let other = tokio::time::timeout(Duration::from_secs(20), other).await;
+        let other = other.expect("it is given back").unwrap();
+        let more = call.meter.reserve("g", &call.budget, 1..=1, NOW).await;
+        assert!(more.is_err(), "and nothing else is");
+        if status == 200 {
+            // From now on it is covered as it comes.
+            assert!(!call.is_cut_after(&"x".repeat(16_000)).await);
+            assert!(call.is_cut_after(&"x".repeat(1000)).await);
+            other.settle(0);
+            // It did not say what it cost, and may have cost all that it once had.
+            assert_eq!(call.settled(false).await, 10_000);
+        }
     }
 }
