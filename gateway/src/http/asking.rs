@@ -205,7 +205,7 @@ impl Output {
         if let Some(detail) = refused.detail.as_mut().filter(|_| !self.declared) {
             detail.push_str(&format!(
                 "; it sets no bound on its output, as max_tokens does: such a call needs at least {DEFAULT_OUTPUT} \
-                 tokens for it, and holds what is left until it has ended",
+                 tokens for it, and holds what is left of it meanwhile",
             ));
         }
         refused
