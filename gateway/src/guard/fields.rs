@@ -150,7 +150,7 @@ impl Fields {
             return Ok(None);
         };
         let known = lookup(name);
-        if known.is_none() && frames_by_another_name(name) {
+        if frames_by_another_name(name) {
             return Err(Violation::FoldedName);
         }
         Ok(known)
@@ -188,14 +188,17 @@ fn lookup(name: &[u8]) -> Option<Known> {
 /// Would it frame the message if its `_` were `-`, as some servers read them? In lower case.
 pub(super) fn frames_by_another_name(name: &[u8]) -> bool {
     let mut folded = [0; KEPT_NAME];
-    let Some(folded) = folded.get_mut(..name.len()) else {
+    let Some(folded) = folded
+        .get_mut(..name.len())
+        .filter(|_| name.contains(&b'_'))
+    else {
         return false;
     };
     for (to, byte) in folded.iter_mut().zip(name) {
         *to = if *byte == b'_' { b'-' } else { *byte };
     }
     let frames = [Known::ContentLength, Known::TransferEncoding].map(Some);
-    name.contains(&b'_') && frames.contains(&lookup(folded))
+    frames.contains(&lookup(folded))
 }
 
 /// May it not be a trailer, by its own name or by the one that it frames by? In lower case.

@@ -12,12 +12,14 @@ use crate::live::View;
 use crate::outcome::DenyReason;
 use crate::outcome::hyper_error::Error;
 use crate::policy::{Provider, RequestPermit, TokenBudget};
-use crate::provider::{Naming, Operation, RequestTap, naming, operation, says_all};
+use crate::provider::{
+    Naming, Operation, RequestTap, asks_for_no_work, naming, operation, says_all,
+};
 use crate::telemetry::RequestRecord;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
@@ -298,26 +300,21 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// Methods that ask for no work; a header by which some servers take another method for the real one makes it unclear.
+/// Asks for no work; a header by which some servers take another method for the real one makes it unclear.
 fn is_harmless(parts: &Parts) -> bool {
-    let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
-    reads.contains(&parts.method) && overrides::found(&parts.headers).is_none()
+    asks_for_no_work(parts.method.as_str()) && overrides::found(&parts.headers).is_none()
 }
 
 /// Is the body in UTF-8, as far as its head says? Some servers read it in whatever charset it is said to be in.
 fn is_in_utf8(headers: &HeaderMap) -> bool {
-    let types = headers.get_all(CONTENT_TYPE).iter();
-    let mut charsets = types.flat_map(|value| {
+    headers.get_all(CONTENT_TYPE).iter().all(|value| {
         let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-        let parameters = value.split([';', ',']).map(|part| part.trim().to_owned());
-        let charsets: Vec<String> = parameters
-            .filter(|part| part.starts_with("charset"))
-            .collect();
-        charsets
-    });
-    charsets.all(|charset| {
-        let name = charset.split_once('=').map_or("", |(_, name)| name.trim());
-        matches!(name.trim_matches('"'), "utf-8" | "utf8" | "us-ascii")
+        let parameters = value.split([';', ',']).map(str::trim);
+        let mut charsets = parameters.filter_map(|part| part.strip_prefix("charset"));
+        charsets.all(|name| {
+            let name = name.trim_matches(['=', '"', ' ', '\t']);
+            matches!(name, "utf-8" | "utf8" | "us-ascii")
+        })
     })
 }
 

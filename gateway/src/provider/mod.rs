@@ -20,7 +20,7 @@ pub mod usage;
 
 pub use decode::MAX_DECODED;
 pub use estimate::says_all;
-pub use operation::{Naming, Operation, naming, operation};
+pub use operation::{Naming, Operation, asks_for_no_work, naming, operation};
 pub use refusal::end_of_stream;
 pub use request::{RequestTap, Unclear};
 pub use usage::{ResponseTap, Usage};

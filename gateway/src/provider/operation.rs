@@ -297,3 +297,8 @@ fn hex(digit: u8) -> Option<u8> {
         .to_digit(16)
         .and_then(|value| u8::try_from(value).ok())
 }
+
+/// Is it a method by which no provider is asked to work? What such a request reads has been paid for.
+pub fn asks_for_no_work(method: &str) -> bool {
+    ["GET", "HEAD", "OPTIONS", "DELETE"].contains(&method)
+}

@@ -110,6 +110,13 @@ const ANTHROPIC: &[(Path, Field)] = &[
     (&["completion"], Field::Piece),
 ];
 
+/// Output in an event of a chat.
+macro_rules! delta {
+    ($($key:expr),+) => {
+        (&["choices", EACH, "delta", $($key),+], Field::Piece)
+    };
+}
+
 /// Chat completions, completions and embeddings; then responses, whole and (under "response") as events.
 const OPENAI: &[(Path, Field)] = &[
     (&["id"], Field::Id),
@@ -161,63 +168,18 @@ const OPENAI: &[(Path, Field)] = &[
         Field::RepeatedFinishReason,
     ),
     (&["choices", EACH, "text"], Field::Piece),
-    (&["choices", EACH, "delta", "content"], Field::Piece),
-    (&["choices", EACH, "delta", "refusal"], Field::Piece),
-    (
-        &["choices", EACH, "delta", "reasoning_content"],
-        Field::Piece,
-    ),
-    (
-        &[
-            "choices",
-            EACH,
-            "delta",
-            "tool_calls",
-            EACH,
-            "function",
-            "arguments",
-        ],
-        Field::Piece,
-    ),
-    (
-        &[
-            "choices",
-            EACH,
-            "delta",
-            "tool_calls",
-            EACH,
-            "function",
-            "name",
-        ],
-        Field::Piece,
-    ),
-    (
-        &[
-            "choices",
-            EACH,
-            "delta",
-            "tool_calls",
-            EACH,
-            "custom",
-            "input",
-        ],
-        Field::Piece,
-    ),
-    // Before there were tools.
-    (
-        &["choices", EACH, "delta", "function_call", "arguments"],
-        Field::Piece,
-    ),
-    (
-        &["choices", EACH, "delta", "function_call", "name"],
-        Field::Piece,
-    ),
+    delta!("content"),
+    delta!("refusal"),
+    delta!("reasoning_content"),
     // As vLLM has it now.
-    (&["choices", EACH, "delta", "reasoning"], Field::Piece),
-    (
-        &["choices", EACH, "delta", "audio", "transcript"],
-        Field::Piece,
-    ),
+    delta!("reasoning"),
+    delta!("audio", "transcript"),
+    delta!("tool_calls", EACH, "function", "name"),
+    delta!("tool_calls", EACH, "function", "arguments"),
+    delta!("tool_calls", EACH, "custom", "input"),
+    // Before there were tools.
+    delta!("function_call", "name"),
+    delta!("function_call", "arguments"),
     // The deltas of responses: text, refusal, arguments, reasoning.
     (&["delta"], Field::Piece),
 ];

@@ -17,15 +17,16 @@ enum Format {
 impl Format {
     fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        let media_type = value.split(';').next()?.trim().to_ascii_lowercase();
-        let subtype = media_type.strip_prefix("application/")?;
-        let is = |name: &str| subtype.split('+').next() == Some(name);
-        if subtype == "vnd.amazon.eventstream" {
-            Some(Self::Prelude)
-        } else if is("grpc") || is("grpc-web") || is("connect") {
-            Some(Self::Enveloped)
-        } else {
+        let (kind, subtype) = value.split(';').next()?.trim().split_once('/')?;
+        let subtype = subtype.split('+').next()?;
+        let is = |name: &&str| subtype.eq_ignore_ascii_case(name);
+        if !kind.eq_ignore_ascii_case("application") {
             None
+        } else if is(&"vnd.amazon.eventstream") {
+            Some(Self::Prelude)
+        } else {
+            let enveloped = ["grpc", "grpc-web", "connect"].iter().any(is);
+            enveloped.then_some(Self::Enveloped)
         }
     }
 

@@ -12,7 +12,7 @@ use crate::policy::{
     Class, Denial, Destination, Gateway, Host, KernelRule, LookupFamily, Permit, Protocol,
     RequestFacts, RequestPermit, Target, TlsMode, TokenBudget, embedded_v4, guarded, private,
 };
-use crate::provider::operation;
+use crate::provider::{asks_for_no_work, operation};
 
 /// DNS (RFC 1035 section 4.2): the gateway answers it, whatever server was asked.
 const DNS_PORT: u16 = 53;
@@ -203,9 +203,8 @@ fn metered(
     let (Some(budget), Some(provider)) = (granted.budget(), granted.provider()) else {
         return Ok(None);
     };
-    let asks_for_no_work = ["GET", "HEAD", "OPTIONS", "DELETE"];
     let upgrade = request.headers.contains_key(http::header::UPGRADE);
-    if asks_for_no_work.contains(&request.method.as_str()) && !upgrade {
+    if asks_for_no_work(&request.method) && !upgrade {
         return Ok(None);
     }
     match operation(provider, &request.path).filter(|_| !upgrade) {
