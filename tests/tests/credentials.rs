@@ -2,7 +2,10 @@
 //! the policy means, exactly once, and nowhere else.
 
 use anyhow::Result;
-use e2e::World;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::world::random;
+use e2e::{World, policy};
 
 #[test]
 fn whatever_the_client_says_the_real_credential_arrives_exactly_once() -> Result<()> {
@@ -65,6 +68,46 @@ fn a_missing_secret_is_503_and_nothing_goes_upstream() -> Result<()> {
     let denied = done.record("denied", |_| true)?;
     assert_eq!(denied.host(), "missing.test");
     assert!(denied.reason().contains("secret"), "{}", denied.0);
+    Ok(())
+}
+
+#[test]
+fn a_template_joins_several_secrets_and_needs_each_of_them() -> Result<()> {
+    let world = World::new()?;
+    let mut documents = world.standard();
+    let joined = [
+        (
+            "Authorization",
+            "Basic {{ base64 pair.user ':' pair.password }}",
+        ),
+        ("X-Both", "{{ pair.user }}/{{ pair.password }}"),
+    ];
+    documents.push(policy::proxy_rule("pair", policy::ECHO.name, &joined));
+    world.write_policy(&documents)?;
+    let [user, password] = [random("user-")?, random("p%ss w:rd\"-")?];
+    let ask = ["-i", "https://echo.test/joined"];
+    for key in [None, Some(("user", &user))] {
+        if let Some((key, value)) = key {
+            world.secret("pair", key, value)?;
+        }
+        let done = world.curl(&ask).succeed()?;
+        assert!(done.out().contains(" 503"), "{done}");
+        assert_eq!(done.records("denied").len(), 1, "{done}");
+        assert!(world.mocks.echo.seen().of("/joined").is_empty());
+    }
+    world.secret("pair", "password", &password)?;
+    let done = world.curl(&ask).succeed()?;
+    let all = world.mocks.echo.seen().of("/joined");
+    assert_eq!(all.len(), 1, "{done}");
+    let basic = STANDARD.encode(format!("{user}:{password}"));
+    assert_eq!(all[0].header("authorization"), [&format!("Basic {basic}")]);
+    assert_eq!(all[0].header("x-both"), [&format!("{user}/{password}")]);
+    // The server says what it saw.
+    let out = done.out();
+    assert!(out.contains("[redacted]"), "{done}");
+    for secret in [&basic, &password, &password.replace('"', "\\\"")] {
+        assert!(!out.contains(secret.as_str()), "{done}");
+    }
     Ok(())
 }
 

@@ -219,6 +219,28 @@ fn a_token_is_renewed_before_its_end_and_one_of_unknown_life_is_kept_for_a_while
 }
 
 #[test]
+fn a_token_that_has_ended_is_sent_no_more_though_nobody_gives_another() -> Result<()> {
+    let world = World::new()?;
+    let life = Some(4);
+    let issuer = Issuer::for_the_api(&world, &Client { life, ..CLIENT })?;
+    let script = format!("{ASK}; touch first; while [ ! -e over ]; do sleep 0.05; done; {ASK}");
+    let running = world.exec(["sh", "-c", &script]).start()?;
+    world.wait_for_file("first")?;
+    assert_eq!(issuer.statuses("/api")?, [200]);
+    drop(issuer);
+    std::thread::sleep(Duration::from_secs(5));
+    fs::write(world.work("over"), "")?;
+    let done = running.wait()?;
+    let told = done.json_lines()?;
+    let last = told.last().context("nothing told")?;
+    assert_eq!(last["status"], 503, "{done}");
+    assert_eq!(last["reason"], "credential_unavailable", "{done}");
+    let denied = done.record("denied", |_| true)?;
+    assert_eq!(denied.reason(), "credential_unavailable", "{done}");
+    Ok(())
+}
+
+#[test]
 fn a_rotated_secret_drops_the_token_at_once() -> Result<()> {
     let world = World::new()?;
     let issuer = Issuer::for_the_api(&world, &CLIENT)?;

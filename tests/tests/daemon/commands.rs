@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::cgroup::{self, Cgroup};
+use e2e::mock::anthropic::OUTPUT_TOKENS;
 use e2e::policy::GATEWAY;
 use e2e::postern;
 use e2e::process::Process;
@@ -286,6 +287,26 @@ fn decisions_are_followed_as_they_are_made() -> Result<()> {
     all.wait_for_line(SOON, |line| {
         line.contains("alice") && line.contains("injected.test") && line.contains("/followed")
     })?;
+    let call = r#"{"model":"claude-sonnet-4-5","max_tokens":64,"messages":[{"role":"user","content":"x"}]}"#;
+    let answer = curl(
+        &groups[0],
+        &authority,
+        &["https://api.anthropic.com/v1/messages", "-d", call],
+    )?;
+    assert_eq!(answer.code(), 0, "{answer:#?}");
+    // Model, tokens, status and latency.
+    let told = all.wait_for_line(SOON, |line| line.contains("/v1/messages"))?;
+    let line = &told.text;
+    let shown = [
+        "/v1/messages 200 ",
+        "claude-sonnet-4-5, ",
+        " tokens in, ",
+        &format!(" {OUTPUT_TOKENS} out, "),
+    ];
+    assert!(
+        shown.iter().all(|part| line.contains(part)) && line.ends_with(" ms"),
+        "{line}"
+    );
     all.wait_for_line(SOON, |line| {
         line.contains("alice") && line.contains("elsewhere.test")
     })?;

@@ -81,6 +81,29 @@ fn a_break_after_any_byte_on_either_side_leaves_nothing_behind() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_head_that_comes_byte_by_byte_is_not_waited_for() -> Result<()> {
+    let world = World::new()?;
+    world.write_policy(&documents(&world))?;
+    let _servers = Servers::start(&world)?;
+    let done = world
+        .script("smuggling/slow.py", &[H11.0])?
+        .deadline(Duration::from_secs(200))
+        .succeed()?;
+    let told = done.json_lines()?;
+    ensure!(told.len() == 3, "{done}");
+    for case in told {
+        ensure!(case["ended"] == true, "{case}");
+        let seconds = case["seconds"].as_f64().unwrap_or(f64::MAX);
+        ensure!(seconds < 60.0, "{case}");
+        let heard = case["heard"].as_str().unwrap_or_default();
+        // In the clear it is closed: until the head is there nobody knows for whom it is.
+        ensure!(case["kind"] != "https" || heard == "HTTP/1.1 408", "{case}");
+    }
+    ensure!(done.records("denied").len() == 3, "{done}");
+    Ok(())
+}
+
 /// What `look` sees while the sandbox waits.
 fn at_meeting<T>(world: &World, name: &str, look: impl FnOnce() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
