@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use e2e::mock::body::digest;
 use e2e::process::{patient, slowness};
-use e2e::{World, postern};
+use e2e::{World, policy, postern};
 
 #[test]
 fn events_arrive_one_by_one() -> Result<()> {
@@ -149,6 +149,41 @@ fn a_slow_reader_holds_the_writer_back() -> Result<()> {
     let (_, quick) = watched(world.curl(&["-o", "/dev/null", "https://echo.test/bytes/1"]))?;
     println!("peak {slow} KiB against {quick} KiB");
     assert!(slow < quick + SLACK, "{slow} KiB against {quick} KiB");
+    Ok(())
+}
+
+#[test]
+fn an_upstream_that_does_not_read_holds_the_client_back() -> Result<()> {
+    let world = World::new()?;
+    std::fs::File::create(world.work("upload"))?.set_len(400_000_000)?;
+    let (_, quick) = watched(world.curl(&["-o", "/dev/null", "https://echo.test/bytes/1"]))?;
+    for flag in ["--http1.1", "--http2"] {
+        for host in [policy::HTTP1.name, policy::HTTP2.name] {
+            let url = format!("https://{host}/unread");
+            let said = "%{size_upload}";
+            let upload = [
+                flag,
+                "-H",
+                "Expect:",
+                "-w",
+                said,
+                "-o",
+                "/dev/null",
+                "-T",
+                "upload",
+                &url,
+            ];
+            let (done, peak) = watched(world.curl(&upload))?;
+            let sent: u64 = done.out().trim().parse()?;
+            println!("{flag} to {host}: {sent} bytes, peak {peak} KiB against {quick} KiB");
+            assert!(
+                peak < quick + SLACK,
+                "{peak} KiB against {quick} KiB: {done}"
+            );
+            // What sockets hold on the way.
+            assert!(sent < 200_000_000, "{done}");
+        }
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 //! - `/slow/M`: an answer after M milliseconds
 //! - `/status/N`: an empty answer of status N
 //! - `/meanwhile`: the head of the answer at once, its body when the request's is there
+//! - `/unread`: 413 after four seconds, in which the body is not read
 //! - `/early`: 413 before the body was read
 //! - `/reflect/CODING/KIND`: the client's `x-api-key` (see [`reflect`]); KIND is `text` or `binary`
 //! - `/cut`: a body that breaks off
@@ -26,6 +27,8 @@ use super::{Exchange, Service, reflect, websocket};
 
 /// The value of the trailer `x-checksum`.
 pub const CHECKSUM: &str = "sha256=beef";
+
+const UNREAD: Duration = Duration::from_secs(4);
 
 /// See the module.
 pub struct Echo;
@@ -51,6 +54,10 @@ impl Service for Echo {
                     }
                 });
                 return Response::new(body);
+            }
+            "unread" => {
+                tokio::time::sleep(UNREAD).await;
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, "not a byte was read\n");
             }
             "early" => {
                 if request.headers().contains_key(EXPECT) {
