@@ -5,6 +5,7 @@ The key that it takes is the first line of standard input. It tells what metadat
 import json
 import sys
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -47,7 +48,10 @@ def service(settings):
         context.add_callback(lambda: (tell(method="Both", cancelled=not ended.is_set())))
         for request in requests:
             yield request.upper()
-        ended.set()
+        # What the client sends may end a moment before this side is told that the call was cancelled.
+        time.sleep(0.5)
+        if context.is_active():
+            ended.set()
 
     return grpc.method_handlers_generic_handler(
         SERVICE,
