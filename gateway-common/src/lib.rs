@@ -137,7 +137,7 @@ pub struct Listeners {
     pub dns4: u16,
     /// DNS over UDP on [::1]; zero where the namespace has no IPv6.
     pub dns6: u16,
-    /// Bits of [`Listeners::PRIVATE`] and [`Listeners::SEALED`].
+    /// Bits of [`Listeners::PRIVATE`], [`Listeners::SEALED`] and [`Listeners::FORMER`].
     pub flags: u32,
 }
 
@@ -146,6 +146,8 @@ impl Listeners {
     pub const PRIVATE: u32 = 1;
     /// No route leads out of the namespace: what would go out directly is refused rather than lost.
     pub const SEALED: u32 = 2;
+    /// An earlier gateway's: until a new one has them its ports may be anybody's, and nothing is sent there.
+    pub const FORMER: u32 = 4;
 }
 
 /// The data part of a key of the rule trie: compared from its first bit on, so that a prefix of

@@ -109,16 +109,16 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>) -> Result<
     if local && unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK_IFINDEX {
         return Err(refusal::BACKSTOP);
     }
+    if !packet.plain {
+        return Err(refusal::BACKSTOP);
+    }
     if packet.protocol != UDP {
         // A connected socket's destination cannot change: connect() has judged it.
-        return if local {
+        return if local && packet.protocol == TCP {
             Ok(())
         } else {
             Err(refusal::BACKSTOP)
         };
-    }
-    if !packet.plain {
-        return Err(refusal::BACKSTOP);
     }
     // A datagram's can, and so can the rules: each is judged.
     let settings = SETTINGS.current();

@@ -100,10 +100,17 @@ pub fn postern_file_receive(ctx: LsmContext) -> i32 {
 
 #[cgroup_sockopt(setsockopt)]
 pub fn postern_setsockopt(ctx: SockoptContext) -> i32 {
-    if sockopt::makes_the_kernel_speak(&ctx) {
-        REFUSE
-    } else {
-        ALLOW
+    match sockopt::may_be_set(&ctx) {
+        Ok(()) => ALLOW,
+        Err(()) => REFUSE,
+    }
+}
+
+#[lsm_cgroup(hook = "socket_setsockopt")]
+pub fn postern_socket_setsockopt(ctx: LsmContext) -> i32 {
+    match sockopt::may_be_set_at_all(&ctx) {
+        Ok(()) => ALLOW,
+        Err(()) => REFUSE,
     }
 }
 

@@ -20,7 +20,7 @@ use gateway_common::{
     Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, PortKey, RuleKey, Settings,
     address_from_octets, counter,
     protocol::{TCP, UDP},
-    refusal,
+    refusal, v4_mapped,
 };
 
 const SOCK_STREAM: u32 = 1;
@@ -29,6 +29,10 @@ const IPPROTO_TCP: u32 = TCP as u32;
 const IPPROTO_UDP: u32 = UDP as u32;
 /// What connect() says when nobody listens.
 const ECONNREFUSED: i32 = 111;
+/// Docker's daemon has a resolver there in each container of a network that a user made
+/// (<https://docs.docker.com/engine/network/#dns-services>): no task of it is in the container's namespace, and its port is
+/// not 53 behind the address translation that leads to it.
+const RESOLVER_OF_DOCKER: Address = v4_mapped(u32::from_ne_bytes([127, 0, 0, 11]));
 /// DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 
@@ -85,7 +89,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto:
     let verdict = if to.port == DNS_PORT {
         Ok(if stream { tcp } else { dns })
     } else {
-        let private_loopback = local && listeners.flags & Listeners::PRIVATE != 0;
+        let private_loopback = is_own_loopback(&listeners, &to.address);
         match judge(
             &settings,
             &to.address,
@@ -104,7 +108,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto:
     };
     match verdict {
         Ok(0) => refuse(refusal::NO_LISTENER),
-        Ok(_) if !gateway_is_there(ctx.as_ptr()) => refuse(refusal::GATEWAY_GONE),
+        Ok(_) if !is_served(ctx.as_ptr(), &listeners) => refuse(refusal::GATEWAY_GONE),
         Ok(port) => {
             count(counter::REDIRECTED);
             count_for(settings.sandbox, |counters| counters.redirected += 1);
@@ -133,11 +137,13 @@ pub fn datagram(
     }
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
     let local = context::is_loopback(to);
-    if !(local && is_own_port(&listeners, false, port)) {
+    let is_there = if local && is_own_port(&listeners, false, port) {
+        is_served(ctx, &listeners)
+    } else {
         if local && is_a_gateway_s(netns, port, UDP) {
             return Err(refusal::LISTENER);
         }
-        if local && listeners.flags & Listeners::PRIVATE != 0 {
+        if is_own_loopback(&listeners, to) {
             return Ok(());
         }
         // Port 53 is redirected whatever rules say: a packet that still goes there was not.
@@ -148,12 +154,27 @@ pub fn datagram(
         if listeners.flags & Listeners::SEALED != 0 {
             return Err(refusal::SEALED);
         }
-    }
-    if gateway_is_there(ctx) {
+        gateway_is_there(ctx)
+    };
+    if is_there {
         Ok(())
     } else {
         Err(refusal::GATEWAY_GONE)
     }
+}
+
+/// Is there a gateway at these ports? Of one that is there already, but has not opened them, nobody knows whose they are.
+#[inline(always)]
+fn is_served(ctx: *mut c_void, listeners: &Listeners) -> bool {
+    listeners.flags & Listeners::FORMER == 0 && gateway_is_there(ctx)
+}
+
+/// Loopback in a namespace that is the sandbox's alone.
+#[inline(always)]
+fn is_own_loopback(listeners: &Listeners, to: &Address) -> bool {
+    listeners.flags & Listeners::PRIVATE != 0
+        && context::is_loopback(to)
+        && *to != RESOLVER_OF_DOCKER
 }
 
 #[inline(always)]

@@ -18,6 +18,10 @@ def order(verb, *words):
     return globals()["do_" + verb](*words)
 
 
+def do_ready():
+    pass
+
+
 def do_open(name, family, kind="SOCK_DGRAM", protocol="0"):
     one = socket.socket(number(family), number(kind), int(protocol))
     one.settimeout(SECONDS)

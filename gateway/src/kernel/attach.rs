@@ -111,8 +111,8 @@ impl Kernel {
     /// of another layout of the maps are let go of when new ones are in force; then the sandbox starts
     /// anew ([`Attachment::is_resumed`] says no), as refused as before.
     ///
-    /// Until listeners are there again under [`Kernel::add_listener`], redirected connections find the
-    /// ports of [`Kernel::listeners_of`], so bind those first.
+    /// Until listeners are there again under [`Kernel::add_listener`], at best at the ports of
+    /// [`Kernel::listeners_of`], nothing is redirected.
     ///
     /// # Errors
     /// [`KernelError`]; the cgroup stays as shut as it was.

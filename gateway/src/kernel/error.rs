@@ -16,13 +16,12 @@ pub enum KernelError {
     )]
     Load(#[source] Box<EbpfError>),
     /// A program is not in the object, or was refused by the verifier.
-    #[error("the kernel does not take the program {name}: {}", brief(source))]
+    #[error("the kernel does not take the program {name}: {}", brief(refusal))]
     Program {
         /// The program's name in the object.
         name: &'static str,
-        /// What aya or the verifier said.
-        #[source]
-        source: Box<ProgramError>,
+        /// What aya or the verifier said. No source of this error: it would be told with its thousands of lines.
+        refusal: Box<ProgramError>,
     },
     /// A map or program that the object should have.
     #[error("the eBPF object has no {0}; rebuild the gateway")]

@@ -1,5 +1,5 @@
 //! The programs of the BPF LSM: an added layer that not every kernel has. They see sockets of families for which no
-//! other hook is called, and sockets that are handed in. Their absence is told and is no error. Knows not what
+//! other hook is called, sockets that are handed in, and options that are set by 32-bit calls. Their absence is told and is no error. Knows not what
 //! else guards against those.
 
 use crate::sys;
@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// The programs in the object, and their hooks without prefix (linux/lsm_hook_defs.h).
-const PROGRAMS: [(&str, &str); 2] = [
+const PROGRAMS: [(&str, &str); 3] = [
     ("postern_socket_create", "socket_create"),
+    ("postern_socket_setsockopt", "socket_setsockopt"),
     ("postern_file_receive", "file_receive"),
 ];
 /// `BPF_LSM_CGROUP` of `enum bpf_attach_type` (linux/bpf.h).

@@ -140,12 +140,15 @@ impl Kernel {
                 is_optional: true,
             });
         });
+        let mut tables = Tables::take(&mut object, maps.as_deref())?;
+        // Before this process counts as the gateway of sandboxes whose listeners it has not opened yet.
+        tables.close_listeners()?;
         let alive = data(&mut object, "ALIVE")?;
         sys::bpf::mark_alive(alive.fd().as_fd()).map_err(KernelError::Alive)?;
         let flows = data(&mut object, "FLOWS")?;
         let kernel = Self {
             programs,
-            tables: Mutex::new(Tables::take(&mut object, maps.as_deref())?),
+            tables: Mutex::new(tables),
             flows,
             executables: data(&mut object, "EXECUTABLES")?,
             counters: Arc::new(take(&mut object, "COUNTERS")?),
@@ -447,9 +450,9 @@ fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
 }
 
 fn load_program(object: &mut Ebpf, name: &'static str, kind: Kind) -> Result<OwnedFd, KernelError> {
-    let refused = |source| KernelError::Program {
+    let refused = |refusal| KernelError::Program {
         name,
-        source: Box::new(source),
+        refusal: Box::new(refusal),
     };
     let program = object.program_mut(name).ok_or(KernelError::Missing(name))?;
     let fd = match kind {

@@ -143,6 +143,22 @@ impl Tables {
         Ok(())
     }
 
+    /// Has the programs send nothing to any listener until it is added again: their gateway has ended.
+    pub(super) fn close_listeners(&mut self) -> Result<(), KernelError> {
+        let all: Vec<(ListenerKey, Listeners)> =
+            self.listeners.iter().filter_map(Result::ok).collect();
+        for (key, listeners) in all {
+            let former = Listeners {
+                flags: listeners.flags | Listeners::FORMER,
+                ..listeners
+            };
+            self.listeners
+                .insert(key, former, 0)
+                .map_err(|source| map_error("LISTENERS", source))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn remove_listener(&mut self, sandbox: SandboxId, netns: u64) {
         self.forget_listeners(|key| *key == listener_key(sandbox, netns));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::attempt::{Attempt, Control, Mode, Own, SHARED, Verdict};
 use crate::rows::Row;
-use crate::run::{self, NO_COMPILER, Results, Run};
+use crate::run::{self, Results, Run};
 
 /// By these a kernel says that it has no such thing; where nothing is in the way they count as much.
 const LACKING: [&str; 8] = [
@@ -95,7 +95,7 @@ fn proves(run: &Run, own: &Own, attempt: &Attempt) -> Result<()> {
         return Ok(());
     }
     let said = said(&run.control, own)?;
-    if LACKING.contains(&said) || said == NO_COMPILER {
+    if LACKING.contains(&said) {
         println!("{}: not on this machine ({said})", attempt.name);
         return Ok(());
     }
@@ -120,10 +120,6 @@ fn judge(
     verdict: &Verdict,
 ) -> Result<()> {
     let said = said(results, own)?;
-    if said == NO_COMPILER {
-        println!("skipped: {}, which is in C", attempt.name);
-        return Ok(());
-    }
     let records: Vec<&Record> = results
         .records
         .iter()

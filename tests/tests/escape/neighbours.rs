@@ -7,9 +7,13 @@ use e2e::World;
 use e2e::policy::{self, Gateway};
 use serde_json::json;
 
-/// A service of the first sandbox's own, for the second one to find.
-const SERVICE: &str = "import socket, time; s = socket.create_server(('127.0.0.1', 9977)); \
-                       open('serving', 'w').close(); time.sleep(8)";
+/// A service of the first sandbox's own, for the second one to find, until that is over.
+const SERVICE: &str = "\
+import os, socket, time
+s = socket.create_server(('127.0.0.1', 9977))
+open('serving', 'w').close()
+while not os.path.exists('over'): time.sleep(0.05)
+";
 
 #[test]
 fn another_sandbox_s_listeners_and_services_are_out_of_reach() -> Result<()> {
@@ -64,6 +68,7 @@ fn another_sandbox_s_listeners_and_services_are_out_of_reach() -> Result<()> {
             "{reasons:?}: {second}"
         );
         // Nothing of it came to the first one's gateway.
+        std::fs::write(world.work("over"), "")?;
         let done = first.wait()?;
         ensure!(done.audit.is_empty(), "{done}");
         world.internet.saw_nothing()?;

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::World;
@@ -33,8 +32,8 @@ use crate::rows;
 /// One mode's attempts, all together.
 /// So many attempts at a time. The gateway waits no longer for an opening where every process is slow.
 const TOGETHER: usize = 12;
-const DEADLINE: Duration = Duration::from_secs(100);
-/// Where nothing is in the way, nobody answers: not much patience is needed.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// Where nothing is in the way, nobody answers: not much patience is needed with what shall only arrive.
 const CONTROL_SECONDS: f64 = 1.7;
 /// The host's own service, which nobody may reach.
 pub(crate) const TRAPS: [&str; 4] = [
@@ -45,6 +44,8 @@ pub(crate) const TRAPS: [&str; 4] = [
 ];
 /// The same, by a name in the network namespace.
 pub(crate) const ABSTRACT_TRAP: &str = "postern-escape-trap";
+/// The same where the host's services have theirs.
+const PATH_TRAP: &str = "/run/postern-escape-trap.sock";
 
 /// What came of the attempts in one mode.
 pub(crate) struct Results {
@@ -99,10 +100,32 @@ struct Fixture {
     nameserver: NameServer,
     traps: Vec<TcpListener>,
     abstract_trap: UnixListener,
+    path_trap: PathTrap,
     table: Vec<(Own, Attempt)>,
     programs: [PathBuf; 2],
     /// `{policy}` and the like, in the attempts' words.
     places: Vec<(&'static str, String)>,
+}
+
+/// Leaves no file behind.
+struct PathTrap(UnixListener);
+
+impl PathTrap {
+    fn bind() -> Result<Self> {
+        // What a run that was killed left.
+        drop(fs::remove_file(PATH_TRAP));
+        let trap = UnixListener::bind(PATH_TRAP).context(PATH_TRAP)?;
+        trap.set_nonblocking(true)?;
+        // Not the mode is to keep nobody out.
+        fs::set_permissions(PATH_TRAP, fs::Permissions::from_mode(0o666))?;
+        Ok(Self(trap))
+    }
+}
+
+impl Drop for PathTrap {
+    fn drop(&mut self) {
+        drop(fs::remove_file(PATH_TRAP));
+    }
 }
 
 impl Fixture {
@@ -119,6 +142,7 @@ impl Fixture {
         let name = SocketAddr::from_abstract_name(ABSTRACT_TRAP)?;
         let abstract_trap = UnixListener::bind_addr(&name)?;
         abstract_trap.set_nonblocking(true)?;
+        let path_trap = PathTrap::bind()?;
         world.write_policy(&policy(&world))?;
         let programs = [c_program(&world)?, rust_program(&world)?];
         let path = |name: &str| world.path(name).display().to_string();
@@ -127,6 +151,7 @@ impl Fixture {
             ("{secret}", path("secrets/wiki-token/value")),
             ("{state}", path("state")),
             ("{trap}", ABSTRACT_TRAP.to_owned()),
+            ("{path-trap}", PATH_TRAP.to_owned()),
         ];
         let table = table();
         ensure!(
@@ -142,6 +167,7 @@ impl Fixture {
             nameserver,
             traps,
             abstract_trap,
+            path_trap,
             table,
             programs,
             places,
@@ -190,7 +216,7 @@ impl Fixture {
         let asked = self.nameserver.asked().len();
         let seen: Vec<usize> = all.iter().map(|mock| mock.seen().all().len()).collect();
         self.trapped();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let (output, records) = act(self)?;
         println!(
             "{} outcomes in {:.1?}",
@@ -219,17 +245,18 @@ impl Fixture {
         command
             .args(&script[1..])
             .current_dir(self.world.path("work"));
-        let jobs = self.jobs(
-            |attempt| attempt.control != Control::Not,
-            Some(CONTROL_SECONDS),
-        );
+        let jobs = self.jobs(|attempt| match attempt.control {
+            Control::Arrives | Control::ArrivesAt(_) => Some(CONTROL_SECONDS),
+            Control::Says(_) => Some(attempt.seconds.into()),
+            Control::Not => None,
+        });
         let ended = Process::start(command, jobs.as_bytes())?.wait(DEADLINE)?;
         ensure!(ended.code() == 0, "{}{}", ended.out(), ended.err());
         Ok((ended.out(), Vec::new()))
     }
 
     fn caged(&self, mode: Mode) -> Result<(String, Vec<Record>)> {
-        let jobs = self.jobs(|attempt| attempt.verdict(mode).is_some(), None);
+        let jobs = self.jobs(|attempt| in_mode(attempt, mode));
         // The world numbers them in the order of the sandboxes.
         let number = EVERYWHERE.iter().position(|other| *other == mode);
         let audit = self
@@ -261,7 +288,7 @@ impl Fixture {
         let script = self.script()?;
         let mut command = group.command(script.iter().map(String::as_str));
         command.current_dir(self.world.path("work"));
-        let jobs = self.jobs(|attempt| attempt.verdict(Mode::Attached).is_some(), None);
+        let jobs = self.jobs(|attempt| in_mode(attempt, Mode::Attached));
         let ended = Process::start(command, jobs.as_bytes())?.wait(DEADLINE)?;
         // The kernel's refusals are read by a thread of their own.
         std::thread::sleep(patient(Duration::from_millis(300)));
@@ -281,22 +308,24 @@ impl Fixture {
         Ok(words)
     }
 
-    /// The input of `run.py`.
-    fn jobs(&self, wanted: impl Fn(&Attempt) -> bool, seconds: Option<f64>) -> String {
+    /// The input of `run.py`: the attempts that get any seconds.
+    fn jobs(&self, seconds: impl Fn(&Attempt) -> Option<f64>) -> String {
         let slow = patient(Duration::from_secs(1)).as_secs_f64();
         let mut jobs = String::new();
-        for (own, attempt) in self.table.iter().filter(|(_, attempt)| wanted(attempt)) {
+        for (own, attempt) in &self.table {
+            let Some(seconds) = seconds(attempt) else {
+                continue;
+            };
             let template = self
                 .places
                 .iter()
                 .fold(attempt.words.clone(), |words, (from, to)| {
                     words.replace(from, to)
                 });
-            let seconds = seconds.unwrap_or(f64::from(attempt.seconds)) * slow;
             let job = json!({
                 "tag": own.tag,
                 "words": own.words(&template),
-                "seconds": seconds,
+                "seconds": seconds * slow,
                 "timed": attempt.within.is_some(),
             });
             jobs.push_str(&format!("{job}\n"));
@@ -311,8 +340,17 @@ impl Fixture {
             .iter()
             .map(|trap| std::iter::from_fn(|| trap.accept().ok()).count())
             .sum();
-        by_network + std::iter::from_fn(|| self.abstract_trap.accept().ok()).count()
+        let by_name: usize = [&self.abstract_trap, &self.path_trap.0]
+            .iter()
+            .map(|trap| std::iter::from_fn(|| trap.accept().ok()).count())
+            .sum();
+        by_network + by_name
     }
+}
+
+/// The seconds of an attempt that is made in this mode.
+fn in_mode(attempt: &Attempt, mode: Mode) -> Option<f64> {
+    attempt.verdict(mode).map(|_| attempt.seconds.into())
 }
 
 /// The standard policy, the names that lead astray, and a name server that knows them.
@@ -362,19 +400,9 @@ fn c_program(world: &World) -> Result<PathBuf> {
     match output {
         Ok(output) if output.status.success() => Ok(path),
         Ok(output) => bail!("{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("skipped: the attempts in C, for want of a compiler (cc)");
-            let mut stand_in = fs::File::create(&path)?;
-            stand_in.write_all(format!("#!/bin/sh\necho {NO_COMPILER}\n").as_bytes())?;
-            stand_in.set_permissions(fs::Permissions::from_mode(0o755))?;
-            Ok(path)
-        }
-        Err(error) => Err(error).context("cannot run cc"),
+        Err(error) => Err(error).context("cannot run cc; `cargo xtask setup` installs it"),
     }
 }
-
-/// What an attempt in C says where there is no compiler.
-pub(crate) const NO_COMPILER: &str = "no compiler";
 
 /// Into the working folder, where every user can run it.
 fn rust_program(world: &World) -> Result<PathBuf> {
@@ -388,8 +416,12 @@ fn remove_nested(group: &Path) -> Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             fs::write(entry.path().join("cgroup.kill"), "1")?;
-            std::thread::sleep(Duration::from_millis(50));
-            fs::remove_dir(entry.path())?;
+            let begun = Instant::now();
+            // Who is killed is in the group until it is gone.
+            while let Err(error) = fs::remove_dir(entry.path()) {
+                ensure!(begun.elapsed() < patient(Duration::from_secs(5)), error);
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
     Ok(())

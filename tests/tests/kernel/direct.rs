@@ -80,7 +80,8 @@ fn udp_without_a_rule_fails_at_once_and_is_on_record() -> Result<()> {
         ("sendto b ::ffff:203.0.113.9 443 x", "EPERM"),
         ("sendto b ::ffff:198.51.100.53 7 x", "EPERM"),
     ])?;
-    assert!(begun.elapsed() < e2e::process::patient(Duration::from_millis(500)));
+    // Less than the client's own patience, which is what a datagram without an answer would take.
+    assert!(begun.elapsed() < e2e::process::patient(Duration::from_secs(4)));
     for destination in [
         "203.0.113.9:443",
         "203.0.113.9:8",
@@ -242,7 +243,9 @@ fn a_connected_socket_of_either_family_may_ask_over_ipv4() -> Result<()> {
 #[test]
 fn a_route_of_the_senders_own_making_is_dropped() -> Result<()> {
     let mut bench = Bench::new()?;
-    let guard = bench.guard(0, &echo_rules()?)?;
+    let mut rules = echo_rules()?;
+    rules.push(tcp("203.0.113.0/24", 443)?);
+    let guard = bench.guard(0, &rules)?;
     bench.client.expect(&[
         ("open a AF_INET", "ok"),
         ("connect a 203.0.113.9 7", "ok"),
@@ -259,6 +262,13 @@ fn a_route_of_the_senders_own_making_is_dropped() -> Result<()> {
             .expect(&[("connect b 2001:db8::9 7", "ok"), ("send b x", "EPERM")])?;
         guard.refused(RefusalReason::Backstop, "[2001:db8::9]:0")?;
     }
+    // Over loopback too, where a connection to the gateway goes.
+    bench.client.expect(&[
+        ("open t AF_INET SOCK_STREAM", "ok"),
+        ("source_route t 127.0.0.2", "ok"),
+    ])?;
+    assert_ne!(bench.client.ask("connect t 203.0.113.9 443")?, "ok");
+    guard.refused(RefusalReason::Backstop, "127.0.0.2:0")?;
     bench.internet.saw_nothing()
 }
 
@@ -273,8 +283,16 @@ fn where_no_route_leads_out_udp_is_refused_rather_than_lost() -> Result<()> {
         // Its loopback is its own.
         ("open b AF_INET", "ok"),
         ("sendto b 127.0.0.1 9999 x", "ok"),
+        ("sendto b 127.0.0.12 9999 x", "ok"),
+        // But for where Docker's daemon has a resolver in the namespaces of its containers.
+        ("sendto b 127.0.0.11 9999 x", "EPERM"),
+        ("open c AF_INET6", "ok"),
+        ("sendto c ::ffff:127.0.0.11 9999 x", "EPERM"),
+        ("open d AF_INET SOCK_STREAM", "ok"),
+        ("connect d 127.0.0.11 9999", "EPERM"),
     ])?;
     guard.refused(RefusalReason::Sealed, "203.0.113.9:7")?;
+    guard.refused(RefusalReason::Protocol, "127.0.0.11:9999")?;
     bench.internet.saw_nothing()
 }
 

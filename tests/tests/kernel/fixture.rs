@@ -149,11 +149,14 @@ impl Client {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        Ok(Self {
+        let mut client = Self {
             orders: child.stdin.take().context("no stdin")?,
             answers: BufReader::new(child.stdout.take().context("no stdout")?),
             child,
-        })
+        };
+        // What orders take is no interpreter's start.
+        client.expect(&[("ready", "ok")])?;
+        Ok(client)
     }
 
     /// Gives an order and waits for its answer.

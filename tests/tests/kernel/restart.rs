@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use e2e::internet::ECHO_PORT;
 use gateway::kernel::{Attachment, Kernel, KernelError, Pins, RefusalReason};
 use gateway::policy::KernelRule;
+use gateway_common::Listeners;
 
 use crate::fixture::{Bench, Guard, tcp, udp};
 
@@ -64,7 +65,8 @@ fn when_the_gateway_ends_everything_is_refused_until_the_next_goes_on_with_it() 
     let mut next = adopt(&bench, &pins)?;
     assert_eq!(resumed(&next.attachment), (number, true));
     let ports = next.kernel.listeners_of(next.attachment.sandbox);
-    assert_eq!(ports, [(bench.listeners.netns, bench.ports(0)?)]);
+    let netns = bench.listeners.netns;
+    assert_eq!(ports, [(netns, bench.ports(Listeners::FORMER)?)]);
     // What was refused meanwhile is told now.
     next.refused(RefusalReason::GatewayGone, "203.0.113.9:443")?;
     // The rules of before, before any are given.
@@ -72,7 +74,16 @@ fn when_the_gateway_ends_everything_is_refused_until_the_next_goes_on_with_it() 
         ("send a three", "ok"),
         ("recv a", "ok three 203.0.113.9 7"),
         ("open v AF_INET SOCK_STREAM", "ok"),
+        // Whoever has the ports now is not this gateway yet. In this test he would answer.
+        ("connect v 203.0.113.9 443", "ECONNREFUSED"),
+        ("sendto b 198.51.100.53 53 x", "ECONNREFUSED"),
+    ])?;
+    next.refused(RefusalReason::GatewayGone, "203.0.113.9:443")?;
+    next.kernel
+        .add_listener(next.attachment.sandbox, netns, bench.ports(0)?)?;
+    bench.client.expect(&[
         ("connect v 203.0.113.9 443", "ok"),
+        ("sendto b 198.51.100.53 53 x", "ok"),
     ])?;
     next.rules(&rules()?)?;
     assert_eq!(next.kernel.usage(), usage);

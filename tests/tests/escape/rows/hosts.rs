@@ -64,7 +64,7 @@ fn services() -> Row {
     ];
     all.extend([
         one("a service without an address", "abstract-socket {trap}", refused(&["EPERM", "ECONNREFUSED"])).only(scoped()),
-        attempt("sockets of its services", "path-socket /run/dbus/system_bus_socket /run/docker.sock /var/run/docker.sock /run/containerd/containerd.sock /run/systemd/private /run/postern/admin.sock /run/postern.sock", refused(&["ENOENT", "ECONNREFUSED", "EACCES"])).only(CAGED).control(Control::Not),
+        attempt("sockets of its services", "path-socket {path-trap} /run/dbus/system_bus_socket /run/docker.sock /var/run/docker.sock /run/containerd/containerd.sock /run/systemd/private /run/postern/admin.sock /run/postern.sock", refused(&["ENOENT", "ECONNREFUSED", "EACCES"])).only(CAGED).control(Control::Says("connected")),
     ]);
     Row {
         name: "the host's services",

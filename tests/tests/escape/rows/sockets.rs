@@ -90,19 +90,38 @@ fn datagrams() -> Row {
                 .control(Control::ArrivesAt(Ipv4Addr::new(239, 198, 51, 100))),
             attempt("broadcast", "broadcast 255.255.255.255", udp())
                 .control(Control::ArrivesAt(Ipv4Addr::BROADCAST)),
-            attempt(
-                "a group that is joined",
-                "join 239.198.51.101",
-                refused(&["EPERM"]),
-            )
-            .control(Control::ArrivesAt(group)),
+            attempt("a group that is joined", "join 239.198.51.101", joined())
+                .but(CAGED, &refused(&["EPERM"]))
+                .control(Control::ArrivesAt(group)),
             attempt(
                 "a group that is joined, IPv6",
                 "join6 ff15::198:51:100",
-                refused(&["EPERM"]),
+                joined(),
             )
+            .but(CAGED, &refused(&["EPERM"]))
             .control(Control::Says("joined")),
+            joined_by_32_bit_calls(group),
         ],
+    }
+}
+
+fn joined() -> Verdict {
+    denied("protocol_not_allowed", "kernel").saying(&["EPERM"])
+}
+
+/// They pass by the hook that sees others: without the filter of `exec` it takes BPF LSM.
+fn joined_by_32_bit_calls(group: Ipv4Addr) -> Attempt {
+    let attempt = attempt(
+        "a group that is joined by the 32-bit calls",
+        "join32 239.198.51.102",
+        refused(&["died", "ENOSYS"]),
+    )
+    .control(Control::ArrivesAt(group));
+    if has_bpf_lsm() {
+        attempt.only(EVERYWHERE).but(&[Mode::Attached], &joined())
+    } else {
+        println!("{} in an attached group: not without BPF LSM", attempt.name);
+        attempt.only(CAGED)
     }
 }
 
