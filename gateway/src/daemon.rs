@@ -166,6 +166,18 @@ impl Daemon {
     ) -> Result<Arc<Attached>, AttachError> {
         self.forget_gone().await;
         let mut sandboxes = self.sandboxes.lock().await;
+        self.attach_among(&mut sandboxes, located, gateway, label, origin)
+            .await
+    }
+
+    async fn attach_among(
+        &self,
+        sandboxes: &mut BTreeMap<String, Known>,
+        located: Located,
+        gateway: &str,
+        label: &str,
+        origin: Origin,
+    ) -> Result<Arc<Attached>, AttachError> {
         let entry = Entry {
             cgroup: located.id,
             path: located.directory.clone(),
@@ -227,7 +239,14 @@ impl Daemon {
 
     /// Sets a sandbox free.
     async fn detach(&self, path: &str) -> Result<Option<Known>, AttachError> {
-        let mut sandboxes = self.sandboxes.lock().await;
+        self.detach_among(&mut *self.sandboxes.lock().await, path)
+    }
+
+    fn detach_among(
+        &self,
+        sandboxes: &mut BTreeMap<String, Known>,
+        path: &str,
+    ) -> Result<Option<Known>, AttachError> {
         let Some(known) = sandboxes.get(path).cloned() else {
             return Ok(None);
         };
@@ -244,6 +263,16 @@ impl Daemon {
 
     fn paths(&self) -> RwLockWriteGuard<'_, BTreeSet<String>> {
         self.paths.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is pinned beside the sandboxes of this daemon.
+    fn left_shut(&self, sandboxes: &BTreeMap<String, Known>) -> io::Result<Vec<u64>> {
+        let mut pinned = self.app.pinned()?;
+        pinned.retain(|&cgroup| {
+            let is_its = |known: &Known| known.attached.cgroup() == cgroup;
+            !sandboxes.values().any(is_its)
+        });
+        Ok(pinned)
     }
 
     /// Lets go of pins that nothing is behind any more.

@@ -1,6 +1,7 @@
 //! The daemon's end: takes connections from those who may, reads questions within bounds, has them
 //! answered. Knows nothing of what the answers mean.
 
+use super::peer::Peer;
 use super::protocol::{Answer, Question};
 use super::socket::{self, BindError, Bound};
 use super::{
@@ -80,24 +81,21 @@ impl Server {
                     continue;
                 }
             };
-            let peer = admit(&stream, &*control, &hierarchy);
+            let peer = Peer::of(&stream, Arc::clone(&hierarchy))
+                .and_then(|peer| peer.check(&*control).map(|()| Arc::new(peer)));
             let place = Arc::clone(&places).try_acquire_owned();
             let mut client = Client::new(stream, Arc::clone(&control), stop.clone());
             tokio::spawn(async move {
-                let refusal = match (&peer, &place) {
-                    (Err(refusal), _) => Some(refusal.clone()),
-                    (Ok(_), Err(_)) => Some(Failure::new(
+                let admitted = match (peer, &place) {
+                    (Ok(_), Err(_)) => Err(Failure::new(
                         FailureKind::Failed,
                         format!("{MOST_CLIENTS} clients are connected already; try again later"),
                     )),
-                    (Ok(_), Ok(_)) => None,
+                    (peer, _) => peer,
                 };
-                let ended = match refusal {
-                    Some(refusal) => {
-                        tracing::warn!(reason = refusal.message, "admin connection refused");
-                        client.answer(&Response::Failed { failure: refusal }).await
-                    }
-                    None => client.converse().await,
+                let ended = match admitted {
+                    Ok(peer) => client.converse(&peer).await,
+                    Err(refusal) => client.refuse(refusal).await,
                 };
                 // Who hangs up in the middle of a word is no news.
                 if let Err(error) = ended {
@@ -106,39 +104,6 @@ impl Server {
             });
         }
     }
-}
-
-/// Root or this process's own user, and no process of a sandbox: one that is root inside is root by number.
-fn admit<C: Control>(
-    stream: &UnixStream,
-    control: &C,
-    hierarchy: &Hierarchy,
-) -> Result<(), Failure> {
-    let refused = |message: String| Failure::new(FailureKind::Refused, message);
-    let peer = stream
-        .peer_cred()
-        .map_err(|error| refused(format!("cannot tell who you are: {error}")))?;
-    let own = nix::unistd::geteuid().as_raw();
-    if peer.uid() != 0 && peer.uid() != own {
-        return Err(refused(format!(
-            "user {} may not talk to the daemon; only root may (and user {own})",
-            peer.uid()
-        )));
-    }
-    // 0 or absent: a process that this one cannot see, hence not tell where it is.
-    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
-    let Some(pid) = pid.filter(|&pid| pid != 0) else {
-        return Err(refused(
-            "cannot see your process: ask from the daemon's own pid namespace".to_owned(),
-        ));
-    };
-    let located = hierarchy.of_pid(pid)?;
-    if control.is_sandboxed(&located.path) {
-        return Err(refused(
-            "processes of a sandbox may not talk to the daemon".to_owned(),
-        ));
-    }
-    Ok(())
 }
 
 struct Client<C> {
@@ -159,7 +124,7 @@ impl<C: Control> Client<C> {
         }
     }
 
-    async fn converse(&mut self) -> io::Result<()> {
+    async fn converse(&mut self, peer: &Arc<Peer>) -> io::Result<()> {
         loop {
             let line = tokio::select! {
                 () = self.stop.clone().cancelled_owned() => return Ok(()),
@@ -178,19 +143,28 @@ impl<C: Control> Client<C> {
                     return self.answer(&Response::Failed { failure }).await;
                 }
             };
-            if let Request::Tail(request) = request {
-                return self.tail(&request).await;
+            // Its cgroup may have been attached since it was let in.
+            if let Err(refusal) = peer.check(&*self.control) {
+                return self.refuse(refusal).await;
             }
-            let response = self.carry_out(request).await;
+            if let Request::Tail(request) = request {
+                return self.tail(&request, peer).await;
+            }
+            let response = self.carry_out(request, peer).await;
             self.answer(&response).await?;
         }
     }
 
+    async fn refuse(&mut self, failure: Failure) -> io::Result<()> {
+        tracing::warn!(reason = failure.message, "admin connection refused");
+        self.answer(&Response::Failed { failure }).await
+    }
+
     /// On a task of its own: who hangs up does not leave an attach half done.
-    async fn carry_out(&self, request: Request) -> Response {
+    async fn carry_out(&self, request: Request, peer: &Arc<Peer>) -> Response {
         tracing::debug!(?request, "admin request");
-        let control = Arc::clone(&self.control);
-        let work = tokio::spawn(async move { answer(&*control, request).await });
+        let (control, peer) = (Arc::clone(&self.control), Arc::clone(peer));
+        let work = tokio::spawn(async move { answer(&*control, request, &peer).await });
         let failed = |message: String| Response::Failed {
             failure: Failure::new(FailureKind::Failed, message),
         };
@@ -204,7 +178,7 @@ impl<C: Control> Client<C> {
         }
     }
 
-    async fn tail(&mut self, request: &TailRequest) -> io::Result<()> {
+    async fn tail(&mut self, request: &TailRequest, peer: &Peer) -> io::Result<()> {
         // Before the filter is looked up, so that nothing is missed.
         let mut records = self.control.subscribe();
         let label = match &request.sandbox {
@@ -228,6 +202,9 @@ impl<C: Control> Client<C> {
                 _ = self.reader.read_u8() => return Ok(()),
                 received = records.recv() => received,
             };
+            if let Err(refusal) = peer.check(&*self.control) {
+                return self.last(&Streamed::Ended(refusal.message)).await;
+            }
             let mut lines = String::new();
             let lost = gather(received, &mut records, &filter, &mut lines);
             self.write(lines.as_bytes()).await?;
@@ -282,18 +259,18 @@ impl<C: Control> Client<C> {
     }
 }
 
-async fn answer<C: Control>(control: &C, request: Request) -> Response {
+async fn answer<C: Control>(control: &C, request: Request, by: &Peer) -> Response {
     let outcome = match request {
         Request::Attach(request) => control
-            .attach(request)
+            .attach(request, by)
             .await
             .map(|sandbox| Response::Attached { sandbox }),
-        Request::Detach { which } => control.detach(which).await.map(|sandbox| {
+        Request::Detach { which } => control.detach(which, by).await.map(|sandbox| {
             let sandboxes = vec![sandbox];
             Response::Detached { sandboxes }
         }),
         Request::DetachAll => control
-            .detach_all()
+            .detach_all(by)
             .await
             .map(|sandboxes| Response::Detached { sandboxes }),
         Request::Status => {

@@ -2,14 +2,16 @@
 
 use super::{AttachError, Daemon, Known, Origin};
 use crate::admin::{
-    AttachRequest, Control, Failure, FailureKind, GatewayInfo, NamespaceInfo, SandboxInfo, Status,
-    Which,
+    AttachRequest, Control, Failure, FailureKind, GatewayInfo, NamespaceInfo, Peer, SandboxInfo,
+    Status, Which,
 };
 use crate::app::AppError;
 use crate::privileges::Layer;
-use crate::sandbox::locate::is_within;
+use crate::sandbox::locate::{Hierarchy, Located, is_within};
 use gateway_common::{Listeners, refusal};
 use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
@@ -27,33 +29,32 @@ impl From<AttachError> for Failure {
 }
 
 impl Control for Daemon {
-    async fn attach(&self, request: AttachRequest) -> Result<SandboxInfo, Failure> {
+    async fn attach(&self, request: AttachRequest, by: &Peer) -> Result<SandboxInfo, Failure> {
         self.forget_gone().await;
-        let located = {
-            let sandboxes = self.sandboxes.lock().await;
-            let others = sandboxes.keys().map(String::as_str);
-            request.locate(&self.settings.hierarchy, others)?
-        };
+        let mut sandboxes = self.sandboxes.lock().await;
+        by.check(self)?;
+        let others = sandboxes.keys().map(String::as_str);
+        let located = request.locate(&self.settings.hierarchy, others)?;
         let label = request.label.unwrap_or_else(|| located.path.clone());
         let origin = Origin {
             text: request.origin,
             binding: None,
         };
         let path = located.path.clone();
-        Daemon::attach(self, located, &request.gateway, &label, origin).await?;
-        let sandboxes = self.sandboxes.lock().await;
+        self.attach_among(&mut sandboxes, located, &request.gateway, &label, origin)
+            .await?;
         let known = sandboxes.get(&path);
         known
             .map(|known| self.describe(known))
             .ok_or_else(|| Failure::new(FailureKind::NotFound, format!("{path} is gone already")))
     }
 
-    async fn detach(&self, which: Which) -> Result<SandboxInfo, Failure> {
-        let found = {
-            let sandboxes = self.sandboxes.lock().await;
-            let mut all = sandboxes.values().map(|known| self.describe(known));
-            all.find(|info| which.is(info))
-        };
+    async fn detach(&self, which: Which, by: &Peer) -> Result<SandboxInfo, Failure> {
+        let mut sandboxes = self.sandboxes.lock().await;
+        by.check(self)?;
+        let mut all = sandboxes.values().map(|known| self.describe(known));
+        let found = all.find(|info| which.is(info));
+        drop(all);
         let Some(info) = found else {
             let named = match which {
                 Which::Cgroup(path) => path,
@@ -64,13 +65,14 @@ impl Control for Daemon {
                 format!("{named} is not attached; `postern status` shows what is"),
             ));
         };
-        Daemon::detach(self, &info.cgroup).await?;
+        self.detach_among(&mut sandboxes, &info.cgroup)?;
         Ok(info)
     }
 
-    async fn detach_all(&self) -> Result<Vec<SandboxInfo>, Failure> {
+    async fn detach_all(&self, by: &Peer) -> Result<Vec<SandboxInfo>, Failure> {
         let all: Vec<SandboxInfo> = {
             let sandboxes = self.sandboxes.lock().await;
+            by.check(self)?;
             sandboxes
                 .values()
                 .map(|known| self.describe(known))
@@ -80,7 +82,9 @@ impl Control for Daemon {
             Daemon::detach(self, &info.cgroup).await?;
         }
         let failed = |error: std::io::Error| Failure::new(FailureKind::Failed, error.to_string());
-        for cgroup in self.app.pinned().map_err(failed)? {
+        // What was attached meanwhile stays.
+        let sandboxes = self.sandboxes.lock().await;
+        for cgroup in self.left_shut(&sandboxes).map_err(failed)? {
             self.forget(cgroup).map_err(failed)?;
         }
         Ok(all)
@@ -115,9 +119,13 @@ impl Control for Daemon {
         self.app.subscribe()
     }
 
-    fn is_sandboxed(&self, cgroup: &str) -> bool {
-        let paths = self.paths.read().unwrap_or_else(PoisonError::into_inner);
-        paths.iter().any(|path| is_within(cgroup, path))
+    fn is_sandboxed(&self, cgroup: &Located) -> io::Result<bool> {
+        let is_attached = {
+            let paths = self.paths.read().unwrap_or_else(PoisonError::into_inner);
+            paths.iter().any(|path| is_within(&cgroup.path, path))
+        };
+        // What is pinned is known by number alone.
+        Ok(is_attached || is_any_of(&self.app.pinned()?, cgroup, &self.settings.hierarchy)?)
     }
 }
 
@@ -180,6 +188,20 @@ impl Daemon {
         layers.extend(self.settings.layers.iter().cloned());
         layers
     }
+}
+
+/// Has this cgroup, or one around it, one of these ids?
+fn is_any_of(ids: &[u64], cgroup: &Located, hierarchy: &Hierarchy) -> io::Result<bool> {
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let around = cgroup.directory.ancestors();
+    for folder in around.take_while(|folder| folder.starts_with(hierarchy.mount())) {
+        if ids.contains(&folder.metadata()?.ino()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn gateway((name, problems): (String, Vec<String>)) -> GatewayInfo {

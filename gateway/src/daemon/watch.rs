@@ -121,13 +121,7 @@ impl Daemon {
     async fn forget_vain_pins(&self) {
         // Nothing is being attached as long as this is held.
         let sandboxes = self.sandboxes.lock().await;
-        let pinned = self.app.pinned().unwrap_or_default();
-        let known = |cgroup| {
-            sandboxes
-                .values()
-                .any(|one| one.attached.cgroup() == cgroup)
-        };
-        for cgroup in pinned.into_iter().filter(|cgroup| !known(*cgroup)) {
+        for cgroup in self.left_shut(&sandboxes).unwrap_or_default() {
             if self.app.is_pinned_in_vain(cgroup)
                 && let Err(error) = self.forget(cgroup)
             {

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn command(socket: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    // In a guest the binary is the one that is shipped.
+    let built = || env!("CARGO_BIN_EXE_postern").into();
+    let mut command = Command::new(std::env::var_os("POSTERN_BIN").unwrap_or_else(built));
     command.args(words).arg("--admin").arg(socket);
     command
 }

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Sends a line as it is; the answer's first line.
@@ -211,6 +211,105 @@ fn a_process_of_a_sandbox_is_refused_though_it_is_root() {
     client.change(&attach(&cgroup)).unwrap();
     let said = ask_as(&inside, &daemon.socket);
     assert!(said.contains("processes of a sandbox"), "{said}");
+}
+
+/// Asks what it reads, line by line, over one connection.
+const ASKER: &str = "import socket, sys\n\
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); f = s.makefile()\n\
+    for line in sys.stdin:\n\
+    \x20   s.sendall(line.encode()); print(f.readline(), end='', flush=True)";
+
+/// A process of this cgroup that is connected: questions in, answers out.
+struct Asker(std::process::Child, BufReader<std::process::ChildStdout>);
+
+impl Asker {
+    fn start(cgroup: &Cgroup, socket: &Path) -> Self {
+        let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+        let mut child = Command::new("sh")
+            .args(["-c", enter])
+            .arg(&cgroup.directory)
+            .args(["python3", "-c", ASKER])
+            .arg(socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self(child, answers)
+    }
+
+    fn ask(&mut self, request: &Request) -> String {
+        let question = serde_json::json!({"version": 1, "request": request});
+        let asked = self.0.stdin.as_mut().unwrap();
+        asked.write_all(format!("{question}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        self.1.read_line(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_connection_from_before_the_attach_is_refused_from_then_on() {
+    let (daemon, Some(cgroup)) = (Daemon::start(), Cgroup::new()) else {
+        return;
+    };
+    let mut asker = Asker::start(&cgroup, &daemon.socket);
+    assert!(asker.ask(&Request::Status).contains("generation"));
+    let mut client = Client::connect(&daemon.socket).unwrap();
+    client.change(&attach(&cgroup)).unwrap();
+    let which = Which::Cgroup(cgroup.path.clone());
+    let said = asker.ask(&Request::Detach { which });
+    assert!(said.contains("processes of a sandbox"), "{said}");
+    assert_eq!(client.status().unwrap().sandboxes.len(), 1);
+}
+
+#[test]
+fn records_are_told_to_nobody_whose_cgroup_is_attached_meanwhile() {
+    let (daemon, Some(cgroup)) = (Daemon::start(), Cgroup::new()) else {
+        return;
+    };
+    let mut asker = Asker::start(&cgroup, &daemon.socket);
+    let tailing = asker.ask(&Request::Tail(TailRequest::default()));
+    assert!(tailing.contains("tailing"), "{tailing}");
+    let mut client = Client::connect(&daemon.socket).unwrap();
+    client.change(&attach(&cgroup)).unwrap();
+    let record = r#"{"event":"denied","sandbox":"b2"}"#;
+    daemon.fake.records.send(record.into()).unwrap();
+    eventually("nobody listens", || {
+        daemon.fake.records.receiver_count() == 0
+    });
+}
+
+#[test]
+fn a_connection_whose_process_has_ended_is_nobodys() {
+    let daemon = Daemon::start();
+    // The one that connects ends at once; the other has what it opened.
+    let script = "import os, socket, sys, time\n\
+        s = socket.socket(socket.AF_UNIX)\n\
+        r, w = os.pipe()\n\
+        if os.fork() == 0: s.connect(sys.argv[1]); os.write(w, b'x'); os._exit(0)\n\
+        os.read(r, 1); os.wait()\n\
+        try: s.sendall(b'{\"version\":1,\"request\":{\"op\":\"status\"}}\\n')\n\
+        except BrokenPipeError: pass\n\
+        print(s.makefile().readline())";
+    let output = Command::new("python3")
+        .args(["-c", script])
+        .arg(&daemon.socket)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!said.contains("generation"), "{output:?}");
+    assert!(
+        said.contains("\"refused\"") || said.contains("no process"),
+        "{output:?}"
+    );
 }
 
 #[test]

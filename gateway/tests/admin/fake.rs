@@ -1,11 +1,11 @@
 //! A daemon that remembers what it was asked, and a cgroup to ask about.
 
 use gateway::admin::{
-    AttachRequest, Control, Failure, FailureKind, GatewayInfo, NamespaceInfo, SandboxInfo, Server,
-    Status, Which,
+    AttachRequest, Control, Failure, FailureKind, GatewayInfo, NamespaceInfo, Peer, SandboxInfo,
+    Server, Status, Which,
 };
 use gateway::privileges::Layer;
-use gateway::sandbox::locate::{Hierarchy, is_within};
+use gateway::sandbox::locate::{Hierarchy, Located, is_within};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub(crate) struct Fake {
 }
 
 impl Control for Fake {
-    async fn attach(&self, request: AttachRequest) -> Result<SandboxInfo, Failure> {
+    async fn attach(&self, request: AttachRequest, _by: &Peer) -> Result<SandboxInfo, Failure> {
         tokio::time::sleep(self.slowness).await;
         if request.gateway != "g" {
             return Err(Failure::new(
@@ -56,7 +56,7 @@ impl Control for Fake {
         Ok(sandbox)
     }
 
-    async fn detach(&self, which: Which) -> Result<SandboxInfo, Failure> {
+    async fn detach(&self, which: Which, _by: &Peer) -> Result<SandboxInfo, Failure> {
         let mut sandboxes = self.sandboxes.lock().unwrap();
         match sandboxes.iter().position(|sandbox| which.is(sandbox)) {
             Some(index) => Ok(sandboxes.remove(index)),
@@ -64,7 +64,7 @@ impl Control for Fake {
         }
     }
 
-    async fn detach_all(&self) -> Result<Vec<SandboxInfo>, Failure> {
+    async fn detach_all(&self, _by: &Peer) -> Result<Vec<SandboxInfo>, Failure> {
         Ok(std::mem::take(&mut self.sandboxes.lock().unwrap()))
     }
 
@@ -96,11 +96,11 @@ impl Control for Fake {
         self.records.subscribe()
     }
 
-    fn is_sandboxed(&self, cgroup: &str) -> bool {
+    fn is_sandboxed(&self, cgroup: &Located) -> std::io::Result<bool> {
         let sandboxes = self.sandboxes.lock().unwrap();
-        sandboxes
+        Ok(sandboxes
             .iter()
-            .any(|sandbox| is_within(cgroup, &sandbox.cgroup))
+            .any(|sandbox| is_within(&cgroup.path, &sandbox.cgroup)))
     }
 }
 
@@ -174,13 +174,16 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// `None` where this may not make cgroups.
+    /// `None` where this may not make cgroups, which root may.
     pub(crate) fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("postern-admin-{}-{number}", std::process::id());
         let directory = Hierarchy::find().unwrap().mount().join(&name);
-        std::fs::create_dir(&directory).ok()?;
+        match std::fs::create_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return None,
+            made => made.unwrap(),
+        }
         Some(Self {
             directory,
             path: format!("/{name}"),

@@ -251,6 +251,34 @@ fn the_socket_is_for_root_outside_of_sandboxes() -> Result<()> {
     Ok(())
 }
 
+/// Asks over one connection, again and again, to be let go of: until it is refused, or free.
+const ASKER: &str = "import json, socket, sys, time\n\
+    one = socket.socket(socket.AF_UNIX); one.connect(sys.argv[1]); answers = one.makefile()\n\
+    order = {'op': 'detach', 'which': {'cgroup': sys.argv[2]}}\n\
+    question = json.dumps({'version': 1, 'request': order}) + '\\n'\n\
+    def ask(): one.sendall(question.encode()); return answers.readline()\n\
+    said = ask()\n\
+    print('asked', flush=True)\n\
+    while 'not_found' in said: said = ask()\n\
+    print(said, flush=True)\n\
+    time.sleep(60)";
+
+#[test]
+fn who_was_connected_before_its_group_was_attached_is_not_heard_afterwards() -> Result<()> {
+    let site = Site::new()?;
+    let group = Cgroup::new("e2e-daemon")?;
+    let path = below(group.path())?;
+    let order = ["python3", "-c", ASKER, SOCKET, &path];
+    let mut asker = Process::start(group.command(order), b"")?;
+    asker.wait_for_line(SOON, |line| line == "asked")?;
+    crate::fixture::attach(&group, GATEWAY)?;
+    // Also what it asked while the attach was under way.
+    asker.wait_for_line(SOON, |line| line.contains("processes of a sandbox"))?;
+    assert!(!is_free(&group)?);
+    assert!(site.sandbox(group.path())?.is_some());
+    Ok(())
+}
+
 fn tail(arguments: &[&str]) -> Result<Process> {
     let mut command = Command::new(postern::binary()?);
     command.arg("tail").args(arguments).env("NO_COLOR", "1");
