@@ -41,7 +41,11 @@ kernel_of() {
 
 prebuilt() {
     install -m 755 /tmp/postern /usr/local/bin/postern
-    [ ! -f /tmp/postern-demo ] || demo /tmp/postern-demo
+    if [ -f /tmp/postern-demo ]; then
+        # The agent of the story.
+        command -v curl >/dev/null || { apt-get update --quiet && apt-get install --quiet --yes curl; }
+        demo /tmp/postern-demo
+    fi
     policies "$1"
     finish
 }
@@ -51,7 +55,8 @@ build() {
     export PATH="/root/.cargo/bin:$PATH"
     if ! cargo --version >/dev/null 2>&1; then
         apt-get update --quiet
-        apt-get install --quiet --yes --no-install-recommends cargo-web rustc-web gcc libc6-dev
+        apt-get install --quiet --yes --no-install-recommends \
+            cargo-web rustc-web rustfmt-web rust-web-clippy gcc libc6-dev
     fi
     cd "$1"
     cargo xtask setup

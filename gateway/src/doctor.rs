@@ -33,8 +33,9 @@ pub struct Finding {
     pub remedy: &'static str,
 }
 
-/// The oldest kernel that the test matrix has and that takes every program. 5.10 has not: it lacks
-/// `bpf_set_retval` in these hooks, and `bpf_get_netns_cookie` for sock_ops.
+/// Programs at socket() and connect() have `bpf_set_retval` since 6.1
+/// (<https://lore.kernel.org/r/20220823222555.523590-1-sdf@google.com>). Without it each refusal is EPERM, from which
+/// clients do not fall back. BPF LSM for cgroups is of 6.0; what tells sock_ops its network namespace, of 5.15.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Refuses a kernel that is too old, in words rather than with a verifier log.
@@ -139,7 +140,8 @@ fn kernel() -> Finding {
         remedy: if verdict == Verdict::Ok {
             ""
         } else {
-            "Linux 6.1 or later; `cargo xtask vm shell` has one to try Postern in"
+            "Linux 6.1 or later: before, programs cannot choose the error of a refused call; \
+             `cargo xtask vm shell` has one to try Postern in"
         },
     }
 }

@@ -54,7 +54,7 @@ pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "fmt",
         about: "rustfmt finds nothing to change",
-        needs: Needs::Nothing,
+        needs: Needs::Toolchain,
         work: Work::Cargo(&[
             // rustfmt would colour its differences in a file too.
             "fmt --all --check -- --color never",

@@ -1,7 +1,7 @@
 //! Beginnings and ends: exit statuses, signals, terminals, orphans, and what is left afterwards.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -45,7 +45,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Long enough for a machine under load.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 fn exit_statuses() {
     let work = folder();
@@ -154,7 +154,7 @@ fn terminal() {
 
 fn typed_interrupt() {
     let work = folder();
-    let inside = "trap 'echo interrupted; exit 5' INT; sleep 5 & wait; echo slept";
+    let inside = "trap 'echo interrupted; exit 5' INT; echo ready; sleep 60 & wait; echo slept";
     let Some(output) = typescript(&Sandbox::in_folder(work.path()), inside, b"\x03") else {
         return;
     };
@@ -283,7 +283,8 @@ fn wait(child: &mut Child) -> Option<i32> {
     }
 }
 
-/// Runs a script in a sandbox at a terminal of its own; `None` where script(1) is missing.
+/// Runs a script in a sandbox at a terminal of its own, and types once it says that it is ready; `None` where script(1)
+/// is missing.
 fn typescript(sandbox: &Sandbox, inside: &str, typed: &[u8]) -> Option<Output> {
     let file = sandbox.cwd.join("inside.sh");
     fs::write(&file, inside).unwrap();
@@ -300,9 +301,17 @@ fn typescript(sandbox: &Sandbox, inside: &str, typed: &[u8]) -> Option<Output> {
         .spawn()
         .ok()?;
     let mut stdin = child.stdin.take().unwrap();
-    sleep(Duration::from_secs(2));
-    stdin.write_all(typed).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = Vec::new();
+    if !typed.is_empty() {
+        while !said.ends_with(b"ready\r\n") {
+            assert_ne!(stdout.read_until(b'\n', &mut said).unwrap(), 0, "{said:?}");
+        }
+        stdin.write_all(typed).unwrap();
+    }
+    stdout.read_to_end(&mut said).unwrap();
+    let mut output = child.wait_with_output().unwrap();
+    output.stdout = said;
     drop(stdin);
     Some(output)
 }

@@ -73,6 +73,12 @@ pub(super) fn provide(
     }
     let tree = folder.join("tree");
     let release = release_of(&tree)?;
+    if !release.starts_with(&format!("{}.", kernel.name)) {
+        return Err(Failure::failed(format!(
+            "{} has Linux {release} by now, not {}: name that one in the matrix",
+            kernel.suite, kernel.name
+        )));
+    }
     // Beside the modules since 7.x, where it is a package of its own.
     let vmlinuz = [
         tree.join(format!("boot/vmlinuz-{release}")),

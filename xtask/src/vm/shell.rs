@@ -25,6 +25,8 @@ pub(super) fn run(
     with_lsm: bool,
     command: &str,
 ) -> Result<(), Failure> {
+    // One at a time: another's guest would be given this one's files.
+    let _mine = vm.lock("lock-shell")?;
     let ground = Ground::prepare(vm, true, None, Extent::Whole)?;
     let image = ground.kernel(vm, kernel)?;
     let accelerator = Accelerator::probe(vm, &image);
@@ -78,6 +80,8 @@ pub(super) fn run(
         arguments: format!("postern.tree {}", lsm_argument(with_lsm)),
         is_interactive: true,
     };
+    // A prompt is open for as long as somebody likes; others may prepare theirs meanwhile.
+    drop(ground);
     line(format_args!(
         "booting {} under {}",
         image.release,

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::files::fail;
-use super::job::Job;
+use super::job::{self, Job};
 use super::kernels::{self, HOST, Kernel};
 use super::results::{Results, Verdict};
 use super::rootfs::Extent;
@@ -291,6 +291,11 @@ fn on_host(
         results.read(&suite.name, &output);
         let reasons = fs::read_to_string(&beyond).map_err(|error| fail("read", &beyond, &error))?;
         results.excuse(&suite.name, &reasons);
+    }
+    if chosen.iter().any(Option::is_none) {
+        for name in job::verifier_tests(vm)? {
+            results.beyond(VERIFIER_SUITE, &name, "asked in guests, of each kernel");
+        }
     }
     let took = start.elapsed();
     line(format_args!("{HOST} took {}", seconds(took)));

@@ -49,8 +49,11 @@ pub(super) fn run(vm: &Vm<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
     fs::write(&script, SCRIPT)
         .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
         .map_err(|error| fail("write", &script, &error))?;
-    let mut command = Command::new("unshare");
+    // Whoever ends this command, however hard, ends the daemons and the machine: nothing outlives their namespace's init.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "--", "unshare"])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(&script)
         .arg(&work)

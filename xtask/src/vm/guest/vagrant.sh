@@ -32,6 +32,8 @@ finish() {
         [ -e "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
     done
     kill $daemons 2>/dev/null || true
+    # They write to their folder until they end.
+    wait $daemons 2>/dev/null || true
     exit $status
 }
 trap finish EXIT
@@ -44,7 +46,7 @@ virsh --quiet --connect qemu:///system pool-define-as default dir --target "$wor
 virsh --quiet --connect qemu:///system pool-start default
 
 export VAGRANT_HOME="$work/home" VAGRANT_DOTFILE_PATH="$work/dot" VAGRANT_DEFAULT_PROVIDER=libvirt VAGRANT_NO_COLOR=1
-vagrant up "$machine" --provider=libvirt
+timeout --foreground 3600 vagrant up "$machine" --provider=libvirt
 status=0
 vagrant ssh "$machine" -c 'exit 7' || status=$?
 [ $status = 7 ] || { echo "vagrant ssh gave status $status for 7" >&2; exit 1; }
