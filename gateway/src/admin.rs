@@ -6,11 +6,13 @@
 //! carries [`Streamed`] lines until either side closes it.
 
 mod client;
+mod peer;
 mod protocol;
 mod server;
 mod socket;
 
 pub use client::{Client, ClientError, Tail};
+pub use peer::Peer;
 pub use protocol::{
     AttachRequest, Failure, FailureKind, GatewayInfo, NamespaceInfo, Request, Response,
     SandboxInfo, Status, Streamed, TailRequest, VERSION, Which,
@@ -18,6 +20,8 @@ pub use protocol::{
 pub use server::Server;
 pub use socket::BindError;
 
+use crate::sandbox::locate::Located;
+use std::io;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -29,7 +33,8 @@ pub const LONGEST_REQUEST: usize = 64 * 1024;
 pub const LONGEST_RESPONSE: usize = 16 * 1024 * 1024;
 
 /// What the daemon does when it is asked. Each is called on a task of its own and runs to its end, whatever
-/// becomes of who asked.
+/// becomes of who asked. What changes something says [`Peer::check`] once more when nothing can be attached
+/// meanwhile: who asks may wait for its own cgroup to be attached.
 pub trait Control: Send + Sync + 'static {
     /// Attaches a cgroup. See [`AttachRequest::locate`], which refuses what cannot be a sandbox.
     ///
@@ -38,19 +43,27 @@ pub trait Control: Send + Sync + 'static {
     fn attach(
         &self,
         request: AttachRequest,
+        by: &Peer,
     ) -> impl Future<Output = Result<SandboxInfo, Failure>> + Send;
 
     /// Lets go of a sandbox: its processes reach the network freely afterwards.
     ///
     /// # Errors
     /// [`Failure`]; of kind [`FailureKind::NotFound`] if there is none such.
-    fn detach(&self, which: Which) -> impl Future<Output = Result<SandboxInfo, Failure>> + Send;
+    fn detach(
+        &self,
+        which: Which,
+        by: &Peer,
+    ) -> impl Future<Output = Result<SandboxInfo, Failure>> + Send;
 
     /// Lets go of all sandboxes, and of what an earlier daemon left pinned. Returns those let go of.
     ///
     /// # Errors
     /// [`Failure`] at the first that could not be let go of.
-    fn detach_all(&self) -> impl Future<Output = Result<Vec<SandboxInfo>, Failure>> + Send;
+    fn detach_all(
+        &self,
+        by: &Peer,
+    ) -> impl Future<Output = Result<Vec<SandboxInfo>, Failure>> + Send;
 
     /// How things stand.
     fn status(&self) -> impl Future<Output = Status> + Send;
@@ -58,7 +71,10 @@ pub trait Control: Send + Sync + 'static {
     /// Audit records from now on, one JSON object each, without the line's end.
     fn subscribe(&self) -> broadcast::Receiver<Arc<str>>;
 
-    /// Is the cgroup with this path below the mount an attached one or inside of one? Its processes are not
-    /// listened to, root or not.
-    fn is_sandboxed(&self, cgroup: &str) -> bool;
+    /// Is this cgroup an attached one, one that an earlier daemon left shut, or inside of one? Its processes
+    /// are not listened to, root or not.
+    ///
+    /// # Errors
+    /// If what was left shut cannot be looked at.
+    fn is_sandboxed(&self, cgroup: &Located) -> io::Result<bool>;
 }

@@ -2,10 +2,12 @@
 its standard input: {"wait": STREAMS, "say": [[TYPE, LAST OR STREAM, CODE]...], "answer": [STREAMS...], "on": CONNECTIONS}.
 
 On the first `on` connections it waits until so many streams are whole, sends GOAWAY (7) or RST_STREAM (3) frames, and answers
-the named streams; what it is not to answer it leaves open, and a connection that answers nothing is closed. On the others
-it answers everything. It tells of each stream that came whole."""
+the named streams, where there is {"until": FILE} when those frames have been heard, which it tells, and that file is there;
+what it is not to answer it leaves open, and a connection that answers nothing is closed. On the others it answers everything.
+It tells of each stream that came whole."""
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -47,7 +49,8 @@ def serve(raw, connection):
         stream = context.wrap_socket(raw, server_side=True)
         # A window of a megabyte a stream, and for all.
         stream.sendall(frame(SETTINGS, 0, 0, b"\0\4" + number(1 << 20)) + frame(WINDOW_UPDATE, 0, 0, number(1 << 20)))
-        for kind, flags, ident, payload in frames(stream):
+        reader = frames(stream)
+        for kind, flags, ident, payload in reader:
             if kind == SETTINGS and not flags & ACK:
                 stream.sendall(frame(SETTINGS, ACK, 0, b""))
             elif kind == PING and not flags & ACK:
@@ -67,7 +70,13 @@ def serve(raw, connection):
                 for kind, first, code in told["say"]:
                     last = number(first) + number(code)
                     stream.sendall(frame(GOAWAY, 0, 0, last) if kind == GOAWAY else frame(RST_STREAM, 0, first, number(code)))
-                time.sleep(told.get("pause", 0) / 1000)
+                if "until" in told:
+                    # Acknowledged, what was said before it has been read.
+                    stream.sendall(frame(PING, 0, 0, bytes(8)))
+                    next(kind for kind, flags, *_ in reader if kind == PING and flags & ACK)
+                    tell(heard=connection)
+                    while not os.path.exists(told["until"]):
+                        time.sleep(0.02)
                 for ident in told["answer"]:
                     answer(stream, ident, connection)
                 if not told["answer"]:

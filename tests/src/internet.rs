@@ -10,10 +10,10 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nametoindex;
@@ -24,6 +24,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, gettid};
+
+use crate::process::patient;
 
 /// A foreign host (RFC 5737, TEST-NET-3).
 pub const FOREIGN_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -41,6 +43,11 @@ pub const OPEN_UDP_PORTS: [u16; 2] = [53, 443];
 /// The UDP port (RFC 862's) on which every address of the internet sends back what comes.
 pub const ECHO_PORT: u16 = 7;
 
+/// Where marks go: nothing listens (RFC 863's).
+const MARK_PORT: u16 = 9;
+/// How marks begin; their number follows.
+const MARK: &[u8] = b"the capture has come so far: ";
+
 /// A packet that arrived in the internet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -57,6 +64,11 @@ pub struct Packet {
 /// The internet, until it is dropped; the thread stays in the host namespace.
 pub struct Internet {
     packets: Arc<Mutex<Vec<Packet>>>,
+    /// Stands in the host namespace, whoever uses it.
+    marker: UdpSocket,
+    marks: AtomicU64,
+    /// The last mark that the capture has met.
+    met: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -70,21 +82,24 @@ impl Internet {
         ip("link set lo up")?;
         degrade()?;
         let packets = Arc::new(Mutex::new(Vec::new()));
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, met) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (say, hear) = mpsc::channel();
         let (cable, is_laid) = mpsc::channel();
         let thread = std::thread::spawn({
-            let (packets, stop) = (Arc::clone(&packets), Arc::clone(&stop));
+            let (packets, stop, met) = (Arc::clone(&packets), Arc::clone(&stop), Arc::clone(&met));
             move || match enter(&say, &is_laid) {
                 Ok(outside) => {
                     drop(say.send(Said::Ready));
-                    outside.watch(&packets, &stop);
+                    outside.watch(&packets, &met, &stop);
                 }
                 Err(error) => drop(say.send(Said::Failed(error))),
             }
         });
         let internet = Self {
             packets,
+            marker: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,
+            marks: AtomicU64::new(0),
+            met,
             stop,
             thread: Some(thread),
         };
@@ -101,13 +116,31 @@ impl Internet {
     }
 
     /// Every packet to an address of the internet, neighbour discovery and its like left out.
+    ///
+    /// # Panics
+    /// When the capture does not catch up.
     pub fn packets(&self) -> Vec<Packet> {
         // A packet sent just now is in the capture's queue already, but maybe not read yet.
-        std::thread::sleep(Duration::from_millis(50));
+        self.catch_up();
         self.packets
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Waits until the capture has met a datagram sent now, which is no packet of the [`Internet::packets`].
+    fn catch_up(&self) {
+        // What went out from another processor may be behind it for a moment.
+        std::thread::sleep(Duration::from_millis(50));
+        let mark = self.marks.fetch_add(1, Ordering::Relaxed) + 1;
+        let datagram = [MARK, &mark.to_be_bytes()[..]].concat();
+        let begun = Instant::now();
+        while self.met.load(Ordering::Acquire) < mark {
+            let sent = self.marker.send_to(&datagram, (FOREIGN_V4, MARK_PORT));
+            let in_time = begun.elapsed() < patient(Duration::from_secs(20));
+            assert!(in_time, "the capture does not catch up: {sent:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Fails if anything at all arrived.
@@ -142,10 +175,10 @@ struct Outside {
 }
 
 impl Outside {
-    fn watch(&self, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
+    fn watch(&self, packets: &Mutex<Vec<Packet>>, met: &AtomicU64, stop: &AtomicBool) {
         std::thread::scope(|scope| {
             scope.spawn(|| self.echo(stop));
-            self.capture(packets, stop);
+            self.capture(packets, met, stop);
         });
     }
 
@@ -159,7 +192,7 @@ impl Outside {
         }
     }
 
-    fn capture(&self, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
+    fn capture(&self, packets: &Mutex<Vec<Packet>>, met: &AtomicU64, stop: &AtomicBool) {
         let mut frame = [0; 2048];
         while !stop.load(Ordering::Relaxed) {
             // A timeout is the chance to look at `stop`.
@@ -168,6 +201,10 @@ impl Outside {
                 && let Some(packet) = parse(&frame[..length])
                 && is_traffic(&frame[14..length], &packet)
             {
+                if let Some(mark) = mark(&frame[..length], &packet) {
+                    met.fetch_max(mark, Ordering::Release);
+                    continue;
+                }
                 packets
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -248,6 +285,13 @@ fn enter(say: &mpsc::Sender<Said>, cable: &mpsc::Receiver<()>) -> Result<Outside
         _sockets: sockets.into_iter().collect::<Result<_, _>>()?,
         echo,
     })
+}
+
+/// The number of a mark, if that is what it is.
+fn mark(frame: &[u8], parsed: &Packet) -> Option<u64> {
+    let (before, number) = frame.split_last_chunk()?;
+    let is_mark = (parsed.protocol, parsed.port) == (17, Some(MARK_PORT)) && before.ends_with(MARK);
+    is_mark.then(|| u64::from_be_bytes(*number))
 }
 
 /// What the host's kernel says to find the far side is nobody's traffic.

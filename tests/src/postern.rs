@@ -180,6 +180,12 @@ impl Sandbox {
         })
     }
 
+    /// Waits until the gateway, which logs at `info`, says that it has the new value of `secret`, a NAME/KEY.
+    pub fn wait_for_secret(&mut self, secret: &str) -> Result<()> {
+        let said = |line: &str| line.contains("secret changed") && line.contains(secret);
+        self.process.wait_for_line(READY, said).map(drop)
+    }
+
     /// The audit log so far.
     pub fn audit(&self) -> Result<Vec<Record>> {
         audit::read(&self.audit)

@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn lines_carry_their_time_and_the_status_is_a_shell_s() -> Result<()> {
-        let ended = shell("cat; sleep 0.2; echo late; echo bad >&2; kill -TERM $$")?
+        let ended = shell("cat; sleep 1; echo late; echo bad >&2; kill -TERM $$")?
             .wait(Duration::from_secs(5))?;
         assert_eq!(ended.code(), 128 + 15);
         assert_eq!(ended.out(), "input\nlate\n");

@@ -17,7 +17,7 @@ fn events_arrive_one_by_one() -> Result<()> {
     let world = World::new()?;
     for flag in ["--http1.1", "--http2"] {
         let done = world
-            .curl(&["-N", flag, "https://echo.test/sse/5/300"])
+            .curl(&["-N", flag, "https://echo.test/sse/5/1000"])
             .succeed()?;
         let at: Vec<Duration> = done
             .ended
@@ -30,7 +30,8 @@ fn events_arrive_one_by_one() -> Result<()> {
         for pair in at.windows(2) {
             let gap = pair[1] - pair[0];
             assert!(gap > patient(Duration::from_millis(150)), "{flag}: {at:?}");
-            assert!(gap < patient(Duration::from_millis(900)), "{flag}: {at:?}");
+            // All of it takes four seconds.
+            assert!(gap < patient(Duration::from_secs(4)), "{flag}: {at:?}");
         }
     }
     Ok(())
@@ -79,11 +80,11 @@ fn a_long_upload_needs_no_more_memory_than_a_short_one() -> Result<()> {
 fn an_upload_that_moves_is_in_time_and_an_upstream_that_then_says_nothing_is_not() -> Result<()> {
     let world = World::new()?;
     let mut documents = world.standard();
-    documents[0] += "  requestTimeout: 2s\n  limits: {idleTimeout: 2s}\n";
+    documents[0] += "  requestTimeout: 5s\n  limits: {idleTimeout: 5s}\n";
     world.write_policy(&documents)?;
-    std::fs::File::create(world.work("upload"))?.set_len(250_000)?;
+    std::fs::File::create(world.work("upload"))?.set_len(600_000)?;
     for flag in ["--http1.1", "--http2"] {
-        // Five seconds, with the answer before it and after it.
+        // Twelve seconds, with the answer before it and after it.
         for path in ["upload", "meanwhile"] {
             let url = format!("https://echo.test/{path}");
             // Nobody would want the body once the answer has begun.
@@ -92,9 +93,9 @@ fn an_upload_that_moves_is_in_time_and_an_upstream_that_then_says_nothing_is_not
             let slow = [&expect[..], &slow].concat();
             let done = world.curl(&slow).succeed()?;
             let took = done.ended.elapsed;
-            assert!(took > Duration::from_secs(3), "{took:?}: {done}");
+            assert!(took > Duration::from_secs(8), "{took:?}: {done}");
             let record = done.record("request", |_| true)?;
-            assert_eq!(record.0["bytes_up"], 250_000, "{}", record.0);
+            assert_eq!(record.0["bytes_up"], 600_000, "{}", record.0);
             assert!(record.0["error"].is_null(), "{}", record.0);
         }
         let silent = [
@@ -112,7 +113,7 @@ fn an_upload_that_moves_is_in_time_and_an_upstream_that_then_says_nothing_is_not
         let (status, took) = out.trim().split_once(' ').unwrap_or_default();
         assert_eq!(status, "504", "{done}");
         let took: f64 = took.parse()?;
-        assert!((2.0..10.0).contains(&took), "{took} s");
+        assert!((5.0..15.0).contains(&took), "{took} s");
         let record = done.record("request", |_| true)?;
         assert_eq!(record.0["error"], "upstream_timeout", "{}", record.0);
     }

@@ -15,7 +15,7 @@ use e2e::mock::anthropic;
 use e2e::mock::otlp::{Otlp, Point, Span};
 use e2e::policy::Gateway;
 use e2e::postern::Exec;
-use e2e::process::{Ended, Process};
+use e2e::process::{Ended, Process, patient};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -362,7 +362,7 @@ fn kill_9_loses_no_request_that_was_answered() -> Result<()> {
     };
     let begun = std::time::Instant::now();
     while answered().len() < 300 {
-        let waited = begun.elapsed() < Duration::from_secs(40);
+        let waited = begun.elapsed() < patient(Duration::from_secs(40));
         anyhow::ensure!(waited, "too slow: {} answers", answered().len());
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -157,16 +157,22 @@ fn a_long_body_is_not_sent_again_and_a_request_without_one_is() -> Result<()> {
 #[test]
 fn a_graceful_end_lets_what_is_under_way_finish_and_the_next_goes_elsewhere() -> Result<()> {
     let world = World::new()?;
-    let told = json!({"on": 1, "wait": 1, "say": [[GOAWAY, ANY, 0]], "pause": 2500, "answer": [1]});
-    let server = world.server("leaving_server.py", ADDRESS, &[HOST], &told)?;
+    let say = [[GOAWAY, ANY, 0]];
+    let told = json!({"on": 1, "wait": 1, "say": say, "until": world.work("over"), "answer": [1]});
+    let mut server = world.server("leaving_server.py", ADDRESS, &[HOST], &told)?;
     let mut documents = world.standard();
     policy::aliased(&mut documents, ADDRESS, &[HOST]);
     let names = policy::Destinations::Names(&[HOST]);
     documents.push(policy::l4_route("leaving", &names, &[443]));
     world.write_policy(&documents)?;
     let ask = format!("curl -s --fail --max-time 20 https://{HOST}/");
-    let both = format!("{ask} -d first & sleep 1; {ask} -d second; echo; wait");
-    let done = world.exec(["sh", "-c", &both]).succeed()?;
+    let second = format!("while [ ! -e heard ]; do sleep 0.05; done; {ask} -d second; echo");
+    let both = format!("{ask} -d first & {second}; touch over; wait");
+    let running = world.exec(["sh", "-c", &both]).start()?;
+    server.wait_for_line(SOON, |line| line.contains("\"heard\""))?;
+    std::fs::write(world.work("heard"), "")?;
+    let done = running.wait()?;
+    ensure!(done.code() == 0, "{done}");
     let told: Vec<Value> = done.json_lines()?;
     // The second is answered while the first is still under way.
     assert_eq!(told[0]["connection"], 2, "{done}");

@@ -208,7 +208,7 @@ fn echo_does_trailers_early_answers_lengths_and_events() -> Result<()> {
         bytes.out().starts_with(&digest::sha256(&expected)),
         "{bytes:?}"
     );
-    let events = direct(&world, &["curl", "-sN", "https://echo.test/sse/3/200"])?;
+    let events = direct(&world, &["curl", "-sN", "https://echo.test/sse/3/1000"])?;
     let at: Vec<Duration> = events
         .stdout
         .iter()

@@ -246,10 +246,10 @@ fn a_rotated_secret_drops_the_token_at_once() -> Result<()> {
     let issuer = Issuer::for_the_api(&world, &CLIENT)?;
     let script =
         format!("{ASK}; touch first; while [ ! -e rotated ]; do sleep 0.05; done; {ASK}; {ASK}");
-    let running = world.exec(["sh", "-c", &script]).start()?;
+    let mut running = world.exec(["sh", "-c", &script]).log("info").start()?;
     world.wait_for_file("first")?;
     world.secret("crm", "client_secret", &issuer.secrets[1])?;
-    std::thread::sleep(patient(Duration::from_secs(2)));
+    running.wait_for_secret("crm/client_secret")?;
     fs::write(world.work("rotated"), "")?;
     let done = running.wait()?;
     let told = done.json_lines()?;

@@ -279,10 +279,10 @@ fn an_answer_is_evidence_for_its_sandbox_and_its_life_alone() -> Result<()> {
 
     let ssh = &format!("ssh {SSH}")[..];
     let sleep = format!("sleep {}", PINNED.as_secs());
-    // One that waits its answer's life out, and one that stays connected, while the others go on.
-    let patient = steps(&groups[0], &["lookup ssh.test", ssh, &sleep, ssh])?;
+    // One that stays connected, and one that waits its answer's life out, while the others go on.
     let key = world.work("id").display().to_string();
-    let stay = format!("sleep {}; echo still there", PINNED.as_secs() + 2);
+    let over = world.work("over").display().to_string();
+    let stay = format!("echo up; while [ ! -e {over} ]; do sleep 0.1; done; echo still there");
     let options = [
         "-oBatchMode=yes",
         "-oStrictHostKeyChecking=no",
@@ -293,7 +293,10 @@ fn an_answer_is_evidence_for_its_sandbox_and_its_life_alone() -> Result<()> {
         &options,
         &["root@ssh.test", &stay],
     ];
-    let session = Process::start(groups[0].command(session.concat()), b"")?;
+    let mut session = Process::start(groups[0].command(session.concat()), b"")?;
+    // Its own look-up shall not renew the other's.
+    session.wait_for_line(SOON, |line| line == "up")?;
+    let patient = steps(&groups[0], &["lookup ssh.test", ssh, &sleep, ssh])?;
 
     let by_address = outcomes(steps(&groups[1], &[ssh])?)?;
     assert_eq!(by_address, ["closed"], "never looked up");
@@ -332,10 +335,11 @@ fn an_answer_is_evidence_for_its_sandbox_and_its_life_alone() -> Result<()> {
     assert_eq!(patient[0], SSH.to_string(), "{patient:?}");
     assert!(patient[1].starts_with(BANNER), "{patient:?}");
     assert_eq!(patient[3], "closed", "its answer has expired: {patient:?}");
+    std::fs::write(&over, "")?;
     let session = session.wait(SOON)?;
     assert_eq!(
         session.out(),
-        "still there\n",
+        "up\nstill there\n",
         "what is connected stays: {session:?}"
     );
     for path in &paths {

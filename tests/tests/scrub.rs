@@ -101,7 +101,7 @@ fn events_are_not_delayed_and_heads_without_bodies_pass() -> Result<()> {
     let world = World::new()?;
     for flag in ["--http1.1", "--http2"] {
         let done = world
-            .curl(&["-N", flag, "https://injected.test/sse/4/300"])
+            .curl(&["-N", flag, "https://injected.test/sse/4/1000"])
             .succeed()?;
         let events = done
             .ended

@@ -184,11 +184,11 @@ fn a_changed_secret_is_used_by_the_next_request() -> Result<()> {
     let world = World::new()?;
     let script = "ask() { curl -s -o /dev/null -w '%{http_code}\\n' https://wiki.local/snippets/durability; }
                   ask; touch asked; while [ ! -e changed ]; do sleep 0.05; done; ask";
-    let running = world.exec(["sh", "-c", script]).start()?;
+    let mut running = world.exec(["sh", "-c", script]).log("info").start()?;
     world.wait_for_file("asked")?;
     world.secret("wiki-token", "value", "wiki-another")?;
-    // The watcher needs a moment; a request after that moment must have the new value.
-    std::thread::sleep(e2e::process::patient(Duration::from_millis(1500)));
+    // A request after this must have the new value.
+    running.wait_for_secret("wiki-token/value")?;
     fs::write(world.work("changed"), "")?;
     let done = running.wait()?;
     assert_eq!(done.out(), "200\n401\n", "{done}");

@@ -20,8 +20,8 @@ const CROWD: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 50;
 
 /// Asks again and again on new connections, straight to an address outside every other time, and
-/// writes one line an attempt: `ok`, `error`, or `out` for what must never be. It ends when the file of its
-/// second argument is there, or after five minutes.
+/// writes one line an attempt: when it ended, when it began, and `ok`, `error`, or `out` for what must
+/// never be. It ends when the file of its second argument is there, or after five minutes.
 const CLIENT: &str = "
 import os, socket, ssl, sys, time
 tls = ssl.create_default_context(cafile=sys.argv[1])
@@ -30,15 +30,16 @@ where = socket.getaddrinfo('injected.test', 443, socket.AF_INET)[0][4]
 ask = b'GET /takeover HTTP/1.1\\r\\nHost: injected.test\\r\\nConnection: close\\r\\n\\r\\n'
 end = time.monotonic() + 300
 while not os.path.exists(sys.argv[2]) and time.monotonic() < end:
+    begun = time.time()
     try:
         with tls.wrap_socket(socket.create_connection(where, 3), server_hostname='injected.test') as c:
             c.sendall(ask)
             said = 'ok' if c.recv(64).startswith(b'HTTP/1.1 200') else 'error'
     except OSError: said = 'error'
-    print(time.time(), said, flush=True)
+    print(time.time(), begun, said, flush=True)
     try:
         socket.create_connection(('203.0.113.9', 8443), timeout=0.2)
-        print(time.time(), 'out', flush=True)
+        print(time.time(), begun, 'out', flush=True)
     except OSError: pass
     time.sleep(0.05)
 ";
@@ -69,7 +70,16 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
     daemon.signal(Signal::SIGKILL)?;
     let killed = std::time::SystemTime::now();
     daemon.wait(SOON)?;
+    let since = |time: std::time::SystemTime| -> Result<f64> {
+        Ok(time.duration_since(std::time::UNIX_EPOCH)?.as_secs_f64())
+    };
+    let killed = since(killed)?;
     std::thread::sleep(patient(Duration::from_secs(2)));
+    for client in &mut clients {
+        let shut = |line: &str| matches!(attempt(line), Ok((_, begun, "error")) if begun > killed);
+        let shut = client.wait_for_line(CROWD, shut);
+        shut.context("a client did not find it shut")?;
+    }
     let next = Instant::now();
     let restarted = std::time::SystemTime::now();
     // Without a word of what was attached: it knows.
@@ -77,31 +87,23 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
     let ready = std::time::SystemTime::now();
     println!("the next daemon was ready after {:?}", next.elapsed());
 
-    let since = |time: std::time::SystemTime| -> Result<f64> {
-        Ok(time.duration_since(std::time::UNIX_EPOCH)?.as_secs_f64())
-    };
-    let (killed, restarted, ready) = (since(killed)?, since(restarted)?, since(ready)?);
+    let (restarted, ready) = (since(restarted)?, since(ready)?);
     for client in &mut clients {
-        client
-            .wait_for_line(CROWD, |line| {
-                line.strip_suffix(" ok")
-                    .and_then(|at| at.parse::<f64>().ok())
-                    .is_some_and(|at| at > ready)
-            })
-            .context("a client was not served again")?;
+        let served = |line: &str| matches!(attempt(line), Ok((_, begun, "ok")) if begun > ready);
+        let served = client.wait_for_line(CROWD, served);
+        served.context("a client was not served again")?;
     }
     std::fs::write(&enough, "")?;
     let (mut before, mut between, mut after) = (0, 0, 0);
     for client in clients {
         let ended = client.wait(SOON)?;
         for line in ended.out().lines() {
-            let (at, said) = line.split_once(' ').context("no time")?;
-            let at: f64 = at.parse()?;
+            let (at, begun, said) = attempt(line)?;
             match said {
                 "out" => bail!("a connection went past the gateway at {at}"),
                 "ok" if at < killed => before += 1,
                 // Answered before the kill, told after it.
-                "ok" if at < killed + 0.2 => {}
+                "ok" if begun < killed => {}
                 "ok" if at < restarted => bail!("answered by nobody at {at}"),
                 "ok" => after += 1,
                 "error" if at > killed && at < ready => between += 1,
@@ -120,6 +122,13 @@ fn killed_under_load_it_leaves_everybody_shut_and_the_next_one_takes_them_over()
     let free = Process::start(group.command(free), b"")?.wait(SOON)?;
     assert_eq!(free.code(), 0, "{free:#?}");
     Ok(())
+}
+
+/// When an attempt ended, when it began, and what came of it.
+fn attempt(line: &str) -> Result<(f64, f64, &str)> {
+    let mut words = line.splitn(3, ' ');
+    let mut next = || words.next().context("not an attempt");
+    Ok((next()?.parse()?, next()?.parse()?, next()?))
 }
 
 #[test]

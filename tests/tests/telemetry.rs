@@ -380,6 +380,7 @@ fn a_collector_that_is_away_stops_nobody() -> Result<()> {
 #[test]
 fn the_sdks_count_the_tokens_that_the_spans_tell() -> Result<()> {
     let world = World::new()?;
+    let mut expected = 0;
     for (script, arguments, path) in [
         (
             "anthropic_sdk.py",
@@ -390,11 +391,11 @@ fn the_sdks_count_the_tokens_that_the_spans_tell() -> Result<()> {
     ] {
         let done = world.script(script, arguments)?.succeed()?;
         let told = done.json_lines()?;
-        let mut spans = world.otlp.spans();
-        spans.retain(|span| {
+        expected += told.len();
+        let spans = world.otlp.wait_for_all(SOON, expected, |span| {
             span.text("url.path").is_some_and(|at| at.starts_with(path))
                 && span.text("process.executable.name").is_some()
-        });
+        })?;
         let spans = &spans[spans.len() - told.len()..];
         for (told, span) in told.iter().zip(spans) {
             for count in ["input_tokens", "output_tokens"] {

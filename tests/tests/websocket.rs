@@ -296,13 +296,13 @@ fn what_a_client_never_reads_of_a_websocket_ends_with_its_connection() -> Result
     site.world.write_policy(&documents)?;
     let (done, told) = site.run("unread")?;
     let gone = of(&told, "gone", &json!(true))?;
-    let after = gone["after"].as_u64().context("no time")?;
+    let after = gone["after"].as_f64().context("no time")?;
     // The WebSocket is idle for two seconds, and then what is left of it is.
-    ensure!((4_000..20_000).contains(&after), "{after} ms: {done}");
+    ensure!((4_000.0..20_000.0).contains(&after), "{after} ms: {done}");
     let record = done.record("request", |record| record.0["path"] == "/ws")?;
     assert_eq!(record.0["error"], "tunnel", "{}", record.0);
     let took = record.0["duration_ms"].as_f64().context("no time")?;
-    ensure!(took < 3_900.0, "it was told late: {took} ms");
+    ensure!(took + 1_000.0 < after, "it was told late: {took} ms");
     Ok(())
 }
 

@@ -290,7 +290,13 @@ async fn a_stream_that_waits_comes_before_calls_that_take_all_there_is() {
         let covered = poll_fn(|cx| stream.poll_cover(cx, 300)).await;
         covered.map(|()| stream)
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let asked = async {
+        while meter.budgets.awaited().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(20), asked).await;
+    asked.expect("it waits for nothing");
     assert!(!covered.is_finished());
     first.settle(0);
     let covered = tokio::time::timeout(Duration::from_secs(20), covered).await;

@@ -89,18 +89,25 @@ spec:
 async fn what_is_dialled_is_paid_from_the_same_purse_as_what_is_asked() {
     let fixture = Fixture::new("allow-all", (Ipv4Addr::LOCALHOST, 53).into());
     let spend = |name: &str| fixture.responder.spend(&Host::parse(name).unwrap());
+    let begun = Instant::now();
     let asked = (0..1000).all(|n| {
         let step = fixture.decide(&format!("q{n}.test"), A);
         matches!(step, Step::LookUp(..))
     });
     assert!(asked);
     let dialled = (0..10_000).filter(|n| spend(&format!("d{n}.test")).is_ok());
-    // A few more are earned meanwhile.
+    // One more is earned each 30 ms, and the next that is refused is never far.
     let dialled = dialled.count();
-    assert!((1000..1100).contains(&dialled), "{dialled}");
-    let refused = spend("another.test");
-    assert_eq!(refused, Err(DenyReason::DnsRateLimited));
-    assert_eq!(fixture.code("further.test", A), ResponseCode::Refused);
+    let most = 1000 + begun.elapsed().as_millis() / 30 + 1;
+    let is_rationed = (1000..=most).contains(&u128::try_from(dialled).unwrap());
+    assert!(is_rationed, "{dialled} of {most}");
+    let refused = (0..200).find_map(|n| spend(&format!("another{n}.test")).err());
+    assert_eq!(refused, Some(DenyReason::DnsRateLimited));
+    let refused = (0..200).find_map(|n| match fixture.decide(&format!("further{n}.test"), A) {
+        Step::Answer(answer) => Some(code(&answer)),
+        _ => None,
+    });
+    assert_eq!(refused, Some(ResponseCode::Refused));
     assert_eq!((spend("q7.test"), spend("d7.test")), (Ok(()), Ok(())));
     let label = "a".repeat(60);
     let long = spend(&format!("{label}.{label}.{label}.test"));
@@ -173,6 +180,7 @@ async fn one_denial_repeated_is_one_record_and_a_count() {
 #[tokio::test]
 async fn too_many_questions_are_refused_and_said_to_be() {
     let none = Fixture::new("deny-all", nowhere());
+    let begun = Instant::now();
     let codes: Vec<ResponseCode> = (0..12_000)
         .map(|n| none.code(&format!("n{n}.test"), A))
         .collect();
@@ -181,12 +189,19 @@ async fn too_many_questions_are_refused_and_said_to_be() {
             .iter()
             .all(|code| *code == ResponseCode::NXDomain)
     );
-    assert_eq!(codes[11_999], ResponseCode::Refused);
+    assert!(codes.contains(&ResponseCode::Refused));
+    let answered = codes.iter().filter(|code| **code == ResponseCode::NXDomain);
+    // One more is earned each millisecond.
+    let most = 5000 + begun.elapsed().as_millis() + 1;
+    assert!(u128::try_from(answered.count()).unwrap() <= most, "{most}");
     // Neither reply is worth more than the question once there are too many.
     let message = [0, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     while let Step::Answer(_) = none.responder.decide(&message, &none.who, Transport::Udp) {}
     let recorded = none.audit().matches("\"denied\"").count();
-    assert!((200..300).contains(&recorded), "{recorded}");
+    // One more each 50 ms, and one of the other reason.
+    let most = 200 + begun.elapsed().as_millis() / 50 + 2;
+    let is_rationed = (200..=most).contains(&u128::try_from(recorded).unwrap());
+    assert!(is_rationed, "{recorded} of {most}");
 }
 
 #[tokio::test]
@@ -207,7 +222,7 @@ async fn one_look_up_too_many_waits_for_its_turn_and_then_fails() {
             say.send(code(&answer)).unwrap();
         });
     }
-    let first = tokio::time::timeout(TURN + Duration::from_millis(500), hear.recv()).await;
+    let first = tokio::time::timeout(TURN + Duration::from_millis(1500), hear.recv()).await;
     assert_eq!(first.unwrap(), Some(ResponseCode::ServFail));
     assert!(
         hear.try_recv().is_err(),

@@ -208,11 +208,11 @@ impl Secrets {
         if changes.is_empty() {
             return;
         }
-        changes.log();
         // Before anybody can send a new value, everybody can recognise it.
         state.tell(&next);
         let number = next.number();
         self.now.store(Arc::new(next));
+        changes.log();
         self.changes.send_replace(number);
     }
 }

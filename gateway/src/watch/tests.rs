@@ -18,6 +18,13 @@ async fn reports(watcher: &mut Watcher) {
         .unwrap();
 }
 
+/// After the report of a change: its events come from a thread of their own, and what comes late is told once more.
+async fn settles(watcher: &mut Watcher) {
+    if timeout(QUIET * 5, watcher.changed()).await.is_ok() {
+        stays_quiet(watcher).await;
+    }
+}
+
 async fn stays_quiet(watcher: &mut Watcher) {
     let quiet = timeout(QUIET * 5, watcher.changed()).await;
     assert!(quiet.is_err(), "a report without a change");
@@ -49,17 +56,42 @@ async fn a_file_made_written_renamed_over_allowed_and_removed_is_reported_each_t
     reports(&mut watcher).await;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     reports(&mut watcher).await;
-    stays_quiet(&mut watcher).await;
+    settles(&mut watcher).await;
     // Reading is no change.
     assert_eq!(fs::read(&file).unwrap(), b"3");
     stays_quiet(&mut watcher).await;
     fs::remove_file(&file).unwrap();
     reports(&mut watcher).await;
+    settles(&mut watcher).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_one_burst_are_one_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watcher = watch(folder.path());
+    let (say, events) = tokio::sync::mpsc::channel(1);
+    watcher.inotify.as_mut().unwrap().events = events;
+    let begun = Instant::now();
+    let saying = tokio::spawn(async move {
+        for _ in 0..6 {
+            say.send(()).await.unwrap();
+            tokio::time::sleep(QUIET / 2).await;
+        }
+        say
+    });
+    reports(&mut watcher).await;
+    // The last of them is half a time after the fifth.
+    assert!(
+        begun.elapsed() >= QUIET * 5 / 2 + QUIET,
+        "{:?}",
+        begun.elapsed()
+    );
     stays_quiet(&mut watcher).await;
+    drop(saying.await.unwrap());
 }
 
 #[tokio::test]
-async fn a_burst_is_one_report_and_a_burst_without_end_is_not_waited_for() {
+async fn a_burst_is_reported_and_a_burst_without_end_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
     let mut watcher = watch(folder.path());
@@ -67,7 +99,7 @@ async fn a_burst_is_one_report_and_a_burst_without_end_is_not_waited_for() {
         fs::write(&file, number.to_string()).unwrap();
     }
     reports(&mut watcher).await;
-    stays_quiet(&mut watcher).await;
+    settles(&mut watcher).await;
 
     let started = Instant::now();
     let endless = tokio::spawn(async move {
@@ -112,7 +144,7 @@ async fn a_mounted_secret_that_is_swapped_by_its_link_is_reported() {
     assert_eq!(fs::read(name.join("key")).unwrap(), [2]);
     fs::remove_dir_all(name.join("..2024_05_01")).unwrap();
     reports(&mut watcher).await;
-    stays_quiet(&mut watcher).await;
+    settles(&mut watcher).await;
     version(3);
     reports(&mut watcher).await;
 }
@@ -125,6 +157,7 @@ async fn a_folder_that_goes_and_comes_again_is_still_watched() {
     let mut watcher = watch(&folder);
     fs::remove_dir(&folder).unwrap();
     reports(&mut watcher).await;
+    settles(&mut watcher).await;
     // A neighbour is nobody's business.
     fs::write(above.path().join("audit.jsonl"), "{}").unwrap();
     stays_quiet(&mut watcher).await;
@@ -139,7 +172,7 @@ async fn a_folder_that_goes_and_comes_again_is_still_watched() {
     reports(&mut watcher).await;
     fs::write(folder.join("name/key"), "2").unwrap();
     reports(&mut watcher).await;
-    stays_quiet(&mut watcher).await;
+    settles(&mut watcher).await;
 }
 
 #[tokio::test]
@@ -149,6 +182,7 @@ async fn a_single_file_is_watched_through_replacement_and_its_neighbours_are_not
     let mut watcher = watch(&file);
     fs::write(&file, "1").unwrap();
     reports(&mut watcher).await;
+    settles(&mut watcher).await;
     fs::write(folder.path().join("draft"), "2").unwrap();
     stays_quiet(&mut watcher).await;
     fs::rename(folder.path().join("draft"), &file).unwrap();

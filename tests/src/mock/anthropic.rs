@@ -19,7 +19,7 @@ pub const CACHE_READ_TOKENS: i64 = 7;
 /// See [`INPUT_TOKENS`].
 pub const CACHE_CREATION_TOKENS: i64 = 3;
 /// The pause between two events of a stream, on a machine that is not slow.
-pub const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(400);
 /// The text of the answer, in the pieces of the stream.
 pub const PIECES: [&str; 4] = ["The ", "door ", "is ", "open."];
 

@@ -19,7 +19,7 @@ pub const OUTPUT_TOKENS: i64 = 10;
 /// See [`INPUT_TOKENS`].
 pub const CACHED_TOKENS: i64 = 8;
 /// The pause between two events of a stream.
-pub const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(400);
 /// The text of the answer, in the pieces of the stream.
 pub const PIECES: [&str; 3] = ["Mind ", "the ", "gap."];
 const CREATED: u64 = 1_741_569_952;

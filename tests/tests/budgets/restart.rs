@@ -44,8 +44,7 @@ fn an_execution_that_outlives_its_gateway_has_spent_what_it_had() -> Result<()> 
     };
     assert_eq!(call()?.out().trim(), "200");
     let spent = metered.told();
-    // Settled, hence on disk, within a second.
-    std::thread::sleep(patient(Duration::from_secs(2)));
+    is_on_disk(&world, spent)?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait(SOON)?;
 
@@ -69,4 +68,23 @@ fn an_execution_that_outlives_its_gateway_has_spent_what_it_had() -> Result<()> 
     daemon.wait(SOON)?;
     assert_eq!(e2e::postern::run(&["detach", "--all"])?.code(), 0);
     Ok(())
+}
+
+/// Waits until the file of the budgets has it that an execution spent so much.
+fn is_on_disk(world: &World, spent: u64) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let file = std::fs::read(world.path("state").join("budgets.json"))?;
+        let file: Value = serde_json::from_slice(&file)?;
+        let mut executions = file["executions"].as_object().into_iter().flatten();
+        let settled = executions.any(|(_, accounts)| {
+            let mut accounts = accounts.as_object().into_iter().flatten();
+            accounts.any(|(_, tokens)| tokens.as_u64() == Some(spent))
+        });
+        if settled {
+            return Ok(());
+        }
+        anyhow::ensure!(begun.elapsed() < patient(SOON), "not settled: {file}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

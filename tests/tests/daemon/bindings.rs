@@ -100,7 +100,10 @@ fn a_binding_that_changes_moves_a_sandbox_and_one_that_goes_frees_nobody() -> Re
     write(&site.world, &[binding("agent", "second", &exactly)])?;
     let begun = std::time::Instant::now();
     while site.await_sandbox(group.path(), true)?["gateway"] != "second" {
-        assert!(begun.elapsed() < crate::fixture::SOON, "it is not moved");
+        assert!(
+            begun.elapsed() < e2e::process::patient(crate::fixture::SOON),
+            "it is not moved"
+        );
         assert!(!is_free(&group)?);
     }
     assert_ne!(curl(&group, &authority, &known)?.code(), 0);
@@ -109,7 +112,10 @@ fn a_binding_that_changes_moves_a_sandbox_and_one_that_goes_frees_nobody() -> Re
     let generation = site.status()?["generation"].clone();
     write(&site.world, &[])?;
     while site.status()?["generation"] == generation {
-        assert!(begun.elapsed() < crate::fixture::SOON, "no new generation");
+        assert!(
+            begun.elapsed() < e2e::process::patient(crate::fixture::SOON),
+            "no new generation"
+        );
         assert!(!is_free(&group)?);
     }
     assert!(!is_free(&group)?);

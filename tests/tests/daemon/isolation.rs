@@ -9,7 +9,7 @@ use e2e::World;
 use e2e::cgroup::Cgroup;
 use e2e::mock::dns::NameServer;
 use e2e::policy::{self, Destinations};
-use e2e::process::{Process, fewer};
+use e2e::process::{Process, fewer, patient};
 use e2e::world;
 use serde_json::Value;
 
@@ -182,7 +182,7 @@ fn what_one_was_answered_is_no_evidence_for_the_other() -> Result<()> {
         world.write_policy(&[policy.replace(http, &format!("{http}{listeners}"))])?;
         let begun = std::time::Instant::now();
         while two.site.status()?["generation"] == generation {
-            ensure!(begun.elapsed() < SOON, "the policy is not taken");
+            ensure!(begun.elapsed() < patient(SOON), "the policy is not taken");
         }
         two
     };
