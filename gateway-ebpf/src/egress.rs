@@ -113,8 +113,10 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>) -> Result<
         return Err(refusal::BACKSTOP);
     }
     if packet.protocol != UDP {
-        // A connected socket's destination cannot change: connect() has judged it.
-        return if local && packet.protocol == TCP {
+        // A connected socket's destination cannot change: connect() has judged it, though of 0.0.0.0 the kernel makes
+        // whatever address the socket is bound to.
+        let is_judged = packet.address != verdict::RESOLVER_OF_DOCKER;
+        return if local && packet.protocol == TCP && is_judged {
             Ok(())
         } else {
             Err(refusal::BACKSTOP)

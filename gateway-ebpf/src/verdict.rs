@@ -32,7 +32,7 @@ const ECONNREFUSED: i32 = 111;
 /// Docker's daemon has a resolver there in each container of a network that a user made
 /// (<https://docs.docker.com/engine/network/#dns-services>): no task of it is in the container's namespace, and its port is
 /// not 53 behind the address translation that leads to it.
-const RESOLVER_OF_DOCKER: Address = v4_mapped(u32::from_ne_bytes([127, 0, 0, 11]));
+pub const RESOLVER_OF_DOCKER: Address = v4_mapped(u32::from_ne_bytes([127, 0, 0, 11]));
 /// DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 

@@ -190,6 +190,9 @@ impl Daemon {
         {
             self.app.rebind(&known.attached, gateway)?;
             self.write(&entry)?;
+            if !known.attached.is_active() {
+                self.open(known).await?;
+            }
             return Ok(Arc::clone(&known.attached));
         }
         let others = sandboxes.keys().map(String::as_str);

@@ -346,11 +346,11 @@ fn lsm(loaded: &Loaded) -> Finding {
 fn without_lsm(modules: Option<&str>) -> &'static str {
     match modules {
         Some(modules) if !modules.split(',').any(|name| name == "bpf") => {
-            "`exec` does without; for attached cgroups boot with \"bpf\" in lsm=: packet and vsock sockets, and sockets that somebody outside hands in, are let through otherwise"
+            "`exec` does without; for attached cgroups boot with \"bpf\" in lsm=: packet and vsock sockets, sockets that somebody outside hands in, and multicast groups joined by 32-bit calls are let through otherwise"
         }
         // Where they cannot be read, or "bpf" is among them and the program is not taken, another boot line is a guess.
         _ => {
-            "`exec` does without; for attached cgroups a kernel with CONFIG_BPF_LSM and BTF that takes the program: packet and vsock sockets, and sockets that somebody outside hands in, are let through otherwise"
+            "`exec` does without; for attached cgroups a kernel with CONFIG_BPF_LSM and BTF that takes the program: packet and vsock sockets, sockets that somebody outside hands in, and multicast groups joined by 32-bit calls are let through otherwise"
         }
     }
 }

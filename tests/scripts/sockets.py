@@ -32,6 +32,10 @@ def number(name):
     return int(name) if name.isdigit() else getattr(socket, name)
 
 
+def do_bind(name, address, port):
+    sockets[name].bind((address, int(port)))
+
+
 def do_connect(name, address, port):
     sockets[name].connect((address, int(port)))
 

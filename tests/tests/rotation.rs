@@ -58,13 +58,22 @@ impl Rotating {
 
     /// Waits for the first request with key number `key`.
     fn wait_for(&self, key: usize) -> Result<Arrival> {
+        self.wait_for_many(key, 1)
+    }
+
+    /// Waits for so many requests with key number `key`, and gives the last of them.
+    fn wait_for_many(&self, key: usize, count: usize) -> Result<Arrival> {
         let begun = Instant::now();
         loop {
-            let arrivals = self.arrivals();
-            if let Some(found) = arrivals.into_iter().find(|seen| seen.key == Some(key)) {
+            let arrivals = self.arrivals().into_iter();
+            let mut of_key = arrivals.filter(|seen| seen.key == Some(key));
+            if let Some(found) = of_key.nth(count - 1) {
                 return Ok(found);
             }
-            ensure!(begun.elapsed() < patient(SOON), "key {key} is not used");
+            ensure!(
+                begun.elapsed() < patient(SOON),
+                "key {key} is not used, or not {count} times"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -123,6 +132,8 @@ fn rotating(world: &World) -> Result<(Rotating, Mock)> {
 fn rotation_under_load_is_never_refused_and_never_goes_back() -> Result<()> {
     const ROTATIONS: usize = 8;
     const RATE: usize = 120;
+    /// Requests between two writes.
+    const AT_LEAST: usize = 10;
     let world = World::new()?;
     let (upstream, _mock) = rotating(&world)?;
     let keys = (0..=ROTATIONS)
@@ -137,7 +148,7 @@ fn rotation_under_load_is_never_refused_and_never_goes_back() -> Result<()> {
     upstream.wait_for(0)?;
     let (mut taken, mut writes) = (Vec::new(), Vec::new());
     for (number, key) in keys.iter().enumerate().skip(1) {
-        std::thread::sleep(Duration::from_millis(400));
+        upstream.wait_for_many(number - 1, AT_LEAST)?;
         upstream.accept(key);
         // The write is whole when the name is there: before that nobody could use it.
         let written = if number % 2 == 0 {
@@ -171,7 +182,7 @@ fn rotation_under_load_is_never_refused_and_never_goes_back() -> Result<()> {
     for (key, written) in writes.iter().enumerate() {
         let of_key = arrivals.iter().filter(|seen| seen.key == Some(key));
         let before = of_key.filter(|seen| seen.begun < *written).count();
-        assert!(before >= 10, "{before} with key {key}");
+        assert!(before >= AT_LEAST, "{before} with key {key}");
     }
     assert!(arrivals.iter().all(|seen| seen.begun > 0));
     in_order(&arrivals, keys.len())?;

@@ -189,9 +189,9 @@ pub(crate) fn run(workspace: &Workspace, console: Console, order: Order) -> Resu
             command,
         } => shell::run(&vm, kernels::find(&kernel)?, with_lsm, &command),
         Order::Box { kernel } => {
+            let _lock = vm.lock(LOCK)?;
             // The root file system is made with the Python that set-up installs.
             crate::setup::run(workspace, console, None)?;
-            let _lock = vm.lock(LOCK)?;
             boxes::run(&vm, kernels::find(&kernel)?).map(drop)
         }
         Order::Vagrant { kernel } => vagrant::run(&vm, kernels::find(&kernel)?),

@@ -175,7 +175,7 @@ impl Daemon {
                 active: kernel.lsm,
                 detail: kernel
                     .lsm_absent_because
-                    .unwrap_or_else(|| "socket families by lsm_cgroup/socket_create, sockets from outside by lsm_cgroup/file_receive"
+                    .unwrap_or_else(|| "socket families by lsm_cgroup/socket_create, sockets from outside by lsm_cgroup/file_receive, multicast groups by lsm_cgroup/socket_setsockopt"
                         .to_owned()),
             },
             Layer {

@@ -83,10 +83,18 @@ impl Daemon {
             for path in paths {
                 // One after the other, so that nobody who attaches waits for all of them.
                 let sandboxes = self.sandboxes.lock().await;
-                if let Some(known) = sandboxes.get(&path)
-                    && known.attached.has_passing_namespaces()
-                    && let Err(error) = self.look(known).await
-                {
+                let Some(known) = sandboxes.get(&path) else {
+                    continue;
+                };
+                // What could not be opened is, as soon as it can be.
+                let looked = if !known.attached.is_active() {
+                    self.open(known).await
+                } else if known.attached.has_passing_namespaces() {
+                    self.look(known).await
+                } else {
+                    continue;
+                };
+                if let Err(error) = looked {
                     tracing::warn!(path, %error, "network namespaces not looked at");
                 }
             }

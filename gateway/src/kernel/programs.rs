@@ -107,7 +107,8 @@ impl LoadedProgram {
 pub struct Protections {
     /// The programs that every sandbox gets.
     pub programs: Vec<&'static str>,
-    /// Are those of the BPF LSM among them: the socket family filter, and the one that refuses sockets from outside?
+    /// Are those of the BPF LSM among them: the socket family filter, and those that refuse sockets from outside
+    /// and joining groups by 32-bit calls?
     pub lsm: bool,
     /// Why it is not.
     pub lsm_absent_because: Option<String>,

@@ -145,9 +145,8 @@ impl Tables {
 
     /// Has the programs send nothing to any listener until it is added again: their gateway has ended.
     pub(super) fn close_listeners(&mut self) -> Result<(), KernelError> {
-        let all: Vec<(ListenerKey, Listeners)> =
-            self.listeners.iter().filter_map(Result::ok).collect();
-        for (key, listeners) in all {
+        let all: Result<Vec<(ListenerKey, Listeners)>, _> = self.listeners.iter().collect();
+        for (key, listeners) in all.map_err(|source| map_error("LISTENERS", source))? {
             let former = Listeners {
                 flags: listeners.flags | Listeners::FORMER,
                 ..listeners

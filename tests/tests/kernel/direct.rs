@@ -290,9 +290,14 @@ fn where_no_route_leads_out_udp_is_refused_rather_than_lost() -> Result<()> {
         ("sendto c ::ffff:127.0.0.11 9999 x", "EPERM"),
         ("open d AF_INET SOCK_STREAM", "ok"),
         ("connect d 127.0.0.11 9999", "EPERM"),
+        ("open e AF_INET SOCK_STREAM", "ok"),
+        ("bind e 127.0.0.11 0", "ok"),
     ])?;
+    // To the address that it is bound to.
+    assert_ne!(bench.client.ask("connect e 0.0.0.0 9999")?, "ok");
     guard.refused(RefusalReason::Sealed, "203.0.113.9:7")?;
     guard.refused(RefusalReason::Protocol, "127.0.0.11:9999")?;
+    guard.refused(RefusalReason::Backstop, "127.0.0.11:9999")?;
     bench.internet.saw_nothing()
 }
 

@@ -26,7 +26,7 @@ const ENTRIES: &str = "gateway-ebpf/src/main.rs";
 /// As the verifier's script has it.
 const DOCTOR: &str = "doctor tells whether BPF LSM is active";
 
-/// For one suite in a guest, in seconds: under emulation on a busy machine the longest takes a quarter of this.
+/// For one suite in a guest, in seconds: under emulation on a busy machine the longest takes an eighth of this.
 const SUITE_LIMIT: u64 = 2 * 3600;
 /// For a guest with everything in it.
 const GUEST_LIMIT: Duration = Duration::from_secs(12 * 3600);

@@ -7,6 +7,8 @@ mkdir -p "$work"/{etc,lib,log,cache,pool,home,dot} /etc/libvirt /run/libvirt /va
 mount --make-rprivate /
 ip link set lo up
 mount -t tmpfs tmpfs /run/libvirt
+# The machine's own services would take the numbers of this namespace's processes for their own.
+[ ! -d /run/dbus ] || mount -t tmpfs tmpfs /run/dbus
 cp -r /etc/libvirt/. "$work/etc"
 # As root, and without a look at what the processor can do on every call, which takes seconds where /dev/kvm is root's.
 cat >"$work/etc/qemu.conf" <<'CONF'
