@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::World;
+use e2e::audit::Record;
 use e2e::policy::{self, Destinations, Gateway};
 use e2e::postern::Done;
+use e2e::process::patient;
 use serde_json::Value;
 
 /// Runs `attempts.py` on `tries`, one a line, on either kind of network.
@@ -447,4 +449,42 @@ fn a_flood_of_refused_requests_is_cut_short_and_counted() -> Result<()> {
         .sum();
     assert_eq!(recorded.len() as u64 + counted, all as u64);
     Ok(())
+}
+
+#[test]
+fn a_client_that_speaks_http3_is_told_of_none_and_refused_at_once() -> Result<()> {
+    let world = World::new()?;
+    let client = |on_the_host_network, paths: &[&str]| {
+        let arguments = [&["echo.test", "203.0.113.9"], paths].concat();
+        let exec = world.script("http3_client.py", &arguments)?;
+        if on_the_host_network {
+            exec.on_the_host_network().succeed()
+        } else {
+            exec.succeed()
+        }
+    };
+    let quic = |record: &Record| {
+        record.reason() == "protocol_not_allowed" && record.destination() == "203.0.113.9:443"
+    };
+    for on_the_host_network in [false, true] {
+        // The server says that it speaks it. The client does not hear that, and goes on over TCP.
+        let done = client(on_the_host_network, &["/elsewhere", "/"])?;
+        for told in done.json_lines()? {
+            assert_eq!(
+                (&told["status"], &told["version"]),
+                (&200.into(), &20.into()),
+                "{done}"
+            );
+        }
+        done.nothing_was_denied()?;
+        // One that knows from elsewhere is not left to wait.
+        let done = client(on_the_host_network, &[])?;
+        let told = done.json()?;
+        let took = told["ms"].as_u64().context("no time")?;
+        let patience = patient(Duration::from_secs(1)).as_millis();
+        assert!(u128::from(took) < patience, "{told}");
+        assert!(told["error"].is_string(), "{told}");
+        done.record("denied", quic)?;
+    }
+    world.internet.saw_nothing()
 }

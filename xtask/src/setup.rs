@@ -57,8 +57,15 @@ pub(crate) fn run(
     }
     console.step("Python clients", |note| {
         python::install(&machine, &note, "venv", "tests/requirements.txt")
+    })?;
+    console.step("HTTP/3 client", |note| {
+        python::install_beside(&machine, &note, ("venv", HTTP3), HTTP3_LIST)
     })
 }
+
+/// Where in the Python environment the HTTP/3 client is, and what belongs to it.
+pub(crate) const HTTP3: &str = "http3";
+pub(crate) const HTTP3_LIST: &str = "tests/http3.txt";
 
 /// Installs what benches call, and with `peers` the proxies that they compare with.
 pub(crate) fn for_benches(

@@ -1,12 +1,15 @@
-//! Which header fields travel. Hop-by-hop fields end here (RFC 9110 §7.6.1), on both sides.
+//! Which header fields travel. Hop-by-hop fields end here (RFC 9110 §7.6.1), on both sides, and so does what a server says
+//! of other ways to it.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-/// Fields between two hops, whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 7] = [
+/// Fields between two hops, whether `Connection` names them or not. To the client the hop's other end is the origin, which
+/// it reaches in no other way: one that followed `Alt-Svc` (RFC 7838 §3) to HTTP/3 would be refused.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    ALT_SVC,
     CONNECTION,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
@@ -122,6 +125,7 @@ mod tests {
             ("host", "a.example"),
             ("content-length", "3"),
             ("keep-alive", "timeout=5"),
+            ("alt-svc", "h3=\":443\""),
             ("te", "gzip, Trailers"),
             ("accept", "*/*"),
         ]);

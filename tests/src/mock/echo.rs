@@ -5,6 +5,7 @@
 //! - `/part/N`: the part of those that `Range` asks for, which is one of the form `bytes=A-B`
 //! - `/head/N`: an answer with N fields of a kilobyte
 //! - `/sse/N/M`: N events, M milliseconds apart
+//! - `/elsewhere`: an answer that says that HTTP/3 is spoken too
 //! - `/trailers`: a body and the trailer `x-checksum`
 //! - `/slow/M`: an answer after M milliseconds
 //! - `/status/N`: an empty answer of status N
@@ -18,7 +19,7 @@
 
 use std::time::Duration;
 
-use hyper::header::{CONTENT_RANGE, EXPECT, HeaderName, HeaderValue, TRAILER};
+use hyper::header::{ALT_SVC, CONTENT_RANGE, EXPECT, HeaderName, HeaderValue, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::body::{Body, generated, json as answer, pattern, plain, streamed, whole};
@@ -93,6 +94,12 @@ impl Service for Echo {
                         response.headers_mut().insert(name, value);
                     }
                 }
+                response
+            }
+            "elsewhere" => {
+                let mut response = plain(StatusCode::OK, "or over QUIC\n");
+                let value = HeaderValue::from_static("h3=\":443\"; ma=3600");
+                response.headers_mut().insert(ALT_SVC, value);
                 response
             }
             "trailers" => trailers(),

@@ -83,12 +83,22 @@ pub(super) fn provide(
     extent: Extent,
     note: &Note,
 ) -> Result<(RootFs, String), Failure> {
-    let requirements_path = vm.workspace.root.join("tests/requirements.txt");
-    let requirements = fs::read_to_string(&requirements_path)
-        .map_err(|error| fail("read", &requirements_path, &error))?;
+    let list = |name: &str| {
+        let path = vm.workspace.root.join(name);
+        let text = fs::read_to_string(&path).map_err(|error| fail("read", &path, &error))?;
+        Ok((path, text))
+    };
+    let (clients, clients_text) = list("tests/requirements.txt")?;
+    let (http3, http3_text) = list(setup::HTTP3_LIST)?;
     let root = |extent: Extent| {
         let packages = extent.packages();
-        let key = Key::of(&[&debian.codename, &packages, CUSTOMIZE, &requirements]);
+        let key = Key::of(&[
+            &debian.codename,
+            &packages,
+            CUSTOMIZE,
+            &clients_text,
+            &http3_text,
+        ]);
         let folder = vm.folder.join(format!("{}{key}", extent.prefix()));
         RootFs {
             tree: folder.join("tree"),
@@ -107,10 +117,14 @@ pub(super) fn provide(
     let draft = replaced(&vm.folder, extent.prefix())?;
     note.say(&format!("Debian {}", debian.codename));
     bootstrap(vm, debian, &extent.packages(), &draft)?;
-    let venv = environment(&draft.join("tree"))?;
+    let (version, packages) = environment(&draft.join("tree"))?;
     if extent == Extent::Whole {
         note.say("Python clients");
-        python(vm, &draft.join("tree"), &venv, &requirements_path)?;
+        let tree = draft.join("tree");
+        python(vm, &version, &packages, &clients)?;
+        let beside = tree.join(&VENV[1..]).join(setup::HTTP3);
+        python(vm, &version, &beside, &http3)?;
+        compile(vm, &tree)?;
     }
     note.say("file system");
     make_image(vm, &draft.join("tree"), &draft.join("disk.ext4"), SPARE_MIB)?;
@@ -169,14 +183,9 @@ fn environment(tree: &Path) -> Result<(String, PathBuf), Failure> {
     Ok((version.to_owned(), packages))
 }
 
-/// The pinned SDKs for the guest's own Python, which need not be the host's.
-fn python(
-    vm: &Vm<'_>,
-    tree: &Path,
-    (version, packages): &(String, PathBuf),
-    requirements: &Path,
-) -> Result<(), Failure> {
-    // The requirements name what they pull in too, so that nothing has to be resolved for another Python.
+/// What a list names, pinned, for the guest's own Python, which need not be the host's.
+fn python(vm: &Vm<'_>, version: &str, packages: &Path, list: &Path) -> Result<(), Failure> {
+    // The lists name what they pull in too, so that nothing has to be resolved for another Python.
     vm.log.run(
         Command::new(vm.workspace.tools.join("venv/bin/python"))
             .args([
@@ -190,9 +199,12 @@ fn python(
             .args(["--python-version", version, "--target"])
             .arg(packages)
             .arg("--requirement")
-            .arg(requirements),
-    )?;
-    // Compiled in the guest at every first import, this would take minutes under emulation.
+            .arg(list),
+    )
+}
+
+/// Done in the guest at every first import, this would take minutes under emulation.
+fn compile(vm: &Vm<'_>, tree: &Path) -> Result<(), Failure> {
     vm.log.run(Command::new("chroot").arg(tree).args([
         "/usr/bin/python3",
         "-m",
