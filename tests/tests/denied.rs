@@ -341,7 +341,8 @@ fn nothing_but_tcp_leaves_and_quic_fails_at_once() -> Result<()> {
             );
         }
         for line in &attempts.told {
-            assert!(line["ms"].as_u64() < Some(1000), "a stall: {line}");
+            let took = Duration::from_millis(line["ms"].as_u64().context("no time")?);
+            assert!(took < patient(Duration::from_secs(1)), "a stall: {line}");
         }
         attempts.is_on_record("203.0.113.9:443")?;
     }
@@ -433,11 +434,10 @@ fn a_flood_of_refused_requests_is_cut_short_and_counted() -> Result<()> {
         .succeed()?;
     assert_eq!(done.out().matches("403").count(), all, "{}", done.err());
     let recorded = done.records("denied");
-    assert!(
-        (2000..all - 500).contains(&recorded.len()),
-        "{}",
-        recorded.len()
-    );
+    // Two thousand at once, and twenty more each second.
+    let earned = 20 * (usize::try_from(done.ended.elapsed.as_secs())? + 1);
+    let rationed = 2000..=2000 + earned;
+    assert!(rationed.contains(&recorded.len()), "{}", recorded.len());
     for record in &recorded {
         let path = record.0["path"].as_str().unwrap_or_default();
         assert!(path.len() < 2100 && path.ends_with(" bytes)"), "{path}");

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use e2e::World;
 use e2e::policy;
-use e2e::process::patient;
+use e2e::process::{patient, slowness};
 use e2e::world::random;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn every_shape_of_a_call_goes_through_with_the_gateway_s_key() -> Result<()> {
     world.write_policy(&documents)?;
 
     let done = world
-        .script("grpc_client.py", &[HOST])?
+        .script("grpc_client.py", &[HOST, &slowness().to_string()])?
         .deadline(Duration::from_secs(120))
         .succeed()?;
     let told = done.json_lines()?;
