@@ -40,6 +40,11 @@ def do_connect(name, address, port):
     sockets[name].connect((address, int(port)))
 
 
+def do_join(name, group):
+    membership = socket.inet_aton(group) + bytes(4)
+    sockets[name].setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+
+
 def do_send(name, text):
     sockets[name].send(text.encode())
 

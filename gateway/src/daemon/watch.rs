@@ -86,15 +86,17 @@ impl Daemon {
                 let Some(known) = sandboxes.get(&path) else {
                     continue;
                 };
-                // What could not be opened is, as soon as it can be.
-                let looked = if !known.attached.is_active() {
-                    self.open(known).await
-                } else if known.attached.has_passing_namespaces() {
-                    self.look(known).await
-                } else {
-                    continue;
-                };
-                if let Err(error) = looked {
+                if !known.attached.is_active() {
+                    // What could not be opened is, as soon as it can be.
+                    match self.open(known).await {
+                        Ok(()) => tracing::info!(path, "opened at last"),
+                        Err(error) => {
+                            tracing::warn!(path, %error, "the sandbox could not be opened: it stays shut, and is tried again");
+                        }
+                    }
+                } else if known.attached.has_passing_namespaces()
+                    && let Err(error) = self.look(known).await
+                {
                     tracing::warn!(path, %error, "network namespaces not looked at");
                 }
             }

@@ -13,10 +13,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
+/// IGMP and ICMPv6 (IANA's protocol numbers), in which a host tells of the multicast groups that it is in.
+const REPORTING: [u32; 2] = [2, 58];
+
 /// One refusal: nothing of it reached the gateway's sockets.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Where it was meant to go and who asked. The destination of a refused socket type is `[::]:0`.
+    /// Where it was meant to go and who asked. Of a refused socket type or a group that was to be
+    /// joined the destination is `[::]:0`.
     pub origin: Origin,
     /// Why.
     pub reason: RefusalReason,
@@ -41,7 +45,16 @@ impl Refusal {
             let (family, kind, protocol) = (self.family, self.socket_type, self.protocol);
             return format!("family {family} type {kind} protocol {protocol}");
         }
-        format!("protocol {}", self.protocol)
+        // No call that sends has no type: these are what the kernel would say to the network by itself.
+        let is_joined = self.reason == RefusalReason::Protocol
+            && self.socket_type == 0
+            && REPORTING.contains(&self.protocol);
+        let why = if is_joined {
+            ": joining a multicast group"
+        } else {
+            ""
+        };
+        format!("protocol {}{why}", self.protocol)
     }
 }
 

@@ -72,6 +72,18 @@ fn of_the_internet_families_tcp_and_udp_alone() -> Result<()> {
 }
 
 #[test]
+fn no_multicast_group_is_joined() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let guard = bench.guard(0, &[])?;
+    bench
+        .client
+        .expect(&[("open a AF_INET", "ok"), ("join a 239.198.51.103", "EPERM")])?;
+    let refusal = guard.refused(RefusalReason::Protocol, "[::]:0")?;
+    assert_eq!(refusal.detail(), "protocol 2: joining a multicast group");
+    Ok(())
+}
+
+#[test]
 fn the_programs_load_with_their_debug_lines_too() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
