@@ -17,25 +17,31 @@ impl App {
     pub fn look_after(self: &Arc<Self>, mut strays: mpsc::Receiver<Stray>, cgroup: &Path) {
         let app = Arc::downgrade(self);
         let cgroup = cgroup.to_owned();
-        tokio::spawn(async move {
+        self.vital("network namespaces", async move {
             let mut tick = tokio::time::interval(LOOK);
             loop {
                 let stray = tokio::select! {
                     stray = strays.recv() => match stray {
                         Some(stray) => Some(stray),
-                        None => return,
+                        None => break,
                     },
                     _ = tick.tick() => None,
                 };
-                let Some(app) = app.upgrade() else { return };
+                let Some(app) = app.upgrade() else { break };
                 let cgroup = cgroup.clone();
                 let outcome = tokio::task::spawn_blocking(move || app.look(stray, cgroup)).await;
                 match outcome {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%error, "network namespaces not looked at"),
-                    Err(error) => tracing::error!(%error, "network namespaces not looked at"),
+                    // What panics there is this task's fault; what is cancelled, the end of the runtime.
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => break,
+                    },
                 }
             }
+            // The app is gone, and this task goes with its runtime.
+            std::future::pending().await
         });
     }
 

@@ -61,6 +61,35 @@ mod tests {
         }
     }
 
+    /// In a process of its own, which is this test again.
+    #[test]
+    fn one_that_ends_by_itself_takes_the_process_down() {
+        use std::os::unix::process::ExitStatusExt;
+        const HOW: &str = "POSTERN_TEST_VITAL";
+        if let Ok(how) = std::env::var(HOW) {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let tasks = TaskTracker::new();
+            return runtime.block_on(async {
+                let ends = [CancellationToken::new(), CancellationToken::new()];
+                let ends_badly = async move { assert_eq!(how, "returns") };
+                spawn(&tasks, "test", ends, ends_badly);
+                tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+            });
+        }
+        for how in ["returns", "panics"] {
+            let program = std::env::current_exe().expect("this program");
+            let ended = std::process::Command::new(program)
+                .args([
+                    "--exact",
+                    "app::vital::tests::one_that_ends_by_itself_takes_the_process_down",
+                ])
+                .env(HOW, how)
+                .output()
+                .expect("this program runs");
+            assert_eq!(ended.status.signal(), Some(6), "{how}: {ended:?}");
+        }
+    }
+
     #[test]
     fn a_runtime_that_shuts_down_takes_nothing_down() {
         for _ in 0..100 {
