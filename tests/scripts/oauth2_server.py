@@ -99,7 +99,7 @@ protector.register_token_validator(Validator())
 @app.post("/token")
 def token():
     # Others have time to ask as well.
-    time.sleep(0.5)
+    time.sleep(settings["pause"])
     return server.create_token_response()
 
 

@@ -111,11 +111,13 @@ fn namespaces_that_nobody_is_in_are_given_back_and_one_sandbox_has_not_too_many(
     let attach = format!("{}={}", group.path().display(), policy::GATEWAY);
     let daemon = world.daemon(&["--attach", &attach])?;
     let before = sockets(&daemon)?;
-    let script =
-        "ip link set lo up; while :; do exec 3<>/dev/tcp/203.0.113.9/8443; sleep 0.2; done";
+    let pause = patient(Duration::from_millis(200)).as_secs_f64();
+    let script = format!(
+        "ip link set lo up; while :; do exec 3<>/dev/tcp/203.0.113.9/8443; sleep {pause}; done"
+    );
+    let loops = ["unshare", "-n", "bash", "-c", &script];
     let mut crowd = Vec::new();
     for _ in 0..MOST + 8 {
-        let loops = ["unshare", "-n", "bash", "-c", script];
         crowd.push(Process::start(group.command(loops), b"")?);
     }
     until("all that it may have", || Ok(namespaces()? == MOST))?;
@@ -132,8 +134,7 @@ fn namespaces_that_nobody_is_in_are_given_back_and_one_sandbox_has_not_too_many(
         println!("{now} sockets, {before} before");
         Ok(now <= before + COLLECTOR)
     })?;
-    let again = ["unshare", "-n", "bash", "-c", script];
-    let again = Process::start(group.command(again), b"")?;
+    let again = Process::start(group.command(loops), b"")?;
     until("one more", || Ok(namespaces()? == 2))?;
     again.signal(Signal::SIGKILL)?;
     daemon.signal(Signal::SIGTERM)?;
