@@ -128,7 +128,7 @@ fn a_websocket_over_http_2_opens_with_the_gateway_s_key_echoes_and_closes() -> R
         "{done}"
     );
     assert_eq!(record.0["method"], "GET");
-    ensure!(record.0["error"].is_null(), "{}", record.0);
+    ensure!(record.0["error"].is_null(), "{done}");
     let down = record.0["bytes_down"].as_u64().context("no bytes")?;
     let up = record.0["bytes_up"].as_u64().context("no bytes")?;
     ensure!(up > 3_066_541 && down > 3_000_000, "{}", record.0);

@@ -126,8 +126,8 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
     tunnel.open.ended = true;
     tunnel.open.record.reason = reason;
     if let Err(error) = copied {
-        tracing::debug!(error, "tunnel ended");
         tunnel.open.record.error = Some("tunnel");
+        tunnel.open.record.detail = Some(cut(error));
     }
     tunnel.tell();
     if let Some(client) = joined.filter(|client| client.is_stream) {
