@@ -225,8 +225,7 @@ pub struct Flow {
     pub address: Address,
     /// Original destination port, host order.
     pub port: u16,
-    /// Which listener family the socket was sent to: 4 or 6. Zero: the socket was not redirected;
-    /// it talks within its own namespace or, if it is UDP, to where rules allow.
+    /// Which listener family the socket was sent to: 4 or 6; or [`Flow::DIRECT`], or zero while nobody has judged it.
     pub via: u8,
     /// See [`protocol`].
     pub protocol: u8,
@@ -245,6 +244,16 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// As [`Flow::via`]: the socket was not redirected; it talks within its own namespace or, if it is UDP, to where rules
+    /// allow.
+    pub const DIRECT: u8 = 1;
+
+    /// Was it sent to a listener of the gateway?
+    #[inline(always)]
+    pub const fn is_redirected(&self) -> bool {
+        self.via > Self::DIRECT
+    }
+
     /// Nothing known.
     pub const EMPTY: Self = Self {
         address: [0; 4],

@@ -14,10 +14,17 @@ use aya_ebpf::{
         BPF_TCP_CLOSE, BPF_TCP_SYN_SENT, bpf_sock,
     },
     helpers::{bpf_get_netns_cookie, generated::bpf_sk_storage_get},
-    programs::{SockAddrContext, SockOpsContext},
+    programs::{SockAddrContext, SockContext, SockOpsContext},
 };
 use core::ptr::{addr_of, copy_nonoverlapping, read_volatile};
 use gateway_common::{Flow, FlowKey, ListenerKey, Listeners, counter, protocol, v4_mapped};
+
+/// Allocates the record of a new socket, which says that nobody has judged it: connect() need not wait for that.
+#[inline(always)]
+pub fn make_room(ctx: &SockContext) {
+    // Without memory there is no record yet, and `remember` tries again.
+    create(ctx.sock);
+}
 
 /// Keeps `flow` with the socket, over whatever an earlier call left. A datagram that is `one_of_many`
 /// (its socket is not connected) and goes out as it is leaves the record of a redirected one: its
@@ -31,7 +38,7 @@ pub fn remember(ctx: &SockAddrContext, flow: &mut Flow, one_of_many: bool) -> Re
     }
     // SAFETY: checked for null; an entry that was there before is not overwritten by the call above.
     unsafe {
-        if !(one_of_many && flow.via == 0 && (*kept).via != 0) {
+        if !(one_of_many && !flow.is_redirected() && (*kept).is_redirected()) {
             // An assignment would be a call of memmove(), byte by byte.
             copy_nonoverlapping(core::ptr::from_ref(flow), kept, 1);
         }
@@ -44,7 +51,7 @@ pub fn remember(ctx: &SockAddrContext, flow: &mut Flow, one_of_many: bool) -> Re
 #[inline(always)]
 pub fn redirected<'a>(ctx: &'a SockAddrContext, shown: &Destination) -> Option<&'a Flow> {
     // SAFETY: as above.
-    let flow = unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }.filter(|flow| flow.via != 0)?;
+    let flow = unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }.filter(|flow| flow.is_redirected())?;
     let key = ListenerKey {
         netns: flow.netns,
         sandbox: flow.sandbox,
@@ -66,11 +73,12 @@ pub fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a Flow> {
     let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
     // SAFETY: checked for null, and the caller has it from the kernel; the storage lives as long as
     // the program runs.
-    unsafe {
+    let record = unsafe {
         bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0)
             .cast::<Flow>()
             .as_ref()
-    }
+    };
+    record.filter(|record| record.via != 0)
 }
 
 /// TCP connection set-up: the source port is known and the SYN has not left yet.
@@ -122,11 +130,25 @@ fn serve_locally(ctx: &SockOpsContext) {
     if !private || sk.is_null() {
         return;
     }
+    // Without memory for it there is no record, and the backstop drops what the socket sends.
+    if let Some(record) = create(sk)
+        && record.via == 0
+    {
+        record.via = Flow::DIRECT;
+    }
+}
+
+/// The record of a socket, of zeroes if there was none. `sk` is not null.
+#[inline(always)]
+fn create<'a>(sk: *mut bpf_sock) -> Option<&'a mut Flow> {
     let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
-    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-    // SAFETY: checked for null. The value starts as zeroes, which is what "local" looks like; without
-    // memory for it there is no record, and the backstop drops what the socket sends.
-    unsafe { bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), create) };
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: the callers have it from the kernel, and it is not null; the storage lives as long as the program runs.
+    unsafe {
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags)
+            .cast::<Flow>()
+            .as_mut()
+    }
 }
 
 #[inline(always)]
@@ -139,7 +161,7 @@ fn record(ctx: &SockOpsContext) -> Option<(FlowKey, Flow)> {
         }
         let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
         let flow = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Flow>();
-        *flow.as_ref().filter(|flow| flow.via != 0)?
+        *flow.as_ref().filter(|flow| flow.is_redirected())?
     };
     let address = if flow.via == 4 {
         // An IPv6 socket talking IPv4 has its address in the IPv4 field too, and only there yet.

@@ -24,7 +24,7 @@ use aya_ebpf::{
 };
 use context::Destination;
 use gateway_common::{
-    Address, Image,
+    Address, Flow, Image,
     protocol::{TCP, UDP},
 };
 use verdict::Action;
@@ -77,7 +77,10 @@ pub fn postern_getpeername6(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn postern_sock_create(ctx: SockContext) -> i32 {
     match sockets::internet(&ctx) {
-        Ok(()) => ALLOW,
+        Ok(()) => {
+            flow::make_room(&ctx);
+            ALLOW
+        }
         Err(()) => REFUSE,
     }
 }
@@ -145,7 +148,7 @@ fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: boo
     let port = match verdict::outgoing(ctx, &to, &flow, is_sendto) {
         Action::Refuse => return REFUSE,
         Action::Pass => {
-            flow.via = 0;
+            flow.via = Flow::DIRECT;
             None
         }
         Action::Redirect(port) => Some(port),

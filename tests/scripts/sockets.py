@@ -36,6 +36,10 @@ def do_bind(name, address, port):
     sockets[name].bind((address, int(port)))
 
 
+def do_listen(name):
+    sockets[name].listen()
+
+
 def do_connect(name, address, port):
     sockets[name].connect((address, int(port)))
 
