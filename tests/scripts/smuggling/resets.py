@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, __file__.rsplit("/", 2)[0])
 
 from cases import USUAL, http2  # noqa: E402
-from common import tell, tls  # noqa: E402
+from common import tell, tls, trust  # noqa: E402
 
 GOOD, BAD = sys.argv[1:3]
 WHOLE, PLACES = int(sys.argv[3]), int(sys.argv[4])
@@ -62,7 +62,7 @@ def ended(way, count):
 
 
 def good():
-    connection = http.client.HTTPSConnection(GOOD, timeout=20)
+    connection = http.client.HTTPSConnection(GOOD, timeout=20, context=trust("http/1.1"))
     connection.request("POST", "/good", body=b"hello")
     answer = connection.getresponse()
     answer.read()

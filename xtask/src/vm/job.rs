@@ -156,7 +156,9 @@ impl Job {
                 .arg(&folder),
         );
         let results = self.read_results(vm, &folder);
-        if !self.keep {
+        if self.keep {
+            line(format_args!("kept: {}", files.work.display()));
+        } else {
             fs::remove_dir_all(&files.work).map_err(|error| fail("remove", &files.work, &error))?;
         }
         ended?;
