@@ -90,13 +90,11 @@ where
         stream: client,
         counter: &meter.up,
         meter,
-        has_ended: false,
     };
     let mut upstream = Metered {
         stream: upstream,
         counter: &meter.down,
         meter,
-        has_ended: false,
     };
     tokio::select! {
         copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => {
@@ -111,8 +109,6 @@ struct Metered<'a, S> {
     stream: &'a mut S,
     counter: &'a AtomicU64,
     meter: &'a Meter,
-    /// All that it had to say was read.
-    has_ended: bool,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<'_, S> {
@@ -127,8 +123,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<'_, S> {
         let read = buffer.filled().len() - before;
         if read > 0 {
             this.meter.note(this.counter, read);
-        } else if buffer.remaining() > 0 && matches!(polled, Poll::Ready(Ok(()))) {
-            this.has_ended = true;
         }
         polled
     }
@@ -148,12 +142,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<'_, S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // Who has ended, and has gone since, need not hear that there is no more.
-        match Pin::new(&mut *this.stream).poll_shutdown(cx) {
-            Poll::Ready(Err(_gone)) if this.has_ended => Poll::Ready(Ok(())),
-            polled => polled,
-        }
+        Pin::new(&mut *self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

@@ -135,6 +135,14 @@ const scenarios = {
     tell({ close: close.opcode === 8, end: end === null });
     await once(stream, "close");
   },
+  // Gone with its connection, without a word, once all has been said.
+  async left() {
+    const [stream, frames] = await opened("/ws");
+    stream.write(frame(8, Buffer.from([3, 232])));
+    const close = await frames.next();
+    tell({ close: close.opcode === 8, end: (await frames.next()) === null });
+    session.destroy();
+  },
   async refused() {
     for (const path of ["/refused", "/plain", "/liar"]) await told(path);
     await told("/ws", { ":protocol": "connect-udp" });

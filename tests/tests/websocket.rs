@@ -136,6 +136,17 @@ fn a_websocket_over_http_2_opens_with_the_gateway_s_key_echoes_and_closes() -> R
 }
 
 #[test]
+fn a_client_that_leaves_when_all_is_said_has_not_failed() -> Result<()> {
+    let site = Site::new("path: {type: PathPrefix, value: /}")?;
+    let (done, told) = site.run("left")?;
+    assert_eq!(of(&told, "close", &json!(true))?["end"], true, "{done}");
+    let record = done.record("request", |record| record.0["path"] == "/ws")?;
+    assert_eq!(record.status(), Some(200), "{done}");
+    ensure!(record.0["error"].is_null(), "{done}");
+    Ok(())
+}
+
+#[test]
 fn what_is_no_websocket_passes_for_none() -> Result<()> {
     let site = Site::new("path: {type: PathPrefix, value: /}")?;
     let (done, told) = site.run("refused")?;

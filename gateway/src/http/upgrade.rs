@@ -114,6 +114,7 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
             stream: TokioIo::new(client),
             is_stream,
             ended: None,
+            has_heard_all: false,
         });
         splice(client, &mut upstream, &tunnel.meter, idle)
             .await
@@ -142,6 +143,8 @@ struct Client {
     is_stream: bool,
     /// The end was read; until then it waits for the news of a reset.
     ended: Option<Pin<Box<Sleep>>>,
+    /// It was told that there is no more. Whoever goes then, with or without a word, has not failed.
+    has_heard_all: bool,
 }
 
 impl Client {
@@ -164,7 +167,11 @@ impl AsyncRead for Client {
     ) -> Poll<io::Result<()>> {
         if self.ended.is_none() {
             let before = out.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, out));
+            if self.has_heard_all && read.is_err() {
+                return Poll::Ready(Ok(()));
+            }
+            read?;
             if !self.is_stream || out.filled().len() > before || out.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -197,7 +204,9 @@ impl AsyncWrite for Client {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let told = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+        self.has_heard_all |= told.is_ok();
+        Poll::Ready(told)
     }
 }
 
