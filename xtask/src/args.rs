@@ -40,7 +40,7 @@ Commands:
           --kernel LIST           6.1 (default), 6.12, 7.3, 5.10, host, or all: host and every supported one
           --suite LIST            only these suites; --filter TEXT only tests with TEXT in their names
           --lsm on|off|both       with or without BPF's LSM hooks (default on)
-          --jobs N                guests at a time (default: one a processor)
+          --jobs N                guests at a time (default: three for two processors)
           --wan                   40 ms there and back, one packet in a hundred lost
           --keep                  leave the guest's disks in target/vm
           shell                   a prompt with postern, the example policies and `demo`
