@@ -283,11 +283,10 @@ fn again() -> Row {
 fn places() -> Row {
     let in_new_network = denied("no_listener_in_namespace", "kernel").saying(&["EPERM"]);
     let from = |name, words: &str| attempt(name, words, no_rule());
-    // Under a daemon the namespace may have its listener by then: it is a connection like any other.
+    // The gateway may have looked into the namespace by then, for another's sake, and opened listeners: it is a
+    // connection like any other.
     let new_network = |name, words: &str, with_listener: &Verdict| -> Attempt {
-        attempt(name, words, in_new_network.clone())
-            .but(&[Mode::Attached], with_listener)
-            .control(Control::Not)
+        attempt(name, words, with_listener.clone()).control(Control::Not)
     };
     let by_rule = in_new_network.clone().or("no_rule", "kernel");
     Row {
