@@ -207,6 +207,17 @@ fn a_refusal_before_the_end_of_the_upload_arrives_and_is_no_error_of_the_protoco
 }
 
 #[test]
+fn who_is_refused_over_http2_may_still_send_a_short_body() -> Result<()> {
+    let world = World::new()?;
+    let url = "https://api.anthropic.com/v1/files";
+    let done = world.script("late_body.mjs", &[url])?.succeed()?;
+    let told = done.json()?;
+    assert_eq!(told["reason"], "request_not_allowed", "{done}");
+    assert_eq!(told["open"], true, "{done}");
+    Ok(())
+}
+
+#[test]
 fn head_has_a_length_and_no_body() -> Result<()> {
     let world = World::new()?;
     for (flag, host) in each_pair() {

@@ -17,10 +17,11 @@ use crate::provider::{
 };
 use crate::telemetry::RequestRecord;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,6 +48,10 @@ const LONGEST_REMOTE_INPUT: u64 = 128 * 1024;
 /// How long a request waits for tokens that others hold and may not need: most calls are over by then, and no client
 /// has given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What is let arrive of a body that nobody wants: an answer is known to its client by then, and a longer body is worth
+/// being stopped.
+const UNWANTED: u64 = 64 * 1024;
+const UNWANTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A request's body: still at the client, or held.
 pub(super) enum Asking {
@@ -152,6 +157,29 @@ impl Asking {
         {
             record.model = tap.model().map(str::to_owned);
         }
+    }
+
+    /// Reads for a moment what the client of a refused request still sends. An HTTP/2 stream that is answered, and whose
+    /// body nobody reads, is reset (RFC 9113 §8.1); a client that is just about to send a short body may take that, and
+    /// not the answer, for what came of its request (curl 7.88 does).
+    pub(super) fn let_arrive(self, version: Version) {
+        let Self::Client(mut body) = self else { return };
+        // Over HTTP/1 the connection's own guard reads on.
+        if version != Version::HTTP_2 || body.is_end_stream() || body.size_hint().lower() > UNWANTED
+        {
+            return;
+        }
+        let rest = async move {
+            let mut left = UNWANTED;
+            while let Some(Ok(frame)) = body.frame().await {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match left.checked_sub(length) {
+                    Some(less) => left = less,
+                    None => break,
+                }
+            }
+        };
+        tokio::spawn(tokio::time::timeout(UNWANTED_WITHIN, rest));
     }
 
     /// Reads the body to its end, and what it asks for.

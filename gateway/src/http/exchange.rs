@@ -74,10 +74,7 @@ pub(super) async fn handle(
     };
     let (granted, consent) = match granted.await {
         Ok(granted) => granted,
-        Err(refused) => {
-            body.name_model(&mut open.record);
-            return Ok(refuse(&session, open, &parts.headers, &refused));
-        }
+        Err(refused) => return Ok(turned_away(&session, open, &parts, body, &refused)),
     };
     let provider = granted.request_permit.provider();
     let operation = describe(&mut open.record, provider, &parts);
@@ -95,7 +92,7 @@ pub(super) async fn handle(
     let rewritten = rewrite(&session, &view, &granted, &mut parts, &mut open.record);
     let (mut late, mut injected) = match rewritten {
         Ok(last) => last,
-        Err(refused) => return Ok(refuse(&session, open, &parts.headers, &refused)),
+        Err(refused) => return Ok(turned_away(&session, open, &parts, body, &refused)),
     };
     let known = tokio::select! {
         known = know(&view, &granted, &mut parts, &mut body, late.as_mut()) => known,
@@ -103,10 +100,7 @@ pub(super) async fn handle(
     };
     match known {
         Ok(spending) => open.spending = spending,
-        Err(refused) => {
-            body.name_model(&mut open.record);
-            return Ok(refuse(&session, open, &parts.headers, &refused));
-        }
+        Err(refused) => return Ok(turned_away(&session, open, &parts, body, &refused)),
     }
     open.request = Arc::new(Mutex::new(watch(&view, &parts, operation.is_some())));
     let verb = if granted.upgrade {
@@ -157,6 +151,19 @@ pub(super) async fn handle(
             ))
         }
     }
+}
+
+/// Refused before it was sent: what its body had to say of it is on record, and the rest of it is let arrive.
+fn turned_away(
+    session: &Session,
+    mut open: Open,
+    parts: &Parts,
+    body: Asking,
+    refused: &Refused,
+) -> Response<ResponseBody> {
+    body.name_model(&mut open.record);
+    body.let_arrive(parts.version);
+    refuse(session, open, &parts.headers, refused)
 }
 
 /// What must be known of the body: what it may spend, which is reserved, and what its signature covers.

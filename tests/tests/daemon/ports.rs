@@ -84,14 +84,14 @@ fn the_same_source_port_in_two_namespaces_is_two_sandboxes() -> Result<()> {
     // The gateway waits ten seconds for a connection's first word: this one has no listener to wait for.
     are_connected(&mut clients)?;
     clients.push((1, client(&two, 1, right, false, "/right/host")?));
-    ask_together(&two, clients)?;
-    let all = two.site.world.mocks.echo.seen().all();
-    assert_eq!(all.len(), 4);
+    // While somebody is in them.
     for (group, namespaces) in two.groups.iter().zip([3, 2]) {
         let sandbox = two.site.sandbox(group.path())?.context("it is gone")?;
         let listens = sandbox["namespaces"].as_array().context("nowhere")?;
         assert_eq!(listens.len(), namespaces, "{sandbox}");
     }
+    ask_together(&two, clients)?;
+    assert_eq!(two.site.world.mocks.echo.seen().all().len(), 4);
     Ok(())
 }
 
