@@ -16,6 +16,8 @@ use crate::Failure;
 use crate::console::Note;
 
 const INITRAMFS: &str = include_str!("guest/initramfs.sh");
+/// How it is made is written here, and how it becomes a disk there: a change to either makes it anew.
+const RECIPE: [&str; 2] = [include_str!("image.rs"), include_str!("files.rs")];
 /// The smallest of Debian's kernels for virtual machines.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 /// What the disks need: a module that a kernel has built in is in no list of modules, and not missed.
@@ -52,7 +54,8 @@ pub(super) fn provide(
     kernel: &Kernel,
     note: &Note,
 ) -> Result<(KernelImage, String), Failure> {
-    let key = Key::of(&[kernel.suite, PACKAGE, INITRAMFS, &MODULES.join(" ")]);
+    let [made, disk] = RECIPE;
+    let key = Key::of(&[kernel.suite, INITRAMFS, made, disk]);
     let prefix = format!("kernel-{}-", kernel.name);
     let folder = vm.folder.join(format!("{prefix}{key}"));
     let is_cached = folder.join("initrd").exists();

@@ -18,6 +18,8 @@ const PACKAGES: &str = "systemd-sysv,udev,dbus,libpam-systemd,iputils-ping,kmod,
 /// What the programs of [`SMALL_SUITES`] call, and the guest's own scripts.
 const SMALL: &str = "iproute2,kmod,procps,python3,bpftool,busybox-static,curl,ca-certificates";
 const CUSTOMIZE: &str = include_str!("guest/customize.sh");
+/// How it is made is written here, and how it becomes a disk there: a change to either makes it anew.
+const RECIPE: [&str; 2] = [include_str!("rootfs.rs"), include_str!("files.rs")];
 /// Where the guest has the Python with the SDKs.
 pub(super) const VENV: &str = "/opt/postern/venv";
 /// Room for what the suites write, beyond what is installed: the file is sparse.
@@ -92,12 +94,15 @@ pub(super) fn provide(
     let (http3, http3_text) = list(setup::HTTP3_LIST)?;
     let root = |extent: Extent| {
         let packages = extent.packages();
+        let [made, disk] = RECIPE;
         let key = Key::of(&[
             &debian.codename,
             &packages,
             CUSTOMIZE,
             &clients_text,
             &http3_text,
+            made,
+            disk,
         ]);
         let folder = vm.folder.join(format!("{}{key}", extent.prefix()));
         RootFs {
