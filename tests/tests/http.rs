@@ -218,6 +218,21 @@ fn who_is_refused_over_http2_may_still_send_a_short_body() -> Result<()> {
 }
 
 #[test]
+fn who_takes_no_refusal_does_not_keep_its_connection() -> Result<()> {
+    let world = World::new()?;
+    let mut documents = world.standard();
+    documents[0] += "  limits: {idleTimeout: 1s}\n";
+    world.write_policy(&documents)?;
+    let limit = patient(Duration::from_secs(15)).as_secs().to_string();
+    let url = "https://api.anthropic.com/v1/files";
+    let done = world.script("no_window.mjs", &[url, &limit])?.succeed()?;
+    let told = done.json()?;
+    assert_eq!(told["status"], 403, "{done}");
+    assert_eq!(told["closed"], true, "{done}");
+    Ok(())
+}
+
+#[test]
 fn head_has_a_length_and_no_body() -> Result<()> {
     let world = World::new()?;
     for (flag, host) in each_pair() {

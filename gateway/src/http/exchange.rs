@@ -96,7 +96,10 @@ pub(super) async fn handle(
     };
     let known = tokio::select! {
         known = know(&view, &granted, &mut parts, &mut body, late.as_mut()) => known,
-        () = open.revoked() => return Ok(revoked(&session, open)),
+        () = open.revoked() => {
+            body.let_arrive(parts.version);
+            return Ok(revoked(&session, open));
+        }
     };
     match known {
         Ok(spending) => open.spending = spending,

@@ -74,7 +74,15 @@ where
             () = until_shutdown => {}
         }
         connection.as_mut().graceful_shutdown();
-        connection.await
+        // An answer that its client takes no window for is nobody's request any more, and would keep it for ever.
+        let untaken = async {
+            tokio::time::sleep(idle).await;
+            session.activity.idle(idle).await;
+        };
+        tokio::select! {
+            ended = connection => ended,
+            () = untaken => Ok(()),
+        }
     };
     let ended = tokio::select! {
         ended = served => ended,

@@ -115,6 +115,7 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
             is_stream,
             ended: None,
             has_heard_all: false,
+            parted: None,
         });
         splice(client, &mut upstream, &tunnel.meter, idle)
             .await
@@ -126,6 +127,8 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, open: Open, idle: Duration
     };
     tunnel.open.ended = true;
     tunnel.open.record.reason = reason;
+    let parted = joined.as_mut().and_then(|client| client.parted.take());
+    tunnel.open.record.detail = parted.map(|error| cut(error.to_string()));
     if let Err(error) = copied {
         tunnel.open.record.error = Some("tunnel");
         tunnel.open.record.detail = Some(cut(error));
@@ -143,8 +146,11 @@ struct Client {
     is_stream: bool,
     /// The end was read; until then it waits for the news of a reset.
     ended: Option<Pin<Box<Sleep>>>,
-    /// It was told that there is no more. Whoever goes then, with or without a word, has not failed.
+    /// It was told that there is no more: the last of it is with the library, or on its way. Whoever goes then, with or
+    /// without a word, has not failed.
     has_heard_all: bool,
+    /// How it went then.
+    parted: Option<io::Error>,
 }
 
 impl Client {
@@ -168,10 +174,13 @@ impl AsyncRead for Client {
         if self.ended.is_none() {
             let before = out.filled().len();
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, out));
-            if self.has_heard_all && read.is_err() {
-                return Poll::Ready(Ok(()));
+            match read {
+                Err(error) if self.has_heard_all => {
+                    self.parted = Some(error);
+                    return Poll::Ready(Ok(()));
+                }
+                read => read?,
             }
-            read?;
             if !self.is_stream || out.filled().len() > before || out.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -205,7 +214,7 @@ impl AsyncWrite for Client {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let told = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
-        self.has_heard_all |= told.is_ok();
+        self.has_heard_all |= self.is_stream && told.is_ok();
         Poll::Ready(told)
     }
 }
