@@ -1,41 +1,55 @@
 #!/bin/bash
 # Brings a machine to where `postern` and `postern-demo` can be called. Runs as root, any number of times.
 #
-#   provision.sh kernel SUITE      installs that suite's kernel; the machine has to be restarted for it
-#   provision.sh prebuilt CHECKOUT takes /tmp/postern and, if it is there, /tmp/postern-demo
-#   provision.sh build CHECKOUT    installs a compiler, runs the checkout's own set-up, and builds both
+#   provision.sh kernel KERNEL SUITE      installs that suite's kernel; the machine has to be restarted for it
+#   provision.sh prebuilt KERNEL CHECKOUT takes /tmp/postern and, if it is there, /tmp/postern-demo
+#   provision.sh build KERNEL CHECKOUT    installs a compiler, runs the checkout's own set-up, and builds both
+#
+# KERNEL is what the machine is called for: 6.1, 6.12, …
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
 main() {
+    [ $# = 3 ] || set -- usage
     case "$1" in
-    kernel) kernel "$2" ;;
-    prebuilt) prebuilt "$2" ;;
-    build) build "$2" ;;
+    kernel) kernel "$2" "$3" ;;
+    prebuilt)
+        is_running "$2"
+        prebuilt "$3"
+        ;;
+    build)
+        is_running "$2"
+        build "$3"
+        ;;
     *)
-        echo "usage: provision.sh kernel SUITE | prebuilt CHECKOUT | build CHECKOUT" >&2
+        echo "usage: provision.sh kernel KERNEL SUITE | prebuilt KERNEL CHECKOUT | build KERNEL CHECKOUT" >&2
         exit 2
         ;;
     esac
 }
 
 kernel() {
-    local suite=$1 archive
-    if uname -r | grep -q "$(kernel_of "$suite")"; then
+    local suite=$2 archive
+    case "$(uname -r)" in
+    "$1".*)
         echo "$(uname -r) is running already"
         return
-    fi
+        ;;
+    esac
     archive=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
     echo "deb $archive $suite main" >/etc/apt/sources.list.d/postern-kernel.list
     apt-get update --quiet
     apt-get install --quiet --yes -t "$suite" linux-image-amd64
 }
 
-# The part of `uname -r` that tells a suite's kernel from the box's own.
-kernel_of() {
-    case "$1" in
-    bookworm-backports) echo '^6\.12' ;;
-    trixie-backports) echo '^7\.' ;;
+# A machine that is called for another kernel than it runs would show what it does not.
+is_running() {
+    case "$(uname -r)" in
+    "$1".*) ;;
+    *)
+        echo "this is Linux $(uname -r), not $1: its suite has moved on, or the restart took another; see KERNELS in the Vagrantfile" >&2
+        exit 1
+        ;;
     esac
 }
 

@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import sys
+import threading
 
 
 def tell(**facts):
@@ -15,17 +16,27 @@ def tell(**facts):
 
 
 @functools.cache
+def context(*alpn):
+    read = ssl.create_default_context()
+    read.set_alpn_protocols(list(alpn))
+    return read
+
+
+READING = threading.Lock()
+
+
 def trust(*alpn):
-    """The system's own trust, read once: that takes longer than a connection does."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(list(alpn))
-    return context
+    """The system's own trust, read once, by one thread while the others wait: that takes longer than a connection does, and
+    is done before one is made."""
+    with READING:
+        return context(*alpn)
 
 
 def tls(host, port=443, alpn=("http/1.1",)):
     """A TLS connection to host, verified against the system's own trust."""
+    trusted = trust(*alpn)
     raw = socket.create_connection((host, port), timeout=20)
-    return trust(*alpn).wrap_socket(raw, server_hostname=host)
+    return trusted.wrap_socket(raw, server_hostname=host)
 
 
 def main(table):

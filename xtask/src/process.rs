@@ -98,17 +98,26 @@ pub(crate) struct Log {
 impl Log {
     /// Empties or creates the file, and the folders above it.
     pub(crate) fn create(path: PathBuf) -> Result<Self, Failure> {
-        let created = path
+        let log = Self { path };
+        log.empty()?;
+        Ok(log)
+    }
+
+    /// Goes on with the file, if there is one.
+    pub(crate) fn open(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Forgets what is in it.
+    pub(crate) fn empty(&self) -> Result<(), Failure> {
+        let created = self
+            .path
             .parent()
             .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| File::create(&path));
-        match created {
-            Ok(_) => Ok(Self { path }),
-            Err(error) => Err(Failure::failed(format!(
-                "cannot write {}: {error}",
-                path.display()
-            ))),
-        }
+            .and_then(|()| File::create(&self.path));
+        created.map(drop).map_err(|error| {
+            Failure::failed(format!("cannot write {}: {error}", self.path.display()))
+        })
     }
 
     /// Runs a program with its output in the log; a failure quotes the last lines of it.
@@ -131,6 +140,7 @@ impl Log {
             ))
         };
         let mut log = OpenOptions::new()
+            .create(true)
             .append(true)
             .open(&self.path)
             .map_err(|error| fail(format!("has no log: {error}")))?;

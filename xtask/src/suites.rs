@@ -277,10 +277,19 @@ impl TestCount {
             (passed, ignored) => format!("{passed} tests, {ignored} ignored"),
         };
         if !beyond.is_empty() {
-            note.push_str(&format!(
-                ", {} beyond this machine:",
-                beyond.lines().count()
-            ));
+            let parts = format!("\t{}", vm::results::PARTLY);
+            let partly = beyond.lines().filter(|line| line.contains(&parts)).count();
+            let wholly = beyond.lines().count() - partly;
+            let (tests, parts) = (
+                format!("{wholly} beyond this machine"),
+                format!("{partly} in part"),
+            );
+            let said = match (wholly, partly) {
+                (_, 0) => tests,
+                (0, _) => format!("{parts} beyond this machine"),
+                _ => format!("{tests}, {parts}"),
+            };
+            note.push_str(&format!(", {said}:"));
             for reason in beyond.lines() {
                 note.push_str(&format!("\n           {}", reason.replace('\t', ": ")));
             }
@@ -406,6 +415,11 @@ mod tests {
         let told = "1 tests, 4 ignored, 1 beyond this machine:\n           a::b: no such hook";
         assert!(
             matches!(some.outcome("a::b\tno such hook\n"), Outcome::Passed(note) if note == told)
+        );
+        let told =
+            "1 tests, 4 ignored, 1 in part beyond this machine:\n           c: but for vsock";
+        assert!(
+            matches!(some.outcome("c\tbut for vsock\n"), Outcome::Passed(note) if note == told)
         );
     }
 }

@@ -9,7 +9,7 @@ mod job;
 mod kernels;
 mod options;
 mod qemu;
-mod results;
+pub(crate) mod results;
 mod rootfs;
 mod shell;
 mod suites;
@@ -53,6 +53,9 @@ const VERIFIER_SUITE: &str = "verifier";
 /// Held while images and what goes into guests are made.
 const LOCK: &str = "lock";
 
+/// Shared by those whose guests have images, and held alone by whoever replaces one.
+const IMAGES: &str = "lock-images";
+
 /// What every command has at hand.
 #[derive(Debug)]
 struct Vm<'a> {
@@ -68,7 +71,7 @@ impl<'a> Vm<'a> {
         let folder = workspace.root.join("target/vm");
         fs::create_dir_all(&folder).map_err(|error| files::fail("make", &folder, &error))?;
         Ok(Self {
-            log: Log::create(folder.join("vm.log"))?,
+            log: Log::open(folder.join("vm.log")),
             workspace,
             console,
             folder,
@@ -77,8 +80,7 @@ impl<'a> Vm<'a> {
 
     /// Held as long as the file that is given is open: of two commands one would take the other's files away.
     fn lock(&self, name: &str) -> Result<File, Failure> {
-        let path = self.folder.join(name);
-        let lock = File::create(&path).map_err(|error| files::fail("make", &path, &error))?;
+        let (path, lock) = self.lock_file(name)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -90,12 +92,38 @@ impl<'a> Vm<'a> {
         }
         Ok(lock)
     }
+
+    /// [`LOCK`], with the log begun anew: until then it is another command's.
+    fn lock_all(&self) -> Result<File, Failure> {
+        let lock = self.lock(LOCK)?;
+        self.log.empty()?;
+        Ok(lock)
+    }
+
+    /// Held while guests have images, or are going to: nobody makes them anew. Taken with [`LOCK`] held.
+    fn use_images(&self) -> Result<File, Failure> {
+        let (path, lock) = self.lock_file(IMAGES)?;
+        lock.lock_shared()
+            .map_err(|error| files::fail("lock", &path, &error))?;
+        Ok(lock)
+    }
+
+    /// Held while images are made anew, which waits for all guests.
+    fn replace_images(&self) -> Result<File, Failure> {
+        self.lock(IMAGES)
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), Failure> {
+        let path = self.folder.join(name);
+        let lock = File::create(&path).map_err(|error| files::fail("make", &path, &error))?;
+        Ok((path, lock))
+    }
 }
 
 /// Why no guest can be made here, if that is so: not for want of trying, but because the machine is no Debian or its
 /// archive is out of reach.
 fn obstacle(vm: &Vm<'_>) -> Option<String> {
-    let _lock = match vm.lock(LOCK) {
+    let _lock = match vm.lock_all() {
         Ok(lock) => lock,
         Err(failure) => return Some(failure.to_string()),
     };
@@ -189,7 +217,7 @@ pub(crate) fn run(workspace: &Workspace, console: Console, order: Order) -> Resu
             command,
         } => shell::run(&vm, kernels::find(&kernel)?, with_lsm, &command),
         Order::Box { kernel } => {
-            let _lock = vm.lock(LOCK)?;
+            let _lock = vm.lock_all()?;
             // The root file system is made with the Python that set-up installs.
             crate::setup::run(workspace, console, None)?;
             boxes::run(&vm, kernels::find(&kernel)?).map(drop)
@@ -219,7 +247,7 @@ impl Ground {
         binary: Option<&Path>,
         extent: Extent,
     ) -> Result<Self, Failure> {
-        let lock = vm.lock(LOCK)?;
+        let lock = vm.lock_all()?;
         setup::run(vm.workspace, vm.console, None)?;
         let (debian, root) = base(vm, extent)?;
         let named = binary

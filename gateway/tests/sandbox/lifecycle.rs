@@ -142,9 +142,7 @@ fn terminal() {
     let inside = "test -t 0 && test -t 1 && echo terminal; stty size </dev/tty >/dev/null && echo settings; \
                   test \"$(ps -o tpgid= -p $$ | tr -d ' ')\" = $$ && echo foreground; \
                   sh -ic 'sleep 0.1 & wait; echo jobs' 2>/dev/null";
-    let Some(output) = typescript(&Sandbox::in_folder(work.path()), inside, b"") else {
-        return;
-    };
+    let output = typescript(&Sandbox::in_folder(work.path()), inside, b"");
     let text = String::from_utf8_lossy(&output.stdout);
     for word in ["terminal", "settings", "foreground", "jobs"] {
         assert!(text.contains(word), "{word}: {text}");
@@ -155,9 +153,7 @@ fn terminal() {
 fn typed_interrupt() {
     let work = folder();
     let inside = "trap 'echo interrupted; exit 5' INT; echo ready; sleep 60 & wait; echo slept";
-    let Some(output) = typescript(&Sandbox::in_folder(work.path()), inside, b"\x03") else {
-        return;
-    };
+    let output = typescript(&Sandbox::in_folder(work.path()), inside, b"\x03");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         text.contains("interrupted") && !text.contains("slept"),
@@ -283,9 +279,8 @@ fn wait(child: &mut Child) -> Option<i32> {
     }
 }
 
-/// Runs a script in a sandbox at a terminal of its own, and types once it says that it is ready; `None` where script(1)
-/// is missing.
-fn typescript(sandbox: &Sandbox, inside: &str, typed: &[u8]) -> Option<Output> {
+/// Runs a script in a sandbox at a terminal of its own (script(1)'s), and types once it says that it is ready.
+fn typescript(sandbox: &Sandbox, inside: &str, typed: &[u8]) -> Output {
     let file = sandbox.cwd.join("inside.sh");
     fs::write(&file, inside).unwrap();
     let command = sandbox.command(&["sh", "inside.sh"]);
@@ -299,7 +294,7 @@ fn typescript(sandbox: &Sandbox, inside: &str, typed: &[u8]) -> Option<Output> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .ok()?;
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut said = Vec::new();
@@ -313,5 +308,5 @@ fn typescript(sandbox: &Sandbox, inside: &str, typed: &[u8]) -> Option<Output> {
     let mut output = child.wait_with_output().unwrap();
     output.stdout = said;
     drop(stdin);
-    Some(output)
+    output
 }

@@ -22,11 +22,12 @@ printing = threading.Lock()
 
 
 def connect(host, scheme, http2):
+    trusted = trust("h2" if http2 else "http/1.1")
     raw = socket.create_connection((host, 80 if scheme == "http" else 443), timeout=20)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if scheme == "http":
         return raw
-    return trust("h2" if http2 else "http/1.1").wrap_socket(raw, server_hostname=host)
+    return trusted.wrap_socket(raw, server_hostname=host)
 
 
 def answer(stream, seconds):

@@ -147,6 +147,8 @@ pub(crate) struct Attempt {
     pub(crate) seconds: u32,
     /// It must fail this soon, milliseconds.
     pub(crate) within: Option<u32>,
+    /// Where this machine cannot show it, and for want of what.
+    pub(crate) untried: Option<&'static str>,
 }
 
 /// An attempt that is made everywhere and proves itself by a packet.
@@ -160,6 +162,7 @@ pub(crate) fn attempt(name: &'static str, words: impl Into<String>, verdict: Ver
         control: Control::Arrives,
         seconds: 6,
         within: None,
+        untried: None,
     }
 }
 
@@ -197,6 +200,13 @@ impl Attempt {
     #[must_use]
     pub(crate) fn within(mut self, milliseconds: u32) -> Self {
         self.within = Some(milliseconds);
+        self
+    }
+
+    /// Not where it would be made on another machine.
+    #[must_use]
+    pub(crate) fn untried_if(mut self, is_so: bool, why: &'static str) -> Self {
+        self.untried = is_so.then_some(why);
         self
     }
 

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 use e2e::audit::Record;
-use e2e::process::patient;
+use e2e::process::{partly_beyond, patient};
 use std::time::Duration;
 
 use crate::attempt::{Attempt, Control, Mode, Own, SHARED, Verdict};
@@ -47,6 +47,9 @@ pub(crate) fn held(row: &Row) -> Result<()> {
         .iter()
         .filter(|(_, attempt)| row.attempts.iter().any(|mine| mine.name == attempt.name))
     {
+        if let Some(why) = attempt.untried {
+            partly_beyond(&format!("{}: {why}", attempt.name))?;
+        }
         if let Err(error) = proves(run, own, attempt) {
             wrong.push(format!("{}: no attempt at all: {error}", attempt.name));
         }
@@ -96,8 +99,7 @@ fn proves(run: &Run, own: &Own, attempt: &Attempt) -> Result<()> {
     }
     let said = said(&run.control, own)?;
     if LACKING.contains(&said) {
-        println!("{}: not on this machine ({said})", attempt.name);
-        return Ok(());
+        return partly_beyond(&format!("{}: {said}", attempt.name));
     }
     let proven = match attempt.control {
         Control::Says(wanted) => said.starts_with(wanted),

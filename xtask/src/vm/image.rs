@@ -60,6 +60,7 @@ pub(super) fn provide(
     let folder = vm.folder.join(format!("{prefix}{key}"));
     let is_cached = folder.join("initrd").exists();
     if !is_cached {
+        let _unused = vm.replace_images()?;
         let draft = replaced(&vm.folder, &prefix)?;
         note.say("packages");
         unpack(vm, debian, kernel, &draft)?;

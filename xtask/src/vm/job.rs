@@ -10,7 +10,7 @@ use super::files::{fail, replaced};
 use super::image::KernelImage;
 use super::kernels::Kernel;
 use super::qemu::{Accelerator, Disk, Guest, lsm_argument, watch};
-use super::results::{Results, Verdict};
+use super::results::Results;
 use super::suites::{TestOptions, WAN};
 use super::summary::{Run, Times};
 use super::tree::{self, Stage, Suite};
@@ -113,6 +113,11 @@ impl Job {
         &self.label
     }
 
+    /// How its instructions are run, for people.
+    pub(super) fn by(&self) -> &'static str {
+        self.accelerator.name()
+    }
+
     /// Boots it, waits for its end, and reads what it leaves. Its lines are shown, behind its `name` if there is one.
     pub(super) fn run(&self, vm: &Vm<'_>, name: Option<&str>) -> Result<Run, Failure> {
         let start = Instant::now();
@@ -197,10 +202,8 @@ impl Job {
             let rc = text("rc");
             let found = results.read(name, &text("out"));
             results.excuse(name, &text("beyond"));
-            let has_failed =
-                results.count(Verdict::Failed) + results.count(Verdict::Unfinished) > 0;
-            // A program that died, or never came to its turn, has not passed for want of a test that failed.
-            if rc.trim().is_empty() || (rc.trim() != "0" && (found == 0 || !has_failed)) {
+            // A program that never came to its turn has not passed either.
+            if rc.trim().is_empty() || (rc.trim() != "0" && is_silent(&results, name, found)) {
                 silent.push(format!("{name} (exit status {:?})", rc.trim()));
             }
         }
@@ -281,6 +284,11 @@ impl Job {
         stage.write("/postern/job", SUITES, 0o755)?;
         Ok(stage)
     }
+}
+
+/// Did a program that failed not say of a test that it failed? It died, and has not passed for want of that.
+pub(super) fn is_silent(results: &Results, suite: &str, found: usize) -> bool {
+    found == 0 || !results.has_failed(suite)
 }
 
 /// Fails if the guest ran with BPF among its security modules and should not have, or the other way round.

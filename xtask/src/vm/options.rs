@@ -4,6 +4,7 @@ use std::num::{NonZero, ParseIntError};
 
 use super::kernels::DEFAULT;
 use super::suites::{Lsm, TestOptions};
+use super::tree::quoted;
 use crate::Failure;
 use crate::args::{take_flag, take_value, usage};
 
@@ -38,7 +39,15 @@ pub(crate) fn parse(rest: &mut Vec<String>) -> Result<Order, Failure> {
     let command = match rest.iter().position(|word| word == "--") {
         Some(at) => {
             let words = rest.split_off(at);
-            words[1..].join(" ")
+            match &words[1..] {
+                // A line for the guest's shell, or the words of one command.
+                [line] => line.clone(),
+                words => words
+                    .iter()
+                    .map(|word| quoted(word))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            }
         }
         None => String::new(),
     };
@@ -143,9 +152,14 @@ mod tests {
         let expected = Order::Shell {
             kernel: DEFAULT.to_owned(),
             with_lsm: true,
-            command: "demo --lsm x".to_owned(),
+            command: "'demo' '--lsm' 'x'".to_owned(),
         };
         assert_eq!(words("shell -- demo --lsm x").unwrap(), expected);
+        let line = ["shell", "--", "cd /srv && ls"].map(str::to_owned);
+        assert!(matches!(
+            parse(&mut line.to_vec()),
+            Ok(Order::Shell { command, .. }) if command == "cd /srv && ls"
+        ));
         assert!(words("shell --kernel 6.1,7.3").is_err());
         assert!(words("list -- demo").is_err());
         assert!(words("test --lsm maybe").is_err());

@@ -13,6 +13,7 @@ use super::Vm;
 use super::files::fail;
 use super::image::KernelImage;
 use crate::Failure;
+use crate::console::line;
 
 /// A kernel that runs under KVM is here in two seconds; one that hangs is given up soon.
 const PROBE: Duration = Duration::from_secs(20);
@@ -81,6 +82,11 @@ impl Accelerator {
         if ended.is_ok() && is_booted {
             Self::Kvm
         } else {
+            line(format_args!(
+                "KVM boots no guest here, so guests are emulated; see {}, and remove {} to try again",
+                vm.folder.join("kvm-probe.log").display(),
+                record.display()
+            ));
             // Without the record the probe is made again next time, and that is all.
             drop(fs::write(&record, boot_id));
             Self::Tcg

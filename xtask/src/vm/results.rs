@@ -6,6 +6,9 @@ use std::fmt::{self, Display, Formatter};
 
 use super::kernels::Cannot;
 
+/// How a reason begins that is about a part of a test.
+pub(crate) const PARTLY: &str = "but for ";
+
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
@@ -37,6 +40,8 @@ pub(super) struct Results {
     verdicts: BTreeMap<String, Verdict>,
     /// Of those that are [`Verdict::Beyond`].
     reasons: BTreeMap<String, String>,
+    /// `SUITE::TEST` and what of it was not shown.
+    parts: Vec<(String, String)>,
 }
 
 impl Results {
@@ -70,10 +75,25 @@ impl Results {
         self.verdicts.len() - before
     }
 
-    /// Takes in what tests of `suite` say that they cannot show here: a line each, `TEST`, a tab and why.
+    /// Did a test of `suite` fail, or not come to its end?
+    pub(super) fn has_failed(&self, suite: &str) -> bool {
+        self.verdicts.iter().any(|(name, verdict)| {
+            matches!(verdict, Verdict::Failed | Verdict::Unfinished)
+                && name
+                    .strip_prefix(suite)
+                    .is_some_and(|rest| rest.starts_with("::"))
+        })
+    }
+
+    /// Takes in what tests of `suite` say that they cannot show here: a line each, `TEST`, a tab and why. Where that is
+    /// "but for" a part, the test is what it is.
     pub(super) fn excuse(&mut self, suite: &str, reasons: &str) {
         for (test, reason) in reasons.lines().filter_map(|line| line.split_once('\t')) {
             let name = format!("{suite}::{test}");
+            if reason.starts_with(PARTLY) {
+                self.parts.push((name, reason.to_owned()));
+                continue;
+            }
             // One that failed nevertheless has failed.
             if let Some(verdict) = self.verdicts.get_mut(&name)
                 && *verdict == Verdict::Passed
@@ -110,6 +130,13 @@ impl Results {
             .iter()
             .map(|(name, verdict)| format!("{verdict}\t{name}\n"))
             .collect()
+    }
+
+    /// What was not shown of tests that were: `SUITE::TEST: but for …`.
+    pub(super) fn parts(&self) -> impl Iterator<Item = String> {
+        self.parts
+            .iter()
+            .map(|(name, part)| format!("{name}: {part}"))
     }
 
     /// What is wrong with this run of `kernel`, given the failures that are the kernel's own; and those, with their reasons.
@@ -228,6 +255,13 @@ mod tests {
     fn a_test_that_cannot_show_anything_here_is_named_with_its_reason() {
         let mut results = results();
         results.excuse("s", "a::b\tno such hook\na sentence\twhatever\nnobody\twhy");
+        results.excuse("s", "talks\tbut for vsock: no such family");
+        assert_eq!(
+            results.parts().collect::<Vec<_>>(),
+            ["s::talks: but for vsock: no such family"]
+        );
+        assert!(results.with(Verdict::Passed).any(|test| test == "s::talks"));
+        assert!(results.has_failed("s") && !results.has_failed("t"));
         assert_eq!(
             results.with(Verdict::Beyond).collect::<Vec<_>>(),
             ["s::a::b"]

@@ -119,6 +119,7 @@ pub(super) fn provide(
         }
     }
     let root = root(extent);
+    let _unused = vm.replace_images()?;
     let draft = replaced(&vm.folder, extent.prefix())?;
     note.say(&format!("Debian {}", debian.codename));
     bootstrap(vm, debian, &extent.packages(), &draft)?;

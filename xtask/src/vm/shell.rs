@@ -81,6 +81,7 @@ pub(super) fn run(
         is_interactive: true,
     };
     // A prompt is open for as long as somebody likes; others may prepare theirs meanwhile.
+    let _images = vm.use_images()?;
     drop(ground);
     line(format_args!(
         "booting {} under {}",

@@ -100,7 +100,7 @@ pub(super) fn run(
     // What the kernel makes of the programs is known without a test program: minutes earlier.
     let is_verifier_only = options.suites == [VERIFIER_SUITE];
     let ground = Ground::prepare(vm, !is_verifier_only, binary, Extent::of(&options.suites))?;
-    let chosen = choose(&ground.built, &options.suites)?;
+    let chosen = choose(&ground.built, options)?;
     let mut tried: Vec<(String, Result<Run, Failure>)> = Vec::new();
     let mut jobs = VecDeque::new();
     for place in places {
@@ -108,7 +108,7 @@ pub(super) fn run(
         match place {
             // Alone, as where it counts: nothing else is at work yet.
             Place::Host => {
-                heading(vm, &label, options);
+                heading(vm, &label, "as it is", options);
                 tried.push((label, on_host(vm, &ground, &chosen, options)));
             }
             Place::Guest { kernel, with_lsm } => {
@@ -127,7 +127,8 @@ pub(super) fn run(
             }
         }
     }
-    // Others may prepare theirs meanwhile.
+    // Others may prepare theirs meanwhile, but for making images anew that guests have.
+    let _images = vm.use_images()?;
     drop(ground);
     tried.extend(in_guests(vm, jobs, options));
     let mut runs = Vec::new();
@@ -177,7 +178,7 @@ fn in_guests(
                         .unwrap_or_else(PoisonError::into_inner)
                         .pop_front();
                     let Some(job) = next else { return };
-                    heading(vm, job.label(), options);
+                    heading(vm, job.label(), job.by(), options);
                     let outcome = job.run(vm, (!is_alone).then_some(job.label()));
                     if let Ok(run) = &outcome {
                         line(format_args!("{} took {}", run.label, seconds(run.took)));
@@ -235,7 +236,8 @@ fn places(options: &TestOptions) -> Result<Vec<Place>, Failure> {
     Ok(once)
 }
 
-fn choose(built: &Built, names: &[String]) -> Result<Vec<Option<Suite>>, Failure> {
+fn choose(built: &Built, options: &TestOptions) -> Result<Vec<Option<Suite>>, Failure> {
+    let names = &options.suites;
     // The verifier is `None`: it has no program, and is run first, since nothing works when it fails.
     let mut known: Vec<(String, Option<Suite>)> = vec![(VERIFIER_SUITE.to_owned(), None)];
     known.extend(
@@ -254,7 +256,11 @@ fn choose(built: &Built, names: &[String]) -> Result<Vec<Option<Suite>>, Failure
     }
     Ok(known
         .into_iter()
-        .filter(|(name, _)| names.is_empty() || names.contains(name))
+        // It takes no filter: unless asked for it is not what somebody wants who has one.
+        .filter(|(name, suite)| {
+            names.contains(name)
+                || names.is_empty() && (suite.is_some() || options.filter.is_none())
+        })
         .map(|(_, suite)| suite)
         .collect())
 }
@@ -267,8 +273,13 @@ fn on_host(
     options: &TestOptions,
 ) -> Result<Run, Failure> {
     let mut results = Results::default();
+    let mut silent = Vec::new();
     let mut times = Times::start();
     let start = Instant::now();
+    let folder = vm
+        .folder
+        .join(format!("results/{}", Place::Host.label(options)));
+    fs::create_dir_all(&folder).map_err(|error| fail("make", &folder, &error))?;
     for suite in chosen.iter().flatten() {
         line(format_args!("suite {}", suite.name));
         times.open(&suite.name);
@@ -287,11 +298,19 @@ fn on_host(
         }
         let mut output = String::new();
         // Which tests failed is in its output; that one did is no reason to stop here.
-        drop(process::watched(&mut command, |text| {
+        let ended = process::watched(&mut command, |text| {
             times.read(text);
             output.push_str(text);
-        }));
-        results.read(&suite.name, &output);
+        });
+        // There already, should this command not come to its end.
+        let kept = folder.join(format!("{}.out", suite.name));
+        fs::write(&kept, &output).map_err(|error| fail("write", &kept, &error))?;
+        let found = results.read(&suite.name, &output);
+        if let Err(failure) = ended
+            && job::is_silent(&results, &suite.name, found)
+        {
+            silent.push(format!("{}: {failure}", suite.name));
+        }
         let reasons = fs::read_to_string(&beyond).map_err(|error| fail("read", &beyond, &error))?;
         results.excuse(&suite.name, &reasons);
     }
@@ -302,6 +321,12 @@ fn on_host(
     }
     let took = start.elapsed();
     line(format_args!("{HOST} took {}", seconds(took)));
+    if !silent.is_empty() {
+        return Err(Failure::failed(format!(
+            "ended without saying of a test that it failed: {}",
+            silent.join(", ")
+        )));
+    }
     Ok(Run {
         kernel: HOST,
         label: Place::Host.label(options),
@@ -312,20 +337,20 @@ fn on_host(
     })
 }
 
-fn heading(vm: &Vm<'_>, label: &str, options: &TestOptions) {
+fn heading(vm: &Vm<'_>, label: &str, by: &str, options: &TestOptions) {
     let lsm = if label.starts_with(HOST) {
-        "as it is"
+        ""
     } else if label.contains("-nolsm") {
-        "without BPF LSM"
+        ", without BPF LSM"
     } else {
-        "with BPF LSM"
+        ", with BPF LSM"
     };
     let wan = if options.wan {
         ", 40 ms and 1 % loss"
     } else {
         ""
     };
-    vm.console.heading(&format!("{label} ({lsm}{wan})"));
+    vm.console.heading(&format!("{label} ({by}{lsm}{wan})"));
 }
 
 #[cfg(test)]

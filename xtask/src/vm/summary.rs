@@ -169,6 +169,9 @@ fn row(vm: &Vm<'_>, run: &Run, failures: &mut Vec<String>) {
     for excused in &judgement.excused {
         line(format_args!("             {excused}"));
     }
+    for part in results.parts() {
+        line(format_args!("             {part}"));
+    }
     let judged = [Verdict::Passed, Verdict::Failed, Verdict::Beyond];
     if judged.iter().all(|&verdict| results.count(verdict) == 0) {
         failures.push(format!("{name}: not one test was run"));

@@ -109,6 +109,8 @@ fn joined() -> Verdict {
     denied("protocol_not_allowed", "kernel").saying(&["EPERM"])
 }
 
+const WITHOUT_LSM: &str = "not in an attached group without BPF LSM";
+
 /// They pass by the hook that sees others: without the filter of `exec` it takes BPF LSM.
 fn joined_by_32_bit_calls(group: Ipv4Addr) -> Attempt {
     let attempt = attempt(
@@ -120,8 +122,7 @@ fn joined_by_32_bit_calls(group: Ipv4Addr) -> Attempt {
     if has_bpf_lsm() {
         attempt.only(EVERYWHERE).but(&[Mode::Attached], &joined())
     } else {
-        println!("{} in an attached group: not without BPF LSM", attempt.name);
-        attempt.only(CAGED)
+        attempt.only(CAGED).untried_if(true, WITHOUT_LSM)
     }
 }
 
@@ -181,8 +182,7 @@ fn families() -> Row {
     };
     let by_lsm = |attempt: Attempt| {
         if !has_bpf_lsm() {
-            println!("{} in an attached group: not without BPF LSM", attempt.name);
-            return attempt.only(CAGED);
+            return attempt.only(CAGED).untried_if(true, WITHOUT_LSM);
         }
         let refused = denied("socket_type_not_allowed", "kernel");
         attempt.only(EVERYWHERE).but(
