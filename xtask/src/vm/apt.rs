@@ -204,7 +204,7 @@ pub(super) fn install_tools(
     let missing = || -> Vec<&'static str> {
         wanted
             .iter()
-            .filter(|(probe, _)| find_command(probe).is_none() && !Path::new(probe).exists())
+            .filter(|(probe, _)| !is_there(probe))
             .map(|(_, package)| *package)
             .collect()
     };
@@ -235,9 +235,21 @@ pub(super) fn install_tools(
     }
 }
 
+/// A command, or a file by its whole path: what lies in the folder that we happen to be in is neither.
+fn is_there(probe: &str) -> bool {
+    find_command(probe).is_some() || (probe.starts_with('/') && Path::new(probe).exists())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_the_checkout_is_no_command() {
+        // There is one here, and there is one called `vagrant` where commands are run.
+        assert!(Path::new("src").exists() && !is_there("src"));
+        assert!(is_there("sh") && is_there("/etc/os-release"));
+    }
 
     #[test]
     fn sources_are_read_in_both_forms() {
