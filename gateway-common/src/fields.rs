@@ -1,6 +1,6 @@
 //! Where the running kernel keeps what the programs read of its own structures. Knows not how that is found out.
 
-/// Where the running kernel has the fields that lead from a task to the path of its program: offsets in
+/// Where the running kernel has the fields that say who a task is, and lead to the path of its program: offsets in
 /// bytes, which differ from kernel to kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,26 @@ pub struct TaskFields {
     pub task_start: u32,
     /// `task_struct.self_exec_id`
     pub task_execs: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.comm`, a multiple of eight
+    pub task_comm: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `cred.uid`
+    pub cred_uid: u32,
+    /// `cred.gid`
+    pub cred_gid: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`
+    pub set_cgroup: u32,
+    /// `cgroup.kn`
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`
+    pub node_id: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
     /// `mm_struct.exe_file`
@@ -36,12 +56,22 @@ pub struct TaskFields {
 }
 
 impl TaskFields {
-    /// On this kernel nothing is known of programs.
+    /// On this kernel nothing is known of tasks.
     pub const UNKNOWN: Self = Self {
         known: 0,
         task_leader: 0,
         task_start: 0,
         task_execs: 0,
+        task_pid: 0,
+        task_tgid: 0,
+        task_comm: 0,
+        task_cred: 0,
+        cred_uid: 0,
+        cred_gid: 0,
+        task_cgroups: 0,
+        set_cgroup: 0,
+        cgroup_node: 0,
+        node_id: 0,
         task_mm: 0,
         mm_exe_file: 0,
         file_mnt: 0,

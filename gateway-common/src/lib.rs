@@ -4,8 +4,10 @@
 #![no_std]
 
 mod fields;
+mod handover;
 
 pub use fields::{SocketFields, TaskFields};
+pub use handover::{FlowKey, Handover, HandoverHead};
 
 /// An IPv4 or IPv6 address in one form: IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2),
 /// so that one trie and one key serve both families and a v4-mapped spelling is no way around a rule.
@@ -30,6 +32,12 @@ pub const fn address_from_octets(o: [u8; 16]) -> Address {
         u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
         u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
     ]
+}
+
+/// Are they the same? Word by word: the compiler's own comparison is a loop over bytes for the kernel's programs.
+#[inline(always)]
+pub const fn is_same(one: &Address, other: &Address) -> bool {
+    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
 }
 
 /// The sixteen octets of an address.
@@ -57,7 +65,7 @@ pub mod protocol {
 
 /// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
 /// takes over the pinned maps of another only if both have the same layout.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// How many entries the maps hold.
 pub mod capacity {
@@ -69,8 +77,8 @@ pub mod capacity {
     pub const RULES: usize = 262_144;
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
     pub const PORT_SETS: usize = 65536;
-    /// Redirected connections that nobody accepted yet; 12 MiB in all.
-    pub const FLOWS: usize = 65_536;
+    /// Redirected connections that nobody accepted yet; 2 MiB in all.
+    pub const FLOWS: usize = 16384;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
     /// Program images whose paths are known; those that nobody asked for in longest give way.
@@ -199,24 +207,6 @@ pub struct Process {
     pub comm: [u8; COMM_LEN],
 }
 
-/// Finds the record of a redirected connection from what `accept()` shows. The source port alone
-/// would collide across namespaces and source addresses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    /// Network namespace cookie.
-    pub netns: u64,
-    /// Source address.
-    pub address: Address,
-    /// [`Settings::sandbox`]: sandboxes that share a namespace have listeners of their own, so the
-    /// same source address and port may be in use by each.
-    pub sandbox: u32,
-    /// Source port, host order.
-    pub port: u16,
-    /// Always zero.
-    pub reserved: u16,
-}
-
 /// Where a sandbox's socket wanted to go, and who asked.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,14 +223,18 @@ pub struct Flow {
     pub sandbox: u32,
     /// Kernel id of the cgroup of the task that asked.
     pub cgroup: u64,
-    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
-    pub time: u64,
-    /// The socket's network namespace cookie; zero where a hook could not know it.
+    /// The socket's network namespace cookie, known before anybody has judged it; zero where a hook could not know it.
     pub netns: u64,
     /// Which program it was; all zero where that is not known.
     pub image: Image,
     /// The task that asked.
     pub process: Process,
+    /// The port of the listener that the socket was sent to, host order; zero if it was not redirected.
+    pub listener: u16,
+    /// Source port, host order; zero until the SYN leaves.
+    pub source: u16,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 impl Flow {
@@ -262,7 +256,6 @@ impl Flow {
         protocol: 0,
         sandbox: 0,
         cgroup: 0,
-        time: 0,
         netns: 0,
         image: Image::UNKNOWN,
         process: Process {
@@ -272,6 +265,9 @@ impl Flow {
             gid: 0,
             comm: [0; COMM_LEN],
         },
+        listener: 0,
+        source: 0,
+        reserved: 0,
     };
 }
 
@@ -410,10 +406,8 @@ pub mod counter {
     pub const REFUSED: u32 = 1;
     /// Refusals that were not recorded: the ring buffer was full or the sandbox's allowance spent.
     pub const EVENTS_LOST: u32 = 2;
-    /// Connections whose record found the flow table full; they are refused at accept.
-    pub const FLOWS_LOST: u32 = 3;
     /// How many counters there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 3;
 }
 
 #[cfg(feature = "userspace")]

@@ -4,7 +4,7 @@
     reason = "aya::Pod is the promise that a type is plain data"
 )]
 use super::{
-    Allowance, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortKey, PortSet, RuleKey,
+    Allowance, Executable, Flow, Image, ListenerKey, Listeners, PortKey, PortSet, RuleKey,
     SandboxCounters, Settings, SocketFields, TaskFields,
 };
 
@@ -21,8 +21,6 @@ unsafe impl aya::Pod for PortKey {}
 unsafe impl aya::Pod for RuleKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PortSet {}
-// SAFETY: as above.
-unsafe impl aya::Pod for FlowKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Flow {}
 // SAFETY: as above.

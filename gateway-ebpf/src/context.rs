@@ -1,16 +1,11 @@
 //! Reads and writes the kernel's socket-address context. Knows byte orders and nothing of rules.
 
 use aya_ebpf::{
-    bindings::{BPF_TCP_ESTABLISHED, bpf_sock_addr},
-    helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::bpf_get_current_comm,
-    },
+    bindings::{BPF_TCP_ESTABLISHED, bpf_sock, bpf_sock_addr},
     programs::SockAddrContext,
 };
-use core::mem::transmute;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
-use gateway_common::{Address, COMM_LEN, Process, V4_MAPPED, v4_mapped};
+use gateway_common::{Address, V4_MAPPED, is_same, v4_mapped};
 
 /// `AF_INET` (linux/socket.h).
 pub const AF_INET: u32 = 2;
@@ -134,13 +129,13 @@ pub fn is_connected_to(ctx: &SockAddrContext, to: &Destination) -> bool {
     // SAFETY: the kernel passes a valid context, whose socket is never null here; the verifier checks
     // each access.
     let (state, port) = unsafe {
-        let sk = (*raw(ctx)).__bindgen_anon_1.sk;
+        let sk = socket(ctx);
         (
             read_volatile(addr_of!((*sk).state)),
             u16::from_be(read_volatile(addr_of!((*sk).dst_port))),
         )
     };
-    state == BPF_TCP_ESTABLISHED && port == to.port && to.address == listener(to.spelling)
+    state == BPF_TCP_ESTABLISHED && port == to.port && is_same(&to.address, &listener(to.spelling))
 }
 
 /// Loopback, and the unspecified address, which connect() takes for loopback.
@@ -149,7 +144,7 @@ pub fn is_loopback(address: &Address) -> bool {
     if is_v4_mapped(address) {
         address[3] == 0 || address[3].to_ne_bytes()[0] == 127
     } else {
-        *address == LOCALHOST_V6 || *address == UNSPECIFIED_V6
+        is_same(address, &LOCALHOST_V6) || is_same(address, &UNSPECIFIED_V6)
     }
 }
 
@@ -158,31 +153,17 @@ pub fn is_v4_mapped(address: &Address) -> bool {
     address[0] | address[1] == 0 && address[2] == V4_MAPPED
 }
 
-/// The task that is running, and its cgroup.
-#[inline(always)]
-pub fn current() -> (Process, u64) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let uid_gid = bpf_get_current_uid_gid();
-    let mut comm = [0_u64; COMM_LEN / 8];
-    // As words: the compiler sets bytes by a loop. The helper fails for what is no task.
-    // SAFETY: the helper takes the address and size of a value of its own.
-    let _never = unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32) };
-    let process = Process {
-        pid: pid_tgid as u32,
-        tgid: (pid_tgid >> 32) as u32,
-        uid: uid_gid as u32,
-        gid: (uid_gid >> 32) as u32,
-        // SAFETY: plain bytes of the same size.
-        comm: unsafe { transmute::<[u64; COMM_LEN / 8], [u8; COMM_LEN]>(comm) },
-    };
-    // SAFETY: a helper without arguments.
-    (process, unsafe { bpf_get_current_cgroup_id() })
-}
-
 #[inline(always)]
 fn port(ctx: &SockAddrContext) -> u16 {
     // SAFETY: as above.
     u16::from_be(unsafe { read_volatile(addr_of!((*raw(ctx)).user_port)) } as u16)
+}
+
+/// The socket; never null for these programs.
+#[inline(always)]
+pub fn socket(ctx: &SockAddrContext) -> *mut bpf_sock {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*raw(ctx)).__bindgen_anon_1.sk }
 }
 
 #[inline(always)]

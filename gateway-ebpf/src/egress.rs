@@ -2,6 +2,7 @@
 //! on addresses never saw (sockets from before the attach, protocols without such a hook) and whatever
 //! would leave the machine, but for UDP to where the rules in force allow it. All else that a sandbox has
 //! to say goes over loopback. What somebody outside opened is not its to see: `handed` refuses it.
+//! With its SYN, whose source port is known, a redirected connection's record goes to the gateway.
 //!
 //! The kernel runs this before it fragments (ip_finish_output, ip6_finish_output): a datagram of any
 //! size is seen whole, with its ports, and a packet that is a fragment already is nobody's here.
@@ -12,13 +13,9 @@ use crate::{
     maps::{SETTINGS, count_for, emit},
     verdict,
 };
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_ktime_get_boot_ns, generated::bpf_skb_cgroup_id},
-    programs::SkBuffContext,
-};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_skb_cgroup_id, programs::SkBuffContext};
 use gateway_common::{
-    Address, Event, Flow,
+    Address, Event, Flow, is_same,
     protocol::{TCP, UDP},
     refusal, v4_mapped,
 };
@@ -41,16 +38,24 @@ const V4_IS_FRAGMENT: u16 = 0x3fff;
 const V6_NEXT_HEADER: usize = 6;
 const V6_DESTINATION: usize = 24;
 const V6_LENGTH: usize = 40;
-/// Destination port of TCP and UDP, behind headers without options.
-const V4_PORT: usize = V4_LENGTH + 2;
-const V6_PORT: usize = V6_LENGTH + 2;
+/// The IP header's source address.
+const V4_SOURCE: usize = 12;
+const V6_SOURCE: usize = 8;
+/// The UDP header (RFC 768), and the TCP header as far as its flags (RFC 9293 §3.1), of which SYN without ACK asks for a
+/// connection. Both begin with the ports.
+const UDP_LENGTH: usize = 8;
+const TCP_LENGTH: usize = 14;
+const TCP_FLAGS: usize = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// `lo` in every network namespace (LOOPBACK_IFINDEX, net/net_namespace.h).
 const LOOPBACK_IFINDEX: u32 = 1;
 
 /// What a packet says of where it goes.
 struct Packet {
-    address: Address,
+    from: Address,
+    to: Address,
     protocol: u8,
     /// Zero: it says nothing that is understood.
     family: u32,
@@ -58,26 +63,37 @@ struct Packet {
     plain: bool,
 }
 
+/// What the transport header says, in host order.
+struct Ports {
+    from: u16,
+    to: u16,
+    /// It asks for a connection.
+    is_first: bool,
+}
+
 impl Packet {
     const UNKNOWN: Self = Self {
-        address: [0; 4],
+        from: [0; 4],
+        to: [0; 4],
         protocol: 0,
         family: 0,
         plain: false,
     };
 
-    /// The destination port, in host order; zero where there is none to be read.
+    /// The ports, where they can be read.
     #[inline(always)]
-    fn port(&self, ctx: &SkBuffContext) -> u16 {
-        if !self.plain || (self.protocol != UDP && self.protocol != TCP) {
-            return 0;
+    fn ports(&self, ctx: &SkBuffContext) -> Option<Ports> {
+        let is_v4 = self.family == AF_INET;
+        if !self.plain {
+            return None;
         }
-        let offset = if self.family == AF_INET {
-            V4_PORT
-        } else {
-            V6_PORT
-        };
-        ctx.load(offset).map_or(0, u16::from_be)
+        match (self.protocol, is_v4) {
+            (TCP, true) => tcp(behind::<V4_LENGTH, TCP_LENGTH>(ctx)?),
+            (TCP, false) => tcp(behind::<V6_LENGTH, TCP_LENGTH>(ctx)?),
+            (UDP, true) => Some(ports(behind::<V4_LENGTH, UDP_LENGTH>(ctx)?)),
+            (UDP, false) => Some(ports(behind::<V6_LENGTH, UDP_LENGTH>(ctx)?)),
+            _ => None,
+        }
     }
 }
 
@@ -91,46 +107,38 @@ pub fn may_pass(ctx: &SkBuffContext) -> bool {
     match judge(ctx, &packet, record) {
         Ok(()) => true,
         Err(reason) => {
-            refuse(ctx, &packet, record, reason);
+            refuse(ctx, &packet, flow::record_of(sk.cast()), reason);
             false
         }
     }
 }
 
 #[inline(always)]
-fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>) -> Result<(), u8> {
+fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&mut Flow>) -> Result<(), u8> {
     let record = record.ok_or(refusal::BACKSTOP)?;
     if packet.family == 0 {
         return Err(refusal::BACKSTOP);
     }
-    let local = is_loopback(&packet.address);
+    let local = is_loopback(&packet.to);
     // A socket that is bound to another device takes a redirected packet out there, loopback address or not.
     // SAFETY: the kernel passes a valid context; the verifier checks the access.
     if local && unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK_IFINDEX {
         return Err(refusal::BACKSTOP);
     }
-    if !packet.plain {
-        return Err(refusal::BACKSTOP);
-    }
+    let ports = packet.ports(ctx).ok_or(refusal::BACKSTOP)?;
     if packet.protocol != UDP {
-        // A connected socket's destination cannot change: connect() has judged it, though of 0.0.0.0 the kernel makes
-        // whatever address the socket is bound to.
-        let is_judged = packet.address != verdict::RESOLVER_OF_DOCKER;
-        return if local && packet.protocol == TCP && is_judged {
+        return if local && segment(packet, &ports, record) {
             Ok(())
         } else {
             Err(refusal::BACKSTOP)
         };
     }
-    // A datagram's can, and so can the rules: each is judged.
+    if record.via == 0 {
+        return Err(refusal::BACKSTOP);
+    }
+    // A datagram's destination can change, and so can the rules: each is judged.
     let settings = SETTINGS.current();
-    verdict::datagram(
-        ctx.as_ptr(),
-        &settings,
-        record.netns,
-        &packet.address,
-        packet.port(ctx),
-    )?;
+    verdict::datagram(ctx.as_ptr(), &settings, record.netns, &packet.to, ports.to)?;
     if !local {
         let bytes = u64::from(ctx.len());
         count_for(settings.sandbox, |counters| {
@@ -141,20 +149,39 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>) -> Result<
     Ok(())
 }
 
+/// A segment over loopback. A connected socket's destination cannot change: connect() has judged it, though of 0.0.0.0 the
+/// kernel makes whatever address the socket is bound to.
+#[inline(always)]
+fn segment(packet: &Packet, ports: &Ports, record: &mut Flow) -> bool {
+    if flow::is_to_its_listener(record, &packet.to, ports.to) {
+        return !ports.is_first || flow::hand_over(record, &packet.from, ports.from).is_ok();
+    }
+    if is_same(&packet.to, &verdict::RESOLVER_OF_DOCKER) {
+        return false;
+    }
+    if record.via != Flow::DIRECT {
+        // A server, or what it has accepted.
+        if !verdict::may_serve(&SETTINGS.current(), record.netns, ports.to) {
+            return false;
+        }
+        record.via = Flow::DIRECT;
+    }
+    true
+}
+
 /// Who sent it is known of a judged socket alone: the process that opened its way.
 #[inline(always)]
-fn refuse(ctx: &SkBuffContext, packet: &Packet, record: Option<&Flow>, reason: u8) {
+fn refuse(ctx: &SkBuffContext, packet: &Packet, record: Option<&mut Flow>, reason: u8) {
+    let judged = record.filter(|record| record.via != 0);
     emit(&Event {
         flow: Flow {
-            address: packet.address,
-            port: packet.port(ctx),
+            address: packet.to,
+            port: packet.ports(ctx).map_or(0, |ports| ports.to),
             protocol: packet.protocol,
             sandbox: SETTINGS.current().sandbox,
             // SAFETY: the helper takes this program type's context.
             cgroup: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
-            // SAFETY: a helper without arguments.
-            time: unsafe { bpf_ktime_get_boot_ns() },
-            ..record.copied().unwrap_or(Flow::EMPTY)
+            ..judged.map_or(Flow::EMPTY, |record| *record)
         },
         reason,
         family: packet.family as u8,
@@ -170,10 +197,13 @@ fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
     match ethertype {
         ETH_P_IP => {
             let header: &[u8; V4_LENGTH] = header(ctx)?;
-            let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+            let word = |at: usize| {
+                u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+            };
             let fragment = u16::from_be_bytes([header[V4_FRAGMENT], header[V4_FRAGMENT + 1]]);
             Some(Packet {
-                address: v4_mapped(u32::from_ne_bytes(word(V4_DESTINATION))),
+                from: v4_mapped(word(V4_SOURCE)),
+                to: v4_mapped(word(V4_DESTINATION)),
                 protocol: header[V4_PROTOCOL],
                 family: AF_INET,
                 plain: header[V4_VERSION_LENGTH] == V4_PLAIN && fragment & V4_IS_FRAGMENT == 0,
@@ -181,12 +211,13 @@ fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
         }
         ETH_P_IPV6 => {
             let header: &[u8; V6_LENGTH] = header(ctx)?;
-            let word = |index: usize| {
-                let at = V6_DESTINATION + 4 * index;
+            let word = |at: usize| {
                 u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
             };
+            let address = |at: usize| [word(at), word(at + 4), word(at + 8), word(at + 12)];
             Some(Packet {
-                address: [word(0), word(1), word(2), word(3)],
+                from: address(V6_SOURCE),
+                to: address(V6_DESTINATION),
                 protocol: header[V6_NEXT_HEADER],
                 family: AF_INET6,
                 plain: true,
@@ -196,9 +227,33 @@ fn read(ctx: &SkBuffContext, ethertype: u32) -> Option<Packet> {
     }
 }
 
+/// Source and destination: what TCP and UDP begin with.
+#[inline(always)]
+fn ports(header: &[u8; UDP_LENGTH]) -> Ports {
+    Ports {
+        from: u16::from_be_bytes([header[0], header[1]]),
+        to: u16::from_be_bytes([header[2], header[3]]),
+        is_first: false,
+    }
+}
+
+#[inline(always)]
+fn tcp(header: &[u8; TCP_LENGTH]) -> Option<Ports> {
+    Some(Ports {
+        is_first: header[TCP_FLAGS] & (SYN | ACK) == SYN,
+        ..ports(header.first_chunk()?)
+    })
+}
+
 /// The packet's first bytes.
 #[inline(always)]
 fn header<const LENGTH: usize>(ctx: &SkBuffContext) -> Option<&[u8; LENGTH]> {
+    behind::<0, LENGTH>(ctx)
+}
+
+/// As many bytes of it behind as many others.
+#[inline(always)]
+fn behind<const OTHERS: usize, const LENGTH: usize>(ctx: &SkBuffContext) -> Option<&[u8; LENGTH]> {
     // SAFETY: the kernel passes a valid context; the verifier checks each access.
     let (data, end) = unsafe {
         (
@@ -206,9 +261,9 @@ fn header<const LENGTH: usize>(ctx: &SkBuffContext) -> Option<&[u8; LENGTH]> {
             (*ctx.skb.skb).data_end as usize,
         )
     };
-    if data + LENGTH > end {
+    if data + OTHERS + LENGTH > end {
         return None;
     }
     // SAFETY: as many bytes are there, and the program does not change the packet.
-    Some(unsafe { &*(data as *const [u8; LENGTH]) })
+    Some(unsafe { &*((data + OTHERS) as *const [u8; LENGTH]) })
 }

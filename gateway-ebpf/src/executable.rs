@@ -2,22 +2,20 @@
 //! for all sockets that it opens. Knows no rules, and of the kernel's types only where the gateway says that
 //! their fields are.
 
-use crate::maps::{EXECUTABLES, SCRATCH};
+use crate::{
+    maps::{EXECUTABLES, SCRATCH},
+    task,
+};
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_task_btf,
+        bpf_get_current_pid_tgid,
         generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
     },
 };
 use core::ffi::c_void;
 use core::ptr::{addr_of, addr_of_mut, read_volatile};
 use gateway_common::{Executable, Image, TaskFields};
-
-/// Written by the gateway before the programs are loaded. Zeroes mean "not known", and then the verifier
-/// takes everything out that needs them.
-#[unsafe(no_mangle)]
-static TASK_FIELDS: TaskFields = TaskFields::UNKNOWN;
 
 static NOTHING: Executable = Executable::NOTHING;
 
@@ -27,36 +25,22 @@ const STEPS: u32 = 32;
 /// Whose path the gateway finds among [`EXECUTABLES`], if the kernel lets it be read.
 #[inline(always)]
 pub fn known() -> Image {
-    // SAFETY: a static of the program's own; volatile because the loader has changed it.
-    let fields = unsafe { read_volatile(addr_of!(TASK_FIELDS)) };
-    if fields.known == 0 {
+    if !task::is_known() {
         return Image::UNKNOWN;
     }
-    // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task_btf() }.cast::<u8>();
-    let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: the verifier knows what the helper gives, and which offsets are fields of it.
-    let (started, execs) = unsafe {
-        let leader = read_volatile(task.add(fields.task_leader as usize).cast::<*const u8>());
-        (
-            read_volatile(leader.add(fields.task_start as usize).cast::<u64>()),
-            read_volatile(task.add(fields.task_execs as usize).cast::<u64>()),
-        )
-    };
-    let image = Image {
-        started,
-        tgid: (pid_tgid >> 32) as u32,
-        execs: execs as u32,
-    };
+    let current = task::pointer();
+    let image = task::image(current);
     if EXECUTABLES.get_ptr(image).is_none() {
-        find_out(&fields, task as u64, pid_tgid as u32, &image);
+        find_out(current as u64, &image);
     }
     image
 }
 
 /// Put together where no other thread writes, and where no entry makes way for another one half-way.
 #[inline(always)]
-fn find_out(fields: &TaskFields, task: u64, thread: u32, image: &Image) {
+fn find_out(task: u64, image: &Image) {
+    let fields = &task::fields();
+    let thread = bpf_get_current_pid_tgid() as u32;
     let program = word(word(task, fields.task_mm), fields.mm_exe_file);
     if program == 0 || SCRATCH.insert(thread, &NOTHING, 0).is_err() {
         return;

@@ -1,47 +1,43 @@
 //! Carries a redirected socket's original destination to the gateway: kept with the socket from
-//! connect() on, and put where `accept()` can find it once the local port is known.
+//! connect() on, and put where `accept()` can find it as the SYN leaves.
 
 use crate::{
-    context::{Destination, is_loopback},
-    maps::{FLOWS, LISTENERS, SETTINGS, SOCKETS, count},
-    verdict,
+    atomic::{exchange, fetch_add, set_bits},
+    context::{self, Destination, Spelling},
+    maps::{FLOWS, FLOWS_HEAD, SOCKETS},
 };
 use aya_ebpf::{
     EbpfContext,
-    bindings::{
-        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
-        BPF_TCP_CLOSE, BPF_TCP_SYN_SENT, bpf_sock,
-    },
-    helpers::{bpf_get_netns_cookie, generated::bpf_sk_storage_get},
-    programs::{SockAddrContext, SockContext, SockOpsContext},
+    bindings::bpf_sock,
+    helpers::bpf_get_netns_cookie,
+    programs::{SockAddrContext, SockContext},
 };
-use core::ptr::{addr_of, copy_nonoverlapping, read_volatile};
-use gateway_common::{Flow, FlowKey, ListenerKey, Listeners, counter, protocol, v4_mapped};
+use core::ptr::{
+    addr_of, addr_of_mut, copy_nonoverlapping, from_ref, read_volatile, write_volatile,
+};
+use gateway_common::{Address, Flow, FlowKey, Handover, is_same};
 
 /// Allocates the record of a new socket, which says that nobody has judged it: connect() need not wait for that.
 #[inline(always)]
 pub fn make_room(ctx: &SockContext) {
     // Without memory there is no record yet, and `remember` tries again.
-    create(ctx.sock);
+    // SAFETY: the context's socket is valid while the program runs, and not null.
+    if let Some(record) = unsafe { SOCKETS.get_or_create(ctx.sock) } {
+        // SAFETY: the helper takes this program type's context.
+        record.netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    }
 }
 
 /// Keeps `flow` with the socket, over whatever an earlier call left. A datagram that is `one_of_many`
 /// (its socket is not connected) and goes out as it is leaves the record of a redirected one: its
 /// answer may be on the way. `Err` when the kernel has no memory: then the socket must not go on.
 #[inline(always)]
-pub fn remember(ctx: &SockAddrContext, flow: &mut Flow, one_of_many: bool) -> Result<(), ()> {
-    // SAFETY: the context's socket is valid while the program runs.
-    let kept = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(flow)) };
-    if kept.is_null() {
-        return Err(());
-    }
-    // SAFETY: checked for null; an entry that was there before is not overwritten by the call above.
-    unsafe {
-        if !(one_of_many && !flow.is_redirected() && (*kept).is_redirected()) {
-            // An assignment would be a call of memmove(), byte by byte.
-            copy_nonoverlapping(core::ptr::from_ref(flow), kept, 1);
-        }
+pub fn remember(ctx: &SockAddrContext, flow: &Flow, one_of_many: bool) -> Result<(), ()> {
+    // SAFETY: the context's socket is valid while the program runs, and never null here.
+    let kept = unsafe { SOCKETS.get_or_create(context::socket(ctx)) }.ok_or(())?;
+    if !(one_of_many && !flow.is_redirected() && kept.is_redirected()) {
+        // SAFETY: two values that do not overlap; an assignment would be a call of memmove(), byte by byte.
+        unsafe { copy_nonoverlapping(from_ref(flow), kept, 1) };
     }
     Ok(())
 }
@@ -51,139 +47,82 @@ pub fn remember(ctx: &SockAddrContext, flow: &mut Flow, one_of_many: bool) -> Re
 #[inline(always)]
 pub fn redirected<'a>(ctx: &'a SockAddrContext, shown: &Destination) -> Option<&'a Flow> {
     // SAFETY: as above.
-    let flow = unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }.filter(|flow| flow.is_redirected())?;
-    let key = ListenerKey {
-        netns: flow.netns,
-        sandbox: flow.sandbox,
-        reserved: 0,
-    };
-    // SAFETY: ports are read; entries are replaced as a whole.
-    let listeners = unsafe { LISTENERS.get(key) }?;
-    let ours = is_loopback(&shown.address)
-        && verdict::is_own_port(listeners, flow.protocol == protocol::TCP, shown.port);
-    ours.then_some(flow)
+    let flow = unsafe { SOCKETS.get(context::socket(ctx)) }?;
+    (flow.is_redirected() && shown.port == flow.listener && context::is_loopback(&shown.address))
+        .then_some(flow)
 }
 
-/// What the hooks left with a socket that they let go on. `sk` may be null.
+/// What the hooks left with a socket, judged or not. `sk` may be null.
 #[inline(always)]
-pub fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a Flow> {
+pub fn record_of<'a>(sk: *mut bpf_sock) -> Option<&'a mut Flow> {
     if sk.is_null() {
         return None;
     }
-    let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
-    // SAFETY: checked for null, and the caller has it from the kernel; the storage lives as long as
-    // the program runs.
-    let record = unsafe {
-        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0)
-            .cast::<Flow>()
-            .as_ref()
-    };
-    record.filter(|record| record.via != 0)
+    // SAFETY: checked for null, and the caller has it from the kernel.
+    unsafe { SOCKETS.get(sk) }
 }
 
-/// TCP connection set-up: the source port is known and the SYN has not left yet.
+/// Is this where the socket was sent to? What a server accepts has a copy of the server's record, and is none of that.
 #[inline(always)]
-pub fn hand_over(ctx: &SockOpsContext) {
-    match ctx.op() {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => {
-            let Some((key, flow)) = record(ctx) else {
-                return;
-            };
-            if FLOWS.insert(key, flow, 0).is_err() {
-                count(counter::FLOWS_LOST);
-                return;
-            }
-            // Tell us when it fails, so that the record does not outlive the attempt. Should the
-            // flag not be set, the gateway's own sweep removes the record later.
-            let _ignored = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
-        }
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_SYN_SENT => {
-            // Only an attempt that was never answered: an established connection is the gateway's to
-            // take, even if the client has closed it already.
-            if ctx.arg(1) != BPF_TCP_CLOSE {
-                // What becomes of it is nobody's business here.
-                let _ignored = ctx.set_cb_flags(0);
-            } else if let Some((key, _)) = record(ctx) {
-                let _ignored = FLOWS.remove(key);
-            }
-        }
-        // Servers within a namespace that is the sandbox's own: no address hook sees these sockets.
-        BPF_SOCK_OPS_TCP_LISTEN_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => serve_locally(ctx),
-        _ => {}
-    }
-}
-
-/// Lets a listening or accepted socket answer, where loopback belongs to the sandbox.
-#[inline(always)]
-fn serve_locally(ctx: &SockOpsContext) {
-    let key = ListenerKey {
-        // SAFETY: the helper takes this program type's context.
-        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
-        sandbox: SETTINGS.current().sandbox,
-        reserved: 0,
-    };
-    // SAFETY: one flag is read; entries are replaced as a whole.
-    let private = unsafe { LISTENERS.get(key) }
-        .is_some_and(|listeners| listeners.flags & Listeners::PRIVATE != 0);
-    // SAFETY: the kernel passes a valid context; `sk` may be null and is checked.
-    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-    if !private || sk.is_null() {
-        return;
-    }
-    // Without memory for it there is no record, and the backstop drops what the socket sends.
-    if let Some(record) = create(sk)
-        && record.via == 0
-    {
-        record.via = Flow::DIRECT;
-    }
-}
-
-/// The record of a socket, of zeroes if there was none. `sk` is not null.
-#[inline(always)]
-fn create<'a>(sk: *mut bpf_sock) -> Option<&'a mut Flow> {
-    let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
-    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-    // SAFETY: the callers have it from the kernel, and it is not null; the storage lives as long as the program runs.
-    unsafe {
-        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags)
-            .cast::<Flow>()
-            .as_mut()
-    }
-}
-
-#[inline(always)]
-fn record(ctx: &SockOpsContext) -> Option<(FlowKey, Flow)> {
-    // SAFETY: the kernel passes a valid context; `sk` may be null and is checked.
-    let flow = unsafe {
-        let sk = (*ctx.ops).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        let map = core::ptr::from_ref(&SOCKETS).cast_mut().cast();
-        let flow = bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Flow>();
-        *flow.as_ref().filter(|flow| flow.is_redirected())?
-    };
-    let address = if flow.via == 4 {
-        // An IPv6 socket talking IPv4 has its address in the IPv4 field too, and only there yet.
-        v4_mapped(ctx.local_ip4())
+pub fn is_to_its_listener(flow: &Flow, address: &Address, port: u16) -> bool {
+    let spelling = if flow.via == 6 {
+        Spelling::V6
     } else {
-        // SAFETY: as above; volatile keeps the loads one word wide.
-        unsafe {
-            [
-                read_volatile(addr_of!((*ctx.ops).local_ip6[0])),
-                read_volatile(addr_of!((*ctx.ops).local_ip6[1])),
-                read_volatile(addr_of!((*ctx.ops).local_ip6[2])),
-                read_volatile(addr_of!((*ctx.ops).local_ip6[3])),
-            ]
-        }
+        Spelling::V4
     };
+    flow.is_redirected() && port == flow.listener && is_same(address, &context::listener(spelling))
+}
+
+/// Puts the record where the gateway looks for the connection that `accept()` will show as coming from here. A SYN that
+/// is sent again is handed over again: the gateway takes the last. `Err` if another has just taken the same place.
+#[inline(always)]
+pub fn hand_over(flow: &Flow, address: &Address, port: u16) -> Result<(), ()> {
     let key = FlowKey {
-        // SAFETY: the helper takes this program type's context.
-        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
-        address,
+        netns: flow.netns,
+        address: *address,
         sandbox: flow.sandbox,
-        port: ctx.local_port() as u16,
-        reserved: 0,
+        port,
     };
-    Some((key, flow))
+    let (first, head) = (key.first(), FLOWS_HEAD.get_ptr_mut(0).ok_or(())?);
+    // SAFETY: within a live map value: `first` is below KEYS.
+    let number = 1 + unsafe { fetch_add(addr_of_mut!((*head).numbers[first as usize]), 1) };
+    let at = |index: u32| FLOWS.get_ptr_mut(index * Handover::KEYS + first).ok_or(());
+    let mut place = at(0)?;
+    let mut index = 0;
+    // SAFETY: here and below `begun` is eight bytes of a live map value.
+    while !unsafe { exchange(addr_of_mut!((*place).begun), 0, number) } {
+        index += 1;
+        if index < Handover::PLACES {
+            place = at(index)?;
+            continue;
+        }
+        // All are taken: by turns one of them makes way.
+        place = at(number as u32 % Handover::PLACES)?;
+        // SAFETY: as above.
+        let former = unsafe { read_volatile(addr_of!((*place).begun)) };
+        // SAFETY: as above.
+        if !unsafe { exchange(addr_of_mut!((*place).begun), former, number) } {
+            return Err(());
+        }
+        break;
+    }
+    if index > 0 {
+        // SAFETY: within a live map value.
+        unsafe { set_bits(addr_of_mut!((*head).used), (2 << index) - 1) };
+    }
+    // SAFETY: the place is this program's; if others have taken all the rest and then this one meanwhile, the two numbers
+    // tell. Volatile keeps the stores in their order.
+    unsafe {
+        write_volatile(addr_of_mut!((*place).address), *address);
+        let (from, to) = (
+            from_ref(flow).cast::<u64>(),
+            addr_of_mut!((*place).flow).cast::<u64>(),
+        );
+        for word in 0..size_of::<Flow>() / size_of::<u64>() {
+            write_volatile(to.add(word), read_volatile(from.add(word)));
+        }
+        write_volatile(addr_of_mut!((*place).flow.source), port);
+        write_volatile(addr_of_mut!((*place).ended), number);
+    }
+    Ok(())
 }

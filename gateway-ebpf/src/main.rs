@@ -4,8 +4,10 @@
 //! A program function must not bear its section's name: the linker would see the symbol twice.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "kernel contexts and maps are raw pointers")]
 
+mod atomic;
 mod context;
 mod egress;
 mod executable;
@@ -14,19 +16,19 @@ mod handed;
 mod maps;
 mod sockets;
 mod sockopt;
+mod task;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup, sock_ops},
-    programs::{
-        LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext,
-    },
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, lsm_cgroup},
+    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 use context::Destination;
 use gateway_common::{
     Address, Flow, Image,
     protocol::{TCP, UDP},
 };
+use maps::SETTINGS;
 use verdict::Action;
 
 /// The kernel's "go on" for cgroup socket programs.
@@ -126,34 +128,32 @@ pub fn postern_egress(ctx: SkBuffContext) -> i32 {
     }
 }
 
-#[sock_ops]
-pub fn postern_sock_ops(ctx: SockOpsContext) -> u32 {
-    flow::hand_over(&ctx);
-    1
-}
-
 /// Writes address and port into the context, in the family of the program.
 type Write = fn(&SockAddrContext, &Address, u16);
 
 /// connect() and sendto(): decide, then refuse, let pass as it is, or redirect.
 #[inline(always)]
 fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: bool) -> i32 {
+    let settings = SETTINGS.current();
     // Before anybody is told of the connection. Of datagrams, one by one, it would cost too much.
     let image = if !is_sendto && context::protocol(ctx) == TCP.into() {
         executable::known()
     } else {
         Image::UNKNOWN
     };
-    let mut flow = verdict::flow(ctx, &to, image);
-    let port = match verdict::outgoing(ctx, &to, &flow, is_sendto) {
+    let mut flow = verdict::flow(ctx, &settings, &to, image);
+    let port = match verdict::outgoing(ctx, &settings, &to, &flow, is_sendto) {
         Action::Refuse => return REFUSE,
         Action::Pass => {
             flow.via = Flow::DIRECT;
             None
         }
-        Action::Redirect(port) => Some(port),
+        Action::Redirect(port) => {
+            flow.listener = port;
+            Some(port)
+        }
     };
-    if flow::remember(ctx, &mut flow, is_sendto).is_err() {
+    if flow::remember(ctx, &flow, is_sendto).is_err() {
         return REFUSE;
     }
     if let Some(port) = port {

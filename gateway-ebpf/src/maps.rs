@@ -1,18 +1,23 @@
 //! The maps. Their names are the contract with `gateway/src/kernel/maps.rs`.
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED},
-    btf_maps::{
-        HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf,
-        SkStorage,
+    bindings::{
+        BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
+        bpf_sock,
     },
-    helpers::{bpf_get_local_storage, bpf_perf_event_output},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf,
+    },
+    helpers::{
+        bpf_get_local_storage, bpf_ktime_get_boot_ns, bpf_perf_event_output,
+        generated::bpf_sk_storage_get,
+    },
     macros::btf_map,
 };
 use core::ffi::c_void;
 use gateway_common::{
-    Allowance, Event, Executable, Flow, FlowKey, Image, ListenerKey, Listeners, PortKey, PortSet,
-    RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
+    Allowance, Event, Executable, Flow, Handover, HandoverHead, Image, ListenerKey, Listeners,
+    PortKey, PortSet, RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -37,13 +42,17 @@ pub static RULES: LpmTrie<RuleKey, u32, { capacity::RULES }> = LpmTrie::new();
 #[btf_map]
 pub static PORT_SETS: HashMap<u32, PortSet, { capacity::PORT_SETS }, NO_PREALLOC> = HashMap::new();
 
-/// Per socket: where it wanted to go. Freed with the socket.
+/// Per socket: where it wanted to go. Freed with the socket; what a server accepts has a copy of the server's.
 #[btf_map]
-pub static SOCKETS: SkStorage<Flow> = SkStorage::new();
+pub static SOCKETS: SocketRecords = SocketRecords::new();
 
-/// Redirected connections that the gateway has not accepted yet. Preallocated: connect() waits for the entry.
+/// Redirected connections that the gateway has not accepted yet.
 #[btf_map]
-pub static FLOWS: HashMap<FlowKey, Flow, { capacity::FLOWS }> = HashMap::new();
+pub static FLOWS: Array<Handover, { capacity::FLOWS }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The head of [`FLOWS`], and that alone.
+#[btf_map]
+pub static FLOWS_HEAD: Array<HandoverHead, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Who connects → the path of its program. Not pinned: it can be found out again.
 #[btf_map]
@@ -127,15 +136,17 @@ pub fn emit(event: &Event) {
     count_for(event.flow.sandbox, |counters| {
         counters.refused[usize::from(event.reason) & (refusal::SLOTS - 1)] += 1;
     });
-    if !allowed(event.flow.sandbox, event.flow.time) || EVENTS.output(event, 0).is_err() {
+    if !allowed(event.flow.sandbox) || EVENTS.output(event, 0).is_err() {
         count(counter::EVENTS_LOST);
     }
 }
 
 /// A token bucket. CPUs that race may let a few more pass.
 #[inline(always)]
-fn allowed(sandbox: u32, now: u64) -> bool {
+fn allowed(sandbox: u32) -> bool {
     const NANOSECONDS: u64 = 1_000_000_000 / Allowance::PER_SECOND;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
     let Some(allowance) = ALLOWANCES.get_ptr_mut(sandbox) else {
         let full = Allowance {
             left: Allowance::BURST,
@@ -162,7 +173,7 @@ fn allowed(sandbox: u32, now: u64) -> bool {
 /// other key, one value per attach type.
 #[repr(C)]
 pub struct CgroupSettings {
-    r#type: *const [i32; BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED as usize],
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED as usize],
     key: *const u64,
     value: *const Settings,
     max_entries: *const [i32; 0],
@@ -191,6 +202,63 @@ impl CgroupSettings {
         unsafe {
             *bpf_get_local_storage(core::ptr::from_ref(self).cast_mut().cast(), 0)
                 .cast::<Settings>()
+        }
+    }
+}
+
+/// Storage of sockets that is copied to those which a listening one accepts (`BPF_F_CLONE`, linux/bpf.h): aya-ebpf's own
+/// type has no flags.
+#[repr(C)]
+pub struct SocketRecords {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Flow,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: as above.
+unsafe impl Sync for SocketRecords {}
+
+impl SocketRecords {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    /// The record of a socket that has one.
+    ///
+    /// # Safety
+    /// `sk` is what the kernel gave this program, and not null.
+    #[inline(always)]
+    pub unsafe fn get<'a>(&self, sk: *mut bpf_sock) -> Option<&'a mut Flow> {
+        // SAFETY: by the contract.
+        unsafe { self.find(sk, 0) }
+    }
+
+    /// The record of a socket, of zeroes if there was none; `None` when the kernel has no memory for it.
+    ///
+    /// # Safety
+    /// As [`Self::get`].
+    #[inline(always)]
+    pub unsafe fn get_or_create<'a>(&self, sk: *mut bpf_sock) -> Option<&'a mut Flow> {
+        // SAFETY: by the contract.
+        unsafe { self.find(sk, BPF_SK_STORAGE_GET_F_CREATE.into()) }
+    }
+
+    #[inline(always)]
+    unsafe fn find<'a>(&self, sk: *mut bpf_sock, flags: u64) -> Option<&'a mut Flow> {
+        let map = core::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: the storage lives as long as the program runs; the rest is by the contract.
+        unsafe {
+            bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags)
+                .cast::<Flow>()
+                .as_mut()
         }
     }
 }

@@ -2,12 +2,13 @@
 //! of a kernel that lacks what is refused. Knows no addresses.
 
 use crate::{
-    context::{self, AF_INET, AF_INET6},
+    context::{AF_INET, AF_INET6},
     maps::{SETTINGS, emit},
+    task,
 };
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, generated::bpf_set_retval},
     programs::{LsmContext, SockContext},
 };
 use gateway_common::{
@@ -84,13 +85,11 @@ pub fn family(ctx: &LsmContext) -> Result<(), ()> {
 /// Records a refused socket, made or handed in: of `seen` what is known of its way, the rest is the task's.
 #[inline(always)]
 pub fn record(reason: u8, seen: &Flow, family: u32, kind: u32, protocol: u32) {
-    let (process, cgroup) = context::current();
+    let (process, cgroup) = task::current();
     emit(&Event {
         flow: Flow {
             sandbox: SETTINGS.current().sandbox,
             cgroup,
-            // SAFETY: a helper without arguments.
-            time: unsafe { bpf_ktime_get_boot_ns() },
             process,
             ..*seen
         },

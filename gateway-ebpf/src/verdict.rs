@@ -4,21 +4,20 @@
 
 use crate::{
     context::{self, Destination, Spelling},
-    maps::{
-        LISTENERS, PORT_SETS, PORTS, RULES, SETTINGS, count, count_for, emit, gateway_is_there,
-    },
+    maps::{LISTENERS, PORT_SETS, PORTS, RULES, count, count_for, emit, gateway_is_there},
+    task,
 };
 use aya_ebpf::{
     EbpfContext,
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, generated::bpf_set_retval},
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use gateway_common::{
     Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, PortKey, RuleKey, Settings,
-    address_from_octets, counter,
+    address_from_octets, counter, is_same,
     protocol::{TCP, UDP},
     refusal, v4_mapped,
 };
@@ -49,8 +48,13 @@ pub enum Action {
 /// `flow` is what [`flow`] made of the call. `is_sendto`: an address that goes with a datagram, not one to
 /// connect to.
 #[inline(always)]
-pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto: bool) -> Action {
-    let settings = SETTINGS.current();
+pub fn outgoing(
+    ctx: &SockAddrContext,
+    settings: &Settings,
+    to: &Destination,
+    flow: &Flow,
+    is_sendto: bool,
+) -> Action {
     let netns = flow.netns;
     let protocol = context::protocol(ctx);
     let stream = context::socket_type(ctx) == SOCK_STREAM && protocol == IPPROTO_TCP;
@@ -66,7 +70,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto:
     if !stream && !datagram {
         return refuse(refusal::PROTOCOL);
     }
-    let Some(listeners) = listeners(&settings, netns) else {
+    let Some(listeners) = listeners(settings, netns) else {
         return refuse(refusal::NO_LISTENER);
     };
     let v6 = to.spelling == Spelling::V6;
@@ -91,7 +95,7 @@ pub fn outgoing(ctx: &SockAddrContext, to: &Destination, flow: &Flow, is_sendto:
     } else {
         let private_loopback = is_own_loopback(&listeners, &to.address);
         match judge(
-            &settings,
+            settings,
             &to.address,
             to.port,
             if stream { TCP } else { UDP },
@@ -174,7 +178,7 @@ fn is_served(ctx: *mut c_void, listeners: &Listeners) -> bool {
 fn is_own_loopback(listeners: &Listeners, to: &Address) -> bool {
     listeners.flags & Listeners::PRIVATE != 0
         && context::is_loopback(to)
-        && *to != RESOLVER_OF_DOCKER
+        && !is_same(to, &RESOLVER_OF_DOCKER)
 }
 
 #[inline(always)]
@@ -239,7 +243,7 @@ fn guarded(address: &Address) -> bool {
         0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54,
     ]);
     let [o1, o2, _, _] = address[0].to_ne_bytes();
-    o1 == 0xff || (o1 == 0xfe && o2 & 0xc0 == 0x80) || *address == EC2_METADATA
+    o1 == 0xff || (o1 == 0xfe && o2 & 0xc0 == 0x80) || is_same(address, &EC2_METADATA)
 }
 
 #[inline(always)]
@@ -264,9 +268,20 @@ fn is_a_gateway_s(netns: u64, port: u16, protocol: u8) -> bool {
     unsafe { PORTS.get(key) }.is_some()
 }
 
+/// May a TCP socket that no hook on addresses has judged, a server's, talk over loopback to this port? Where loopback
+/// belongs to the sandbox, but for the gateway's. `netns` is the socket's.
+#[inline(always)]
+pub fn may_serve(settings: &Settings, netns: u64, port: u16) -> bool {
+    listeners(settings, netns).is_some_and(|listeners| {
+        listeners.flags & Listeners::PRIVATE != 0
+            && !is_own_port(&listeners, true, port)
+            && !is_a_gateway_s(netns, port, TCP)
+    })
+}
+
 /// Is this one of the gateway's ports for this sandbox?
 #[inline(always)]
-pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
+fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
     port != 0
         && if stream {
             port == listeners.tcp4 || port == listeners.tcp6
@@ -277,22 +292,21 @@ pub fn is_own_port(listeners: &Listeners, stream: bool, port: u16) -> bool {
 
 /// Who asks for what, as records have it.
 #[inline(always)]
-pub fn flow(ctx: &SockAddrContext, to: &Destination, image: Image) -> Flow {
-    let (process, cgroup) = context::current();
+pub fn flow(ctx: &SockAddrContext, settings: &Settings, to: &Destination, image: Image) -> Flow {
+    let (process, cgroup) = task::current_at_once();
     let is_tcp = context::protocol(ctx) == IPPROTO_TCP;
     Flow {
         address: to.address,
         port: to.port,
         via: if to.spelling == Spelling::V6 { 6 } else { 4 },
         protocol: if is_tcp { TCP } else { UDP },
-        sandbox: SETTINGS.current().sandbox,
+        sandbox: settings.sandbox,
         cgroup,
-        // SAFETY: a helper without arguments.
-        time: unsafe { bpf_ktime_get_boot_ns() },
         // SAFETY: the helper takes this program type's context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         image,
         process,
+        ..Flow::EMPTY
     }
 }
 

@@ -3,7 +3,6 @@
 
 mod attached;
 mod error;
-mod flows;
 mod follow;
 mod registry;
 mod running;
@@ -131,7 +130,6 @@ impl App {
             connections: TaskTracker::new(),
             workers: Arc::new(Workers::start().map_err(AppError::Workers)?),
         };
-        app.vital("flow records", flows::sweep(app.kernel.flow_table()?));
         app.reload(policy)?;
         Ok(app)
     }

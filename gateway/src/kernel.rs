@@ -5,6 +5,7 @@ mod attach;
 mod error;
 mod events;
 mod flow;
+mod handover;
 mod lsm;
 mod maps;
 mod numbers;

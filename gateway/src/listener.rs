@@ -66,7 +66,7 @@ pub struct Listener {
 
 impl Listener {
     /// Accepts for as long as it is let.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, client)) => self.accept(stream, client),
@@ -81,7 +81,7 @@ impl Listener {
         }
     }
 
-    fn accept(&mut self, stream: TcpStream, client: SocketAddr) {
+    fn accept(&self, stream: TcpStream, client: SocketAddr) {
         let origin = self.flows.take(self.id, self.netns, client);
         let view = self.live.view();
         let Some(origin) = origin else {

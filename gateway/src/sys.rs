@@ -13,6 +13,7 @@ mod locked;
 mod memory;
 mod mount;
 mod passing;
+mod shared;
 
 pub use landlock::{has_scopes, scope_abstract_sockets};
 pub use locked::LockedBytes;
@@ -22,6 +23,7 @@ pub use mount::{
     clone_mount, detached_mount, mount_setattr, open_in,
 };
 pub use passing::receive_with_fds;
+pub use shared::SharedWords;
 
 use std::ffi::CString;
 use std::io;

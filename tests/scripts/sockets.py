@@ -1,6 +1,7 @@
 """Sockets by name that stay open between orders. Each line of stdin is an order, its words split at
 spaces; each line of stdout is the answer: "ok", "ok VALUE", or an errno's name."""
 
+import ctypes
 import errno
 import os
 import socket
@@ -42,6 +43,42 @@ def do_listen(name):
 
 def do_connect(name, address, port):
     sockets[name].connect((address, int(port)))
+
+
+def do_disconnect(name):
+    """connect() to no family at all (connect(2))."""
+    nowhere = struct.pack("H14x", socket.AF_UNSPEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(sockets[name].fileno(), nowhere, len(nowhere)) != 0:
+        raise OSError(ctypes.get_errno(), "disconnect")
+
+
+def do_accept(name, other):
+    sockets[other], _ = sockets[name].accept()
+    sockets[other].settimeout(SECONDS)
+
+
+def do_reset(name):
+    """To be closed with a reset, and no wait for its port."""
+    sockets[name].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sockets[name].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def do_close(name):
+    sockets.pop(name).close()
+
+
+def do_take(name):
+    return sockets[name].recv(65536).decode()
+
+
+def do_flood(count, address, port):
+    """Connections that nobody waits for."""
+    for _ in range(int(count)):
+        with socket.socket() as one:
+            one.setblocking(False)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.connect_ex((address, int(port)))
 
 
 def do_join(name, group):

@@ -2,11 +2,11 @@
 //! fallback to `SO_ORIGINAL_DST` or to anything that the client says.
 
 use super::attach::SandboxId;
+use super::handover::Handovers;
 use aya::maps::{HashMap, MapData};
 use gateway_common::{Executable, Flow, FlowKey, Image, address_from_octets, octets_from_address};
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use tracing::debug;
+use std::sync::Arc;
 
 /// What the connect hook recorded: trustworthy, unlike anything that arrives over the socket.
 #[derive(Clone, Debug)]
@@ -60,9 +60,9 @@ impl Origin {
     }
 }
 
-/// The hand-over table, as one accept loop uses it.
+/// The records of redirected connections, as one accept loop uses them.
 pub struct FlowTable {
-    flows: HashMap<MapData, FlowKey, Flow>,
+    handovers: Arc<Handovers>,
     executables: Executables,
 }
 
@@ -96,13 +96,16 @@ fn path(executable: &Executable) -> Option<String> {
 }
 
 impl FlowTable {
-    pub(super) fn new(flows: HashMap<MapData, FlowKey, Flow>, executables: Executables) -> Self {
-        Self { flows, executables }
+    pub(super) fn new(handovers: Arc<Handovers>, executables: Executables) -> Self {
+        Self {
+            handovers,
+            executables,
+        }
     }
 
     /// Takes the record of the connection that this sandbox's `accept()` reported as coming from
     /// `client` in the namespace with this cookie. A second call finds nothing.
-    pub fn take(&mut self, sandbox: SandboxId, netns: u64, client: SocketAddr) -> Option<Origin> {
+    pub fn take(&self, sandbox: SandboxId, netns: u64, client: SocketAddr) -> Option<Origin> {
         let key = FlowKey {
             netns,
             address: address_from_octets(match client.ip() {
@@ -111,82 +114,15 @@ impl FlowTable {
             }),
             sandbox: sandbox.0,
             port: client.port(),
-            reserved: 0,
         };
-        let flow = self.flows.get(&key, 0).ok()?;
-        if let Err(error) = self.flows.remove(&key) {
-            // It would be found again by a later connection from the same port only, which
-            // overwrites it first.
-            debug!(%error, "flow record not removed");
-        }
+        let flow = self.handovers.take(&key)?;
         Some(Origin::from_flow(&flow, &self.executables))
     }
-
-    /// Removes records that nobody came for within `age` (nanoseconds since boot before `now`): handshakes
-    /// that the listener's queue dropped; and of each sandbox the oldest that it has beyond `most`: connections
-    /// that never come to be must not take the room of others. Returns how many. Reads the whole table.
-    pub fn sweep(&mut self, now: u64, age: u64, most: usize) -> usize {
-        let all = self.flows.iter().filter_map(Result::ok);
-        let waiting = all.map(|(key, flow)| (flow.time, key)).collect();
-        let unwanted = unwanted(waiting, now.saturating_sub(age), most);
-        for key in &unwanted {
-            if let Err(error) = self.flows.remove(key) {
-                debug!(%error, "stale flow record not removed");
-            }
-        }
-        unwanted.len()
-    }
-}
-
-/// Those from before `since`, and each sandbox's oldest beyond `most`.
-fn unwanted(mut waiting: Vec<(u64, FlowKey)>, since: u64, most: usize) -> Vec<FlowKey> {
-    // The youngest first.
-    waiting.sort_unstable_by_key(|(time, _)| std::cmp::Reverse(*time));
-    let mut kept: BTreeMap<u32, usize> = BTreeMap::new();
-    waiting.retain(|(time, key)| {
-        let count = kept.entry(key.sandbox).or_default();
-        *count += 1;
-        *time < since || *count > most
-    });
-    waiting.into_iter().map(|(_, key)| key).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn waiting(sandbox: u32, port: u16, time: u64) -> (u64, FlowKey) {
-        let key = FlowKey {
-            sandbox,
-            port,
-            ..FlowKey::default()
-        };
-        (time, key)
-    }
-
-    #[test]
-    fn what_is_too_old_goes_and_the_oldest_of_who_has_too_many() {
-        let all = vec![
-            waiting(1, 10, 50),
-            waiting(1, 11, 70),
-            waiting(1, 12, 60),
-            waiting(2, 20, 55),
-            waiting(2, 21, 9),
-            waiting(2, 22, 10),
-        ];
-        let ports = |since, most| {
-            let mut ports: Vec<u16> = unwanted(all.clone(), since, most)
-                .iter()
-                .map(|key| key.port)
-                .collect();
-            ports.sort_unstable();
-            ports
-        };
-        assert_eq!(ports(0, 3), [0_u16; 0]);
-        assert_eq!(ports(10, 3), [21]);
-        assert_eq!(ports(0, 2), [10, 21]);
-        assert_eq!(ports(10, 1), [10, 12, 21, 22]);
-    }
 
     fn executable(names: &[u8], is_whole: u32) -> Executable {
         let mut executable = Executable::NOTHING;

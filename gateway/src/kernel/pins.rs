@@ -11,8 +11,8 @@
 use super::error::KernelError;
 use crate::sys::{self, bpf::cgroup_link};
 use gateway_common::{
-    Allowance, Event, Flow, FlowKey, LAYOUT, ListenerKey, Listeners, PortKey, PortSet, RuleKey,
-    SandboxCounters, Settings, capacity, counter,
+    Allowance, Event, Flow, Handover, HandoverHead, LAYOUT, ListenerKey, Listeners, PortKey,
+    PortSet, RuleKey, SandboxCounters, Settings, capacity, counter,
 };
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::mount::{MsFlags, mount};
@@ -257,7 +257,8 @@ fn layout() -> String {
         size_of::<RuleKey>(),
         size_of::<PortSet>(),
         size_of::<Flow>(),
-        size_of::<FlowKey>(),
+        size_of::<Handover>(),
+        size_of::<HandoverHead>(),
         size_of::<Event>(),
         size_of::<Allowance>(),
         size_of::<SandboxCounters>(),

@@ -5,6 +5,7 @@ use super::attach::{Attachment, SandboxId};
 use super::error::{KernelError, map_error};
 use super::events::{Reader, Reading, Refusal};
 use super::flow::{Executables, FlowTable};
+use super::handover::Handovers;
 use super::lsm;
 use super::pins::Pins;
 use super::tables::{Tables, Usage, take};
@@ -12,9 +13,9 @@ use super::types;
 use crate::policy::KernelRule;
 use crate::sys;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, SockOps};
+use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program};
 use aya::{Ebpf, EbpfLoader};
-use gateway_common::{Flow, FlowKey, Listeners, SandboxCounters, TaskFields, counter};
+use gateway_common::{Listeners, SandboxCounters, TaskFields, counter};
 use nix::fcntl::Flock;
 use serde::Serialize;
 use std::fs::File;
@@ -24,10 +25,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
 /// Name in the object, kind, and the kernel's attach type (`enum bpf_attach_type`, linux/bpf.h).
-const PROGRAMS: [(&str, Kind, u32); 12] = [
+const PROGRAMS: [(&str, Kind, u32); 11] = [
     ("postern_egress", Kind::Skb, 1),
     ("postern_sock_create", Kind::Sock, 2),
-    ("postern_sock_ops", Kind::SockOps, 3),
     ("postern_connect4", Kind::SockAddr, 10),
     ("postern_connect6", Kind::SockAddr, 11),
     ("postern_sendmsg4", Kind::SockAddr, 14),
@@ -40,7 +40,7 @@ const PROGRAMS: [(&str, Kind, u32); 12] = [
 ];
 
 /// The maps that a daemon pins. ALIVE is not among them: it must die with the process.
-const PINNED: [&str; 11] = [
+const PINNED: [&str; 12] = [
     "SETTINGS",
     "LISTENERS",
     "PORTS",
@@ -48,6 +48,7 @@ const PINNED: [&str; 11] = [
     "PORT_SETS",
     "SOCKETS",
     "FLOWS",
+    "FLOWS_HEAD",
     "ALLOWANCES",
     "COUNTERS",
     "SANDBOX_COUNTERS",
@@ -60,14 +61,13 @@ enum Kind {
     Sock,
     SockAddr,
     Sockopt,
-    SockOps,
 }
 
 /// The loaded programs and their maps.
 pub struct Kernel {
     programs: Vec<LoadedProgram>,
     tables: Mutex<Tables>,
-    flows: MapData,
+    handovers: Arc<Handovers>,
     executables: MapData,
     counters: Arc<PerCpuArray<MapData, u64>>,
     // Until somebody reads them.
@@ -146,11 +146,15 @@ impl Kernel {
         tables.close_listeners()?;
         let alive = data(&mut object, "ALIVE")?;
         sys::bpf::mark_alive(alive.fd().as_fd()).map_err(KernelError::Alive)?;
-        let flows = data(&mut object, "FLOWS")?;
+        let (flows, head) = (
+            data(&mut object, "FLOWS")?,
+            data(&mut object, "FLOWS_HEAD")?,
+        );
+        let handovers = Handovers::of_maps(flows.fd().as_fd(), head.fd().as_fd())?;
         let kernel = Self {
             programs,
             tables: Mutex::new(tables),
-            flows,
+            handovers: Arc::new(handovers),
             executables: data(&mut object, "EXECUTABLES")?,
             counters: Arc::new(take(&mut object, "COUNTERS")?),
             events: Mutex::new(Some(take(&mut object, "EVENTS")?)),
@@ -163,7 +167,9 @@ impl Kernel {
         if let Some(pins) = pins {
             pins.prune()?;
             let kept = pins.cgroups()?;
-            kernel.tables().sweep(&kept, &mut kernel.flow_map()?)?;
+            kernel.tables().sweep(&kept)?;
+            // Connections to listeners that are gone.
+            kernel.handovers.clear();
         }
         Ok(kernel)
     }
@@ -273,7 +279,8 @@ impl Kernel {
     /// # Errors
     /// If the descriptor cannot be copied.
     pub fn flow_table(&self) -> Result<FlowTable, KernelError> {
-        Ok(FlowTable::new(self.flow_map()?, self.executables()?))
+        let handovers = Arc::clone(&self.handovers);
+        Ok(FlowTable::new(handovers, self.executables()?))
     }
 
     /// The counters of [`counter`], summed over CPUs, by index. With pins they go on over restarts.
@@ -327,12 +334,6 @@ impl Kernel {
     pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
         // A panic while it was held leaves map handles as they were: they are still good.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn flow_map(&self) -> Result<HashMap<MapData, FlowKey, Flow>, KernelError> {
-        let fd = self.flows.fd().as_fd().try_clone_to_owned()?;
-        let data = MapData::from_fd(fd).map_err(|source| map_error("FLOWS", source))?;
-        HashMap::try_from(Map::HashMap(data)).map_err(|source| map_error("FLOWS", source))
     }
 
     fn executables(&self) -> Result<Executables, KernelError> {
@@ -414,7 +415,7 @@ fn load_object(
 /// A map whose descriptor alone is wanted.
 fn data(object: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
     match object.take_map(name) {
-        Some(Map::HashMap(data) | Map::LruHashMap(data) | Map::PerfEventArray(data)) => Ok(data),
+        Some(Map::Array(data) | Map::LruHashMap(data) | Map::PerfEventArray(data)) => Ok(data),
         _ => Err(KernelError::Missing(name)),
     }
 }
@@ -474,11 +475,6 @@ fn load_program(object: &mut Ebpf, name: &'static str, kind: Kind) -> Result<Own
         }
         Kind::Sockopt => {
             let program: &mut CgroupSockopt = program.try_into().map_err(refused)?;
-            program.load().map_err(refused)?;
-            program.fd().map_err(refused)?.as_fd().try_clone_to_owned()
-        }
-        Kind::SockOps => {
-            let program: &mut SockOps = program.try_into().map_err(refused)?;
             program.load().map_err(refused)?;
             program.fd().map_err(refused)?.as_fd().try_clone_to_owned()
         }

@@ -9,7 +9,7 @@ use crate::policy::KernelRule;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues};
 use aya::{Ebpf, Pod};
 use gateway_common::{
-    Allowance, Flow, FlowKey, ListenerKey, Listeners, PortKey, SandboxCounters, Settings, protocol,
+    Allowance, ListenerKey, Listeners, PortKey, SandboxCounters, Settings, protocol,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -59,11 +59,7 @@ impl Tables {
 
     /// Clears what dead processes left behind, but for the state of these cgroups: settings of others,
     /// and then everything that no settings name. Call it while no other process uses the maps.
-    pub(super) fn sweep(
-        &mut self,
-        kept: &[u64],
-        flows: &mut HashMap<MapData, FlowKey, Flow>,
-    ) -> Result<(), KernelError> {
+    pub(super) fn sweep(&mut self, kept: &[u64]) -> Result<(), KernelError> {
         let mut sandboxes = BTreeSet::new();
         let mut rulesets = BTreeSet::new();
         let all: Vec<(u64, Settings)> = self.settings.iter().filter_map(Result::ok).collect();
@@ -87,8 +83,6 @@ impl Tables {
         for sandbox in keys.into_iter().filter(|sandbox| dead(*sandbox)) {
             tell(self.counters.remove(&sandbox));
         }
-        // Connections to listeners that are gone.
-        forget(flows, |_| true);
         Ok(())
     }
 

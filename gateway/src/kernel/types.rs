@@ -11,7 +11,7 @@ const MAGIC: u16 = 0xeb9f;
 /// Unnamed structures and unions within one another.
 const DEPTH: u32 = 8;
 
-/// The fields that lead from a task to its program's path.
+/// The fields that say who a task is, and lead to its program's path.
 ///
 /// # Errors
 /// Why they are not known, for people.
@@ -19,11 +19,25 @@ pub(super) fn task_fields() -> Result<TaskFields, String> {
     let bytes = running()?;
     let types = Types::parse(&bytes).ok_or_else(unreadable)?;
     let field = |of: &str, path: &[&str]| types.field(of, path);
+    let task_comm = field("task_struct", &["comm"])?;
+    if task_comm % 8 != 0 {
+        return Err(format!("task_struct.comm is at {task_comm}"));
+    }
     Ok(TaskFields {
         known: 1,
         task_leader: field("task_struct", &["group_leader"])?,
         task_start: field("task_struct", &["start_boottime"])?,
         task_execs: field("task_struct", &["self_exec_id"])?,
+        task_pid: field("task_struct", &["pid"])?,
+        task_tgid: field("task_struct", &["tgid"])?,
+        task_comm,
+        task_cred: field("task_struct", &["cred"])?,
+        cred_uid: field("cred", &["uid"])?,
+        cred_gid: field("cred", &["gid"])?,
+        task_cgroups: field("task_struct", &["cgroups"])?,
+        set_cgroup: field("css_set", &["dfl_cgrp"])?,
+        cgroup_node: field("cgroup", &["kn"])?,
+        node_id: field("kernfs_node", &["id"])?,
         task_mm: field("task_struct", &["mm"])?,
         mm_exe_file: field("mm_struct", &["exe_file"])?,
         file_mnt: field("file", &["f_path", "mnt"])?,

@@ -203,7 +203,7 @@ fn rule(protocol: Protocol, cidr: &str, port: u16, named: bool) -> Result<Kernel
 /// queue ever fills.
 fn accept(
     listener: &TcpListener,
-    mut flows: FlowTable,
+    flows: FlowTable,
     sandbox: gateway::kernel::SandboxId,
     netns: u64,
 ) -> Result<()> {

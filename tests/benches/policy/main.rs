@@ -288,7 +288,7 @@ fn accept(kernel: &Kernel, measured: &Attachment) -> Result<()> {
     };
     let sandbox = measured.sandbox;
     kernel.add_listener(sandbox, netns, listeners)?;
-    let mut flows = kernel.flow_table()?;
+    let flows = kernel.flow_table()?;
     std::thread::spawn(move || {
         while let Ok((mut stream, client)) = listener.accept() {
             flows.take(sandbox, netns, client);

@@ -1,13 +1,8 @@
 //! Sockets of other families, where the kernel has the BPF LSM.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
 use anyhow::Result;
-use e2e::process::{beyond, patient};
+use e2e::process::beyond;
 use gateway::kernel::RefusalReason;
-use gateway_common::refusal;
 
 use crate::fixture::Bench;
 
@@ -74,25 +69,6 @@ fn of_the_internet_families_tcp_and_udp_alone() -> Result<()> {
     bench
         .client
         .expect(&[("open a AF_INET SOCK_STREAM 262", "EPROTONOSUPPORT")])
-}
-
-#[test]
-fn who_listens_where_others_are_answers_nobody() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let guard = bench.guard(0, &[])?;
-    bench.client.expect(&[
-        ("open a AF_INET SOCK_STREAM", "ok"),
-        ("bind a 127.0.0.9 4242", "ok"),
-        ("listen a", "ok"),
-    ])?;
-    let patience = patient(Duration::from_millis(300));
-    let asked = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 9], 4242)), patience);
-    let error = asked.map(drop).err().map(|error| error.kind());
-    assert_eq!(error, Some(ErrorKind::TimedOut));
-    let counters = guard.kernel.sandbox_counters(guard.attachment.sandbox);
-    let refused = counters.unwrap_or_default().refused;
-    assert!(refused[usize::from(refusal::BACKSTOP)] > 0, "{refused:?}");
-    bench.internet.saw_nothing()
 }
 
 #[test]

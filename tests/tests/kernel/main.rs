@@ -11,3 +11,4 @@ mod fixture;
 mod images;
 mod losses;
 mod restart;
+mod servers;

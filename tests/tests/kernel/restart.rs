@@ -189,29 +189,3 @@ fn a_gateway_without_pins_leaves_nothing() -> Result<()> {
     drop(guard);
     bench.client.expect(&[("connect a 203.0.113.9 8443", "ok")])
 }
-
-#[test]
-fn connections_that_nobody_comes_for_take_no_room_for_ever() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let guard = bench.guard(0, &rules()?)?;
-    for one in 0..12 {
-        bench.client.expect(&[
-            (&format!("open {one} AF_INET SOCK_STREAM"), "ok"),
-            (&format!("connect {one} 203.0.113.9 443"), "ok"),
-        ])?;
-    }
-    let mut table = guard.kernel.flow_table()?;
-    let forever = u64::MAX;
-    assert_eq!(table.sweep(forever, forever, 12), 0);
-    assert_eq!(table.sweep(forever, forever, 8), 4);
-    // The oldest went.
-    let mut found = Vec::new();
-    for _ in 0..12 {
-        let (_, client) = bench.listeners.tcp.accept()?;
-        let (id, netns) = (guard.attachment.sandbox, bench.listeners.netns);
-        found.push(table.take(id, netns, client).is_some());
-    }
-    assert_eq!(found, [[false; 4].as_slice(), &[true; 8]].concat());
-    assert_eq!(table.sweep(forever, forever, 0), 0);
-    Ok(())
-}
