@@ -35,7 +35,8 @@ pub struct Finding {
 
 /// Programs at socket() and connect() have `bpf_set_retval` since 6.1
 /// (<https://lore.kernel.org/r/20220823222555.523590-1-sdf@google.com>). Without it each refusal is EPERM, from which
-/// clients do not fall back. BPF LSM for cgroups is of 6.0; what tells sock_ops its network namespace, of 5.15.
+/// clients do not fall back. BPF LSM for cgroups is of 6.0; atomic instructions that
+/// tell what was there, of 5.12.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Refuses a kernel that is too old, in words rather than with a verifier log.
