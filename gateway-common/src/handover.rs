@@ -3,7 +3,7 @@
 //! that its key may have, mostly the first: what is in use is little, and close together. Where all of them are in use, a
 //! new one takes the place of another: nothing is ever full.
 
-use super::{Address, Flow, capacity};
+use super::{Address, Flow};
 
 /// Finds the record of a redirected connection from what `accept()` shows. The source port alone
 /// would collide across namespaces and source addresses.
@@ -58,7 +58,7 @@ impl Handover {
     /// have.
     pub const KEYS: u32 = 1024;
     /// Places that a record may have. A power of two, at most 64.
-    pub const PLACES: u32 = capacity::FLOWS as u32 / Self::KEYS;
+    pub const PLACES: u32 = 16;
 }
 
 /// What is said of the places as a whole.

@@ -69,6 +69,8 @@ pub const LAYOUT: u32 = 5;
 
 /// How many entries the maps hold.
 pub mod capacity {
+    use super::Handover;
+
     /// (namespace, sandbox) pairs with listeners.
     pub const LISTENERS: usize = 16384;
     /// Ports of listeners and resolvers: four of each pair.
@@ -78,7 +80,7 @@ pub mod capacity {
     /// Port sets, over all rule sets; 16 KiB each, so not preallocated.
     pub const PORT_SETS: usize = 65536;
     /// Redirected connections that nobody accepted yet; 2 MiB in all.
-    pub const FLOWS: usize = 16384;
+    pub const FLOWS: usize = (Handover::KEYS * Handover::PLACES) as usize;
     /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
     /// Program images whose paths are known; those that nobody asked for in longest give way.

@@ -3,9 +3,11 @@
 
 mod authority;
 mod leaf;
+mod provider;
 
 pub use authority::{Authority, AuthorityError, known};
 pub use leaf::{LeafError, Leaves};
+pub use provider::provider;
 
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};

@@ -24,11 +24,8 @@ pub(super) struct Automaton {
     /// No match is longer than this.
     reach: usize,
     /// No match goes past one of these bytes.
-    between: &'static ByteSet,
+    between: Between,
 }
-
-/// A set of bytes.
-type ByteSet = [bool; 256];
 
 /// To `to` by this byte.
 struct Edge {
@@ -54,10 +51,7 @@ impl Automaton {
     pub(super) fn settled(&self, text: &[u8]) -> usize {
         let least = text.len().saturating_sub(self.reach);
         let tail = text.get(least..).unwrap_or_default();
-        let word = tail
-            .iter()
-            .rposition(|byte| self.between[usize::from(*byte)]);
-        least + word.map_or(0, |at| at + 1)
+        least + self.between.last_in(tail).map_or(0, |at| at + 1)
     }
 
     /// The length of the longest match that begins at the beginning of `text`.
@@ -146,7 +140,7 @@ pub(super) struct Builder {
     inside: HashMap<(u32, Vec<u8>), u32>,
     longest: usize,
     /// Those that the secrets have.
-    used: ByteSet,
+    used: [bool; 256],
 }
 
 impl Builder {
@@ -156,7 +150,7 @@ impl Builder {
             nodes: START + 1,
             inside: HashMap::new(),
             longest: 0,
-            used: NOTHING,
+            used: [false; 256],
         }
     }
 
@@ -207,19 +201,16 @@ impl Builder {
         for node in 0..=self.nodes {
             first.push(self.edges.partition_point(|(from, _)| *from < node));
         }
-        let free = |set: &&ByteSet| {
-            !set.iter()
-                .zip(&self.used)
-                .any(|(one, other)| *one && *other)
-        };
-        let between = [&WORDS, &LINES].into_iter().find(free);
+        let used = |byte: &u8| self.used[usize::from(*byte)];
+        let is_free = |set: &Between| !(0..=u8::MAX).filter(used).any(|byte| set.has(byte));
+        let between = [Between::Words, Between::Lines].into_iter().find(is_free);
         let mut automaton = Automaton {
             first,
             edges: self.edges.into_iter().map(|(_, edge)| edge).collect(),
             starts: vec![Vec::new(); 256],
             filter: Filter::new(STRIDE),
             reach: reach(self.longest),
-            between: between.unwrap_or(&NOTHING),
+            between: between.unwrap_or(Between::Nothing),
         };
         for byte in 0..=u8::MAX {
             let mut after: Vec<u32> = leads(automaton.edges(START), byte).collect();
@@ -317,37 +308,60 @@ impl Builder {
     }
 }
 
-/// Parts words from each other: what neither a token (RFC 6750 §2.1) nor a user's name, a colon and a password
-/// (RFC 7617), nor any of their spellings is made of as a rule. Fixed, as the ones below are, so that they tell
-/// little of a secret.
-static WORDS: ByteSet = {
-    let mut table = LINES;
-    let mut byte = 0x7f;
-    while byte < table.len() {
-        table[byte] = true;
-        byte += 1;
-    }
-    let mut rest = b" \"'(),;<>[]{}".as_slice();
-    while let [byte, after @ ..] = rest {
-        table[*byte as usize] = true;
-        rest = after;
-    }
-    table
-};
+/// What parts pieces of text from each other. Fixed sets, so that they tell little of a secret.
+#[derive(Clone, Copy)]
+enum Between {
+    /// What neither a token (RFC 6750 §2.1) nor a user's name, a colon and a password (RFC 7617), nor any of their
+    /// spellings is made of as a rule.
+    Words,
+    /// Control characters: no field value has one (RFC 9110 §5.5), and lines and events end in one.
+    Lines,
+    /// For a secret with control characters of its own.
+    Nothing,
+}
 
-/// Control characters: no field value has one (RFC 9110 §5.5), and lines and events end in one.
-static LINES: ByteSet = {
-    let mut table = NOTHING;
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = true;
-        byte += 1;
+impl Between {
+    /// The last place in `text` where one of them is.
+    fn last_in(self, text: &[u8]) -> Option<usize> {
+        match self {
+            Self::Words => last(text, parts_words),
+            Self::Lines => last(text, parts_lines),
+            Self::Nothing => None,
+        }
     }
-    table
-};
 
-/// For a secret with control characters of its own.
-static NOTHING: ByteSet = [false; 256];
+    fn has(self, byte: u8) -> bool {
+        self.last_in(&[byte]).is_some()
+    }
+}
+
+/// A block at a time, which the compiler looks at as a whole: a text without words is long.
+fn last(text: &[u8], is_one: impl Fn(u8) -> bool) -> Option<usize> {
+    const BLOCK: usize = 64;
+    let (head, blocks) = text.as_rchunks::<BLOCK>();
+    for (index, block) in blocks.iter().enumerate().rev() {
+        if block.iter().fold(false, |any, byte| any | is_one(*byte)) {
+            let found = block.iter().rposition(|byte| is_one(*byte))?;
+            return Some(head.len() + index * BLOCK + found);
+        }
+    }
+    head.iter().rposition(|byte| is_one(*byte))
+}
+
+/// Without a branch.
+#[inline(always)]
+fn parts_words(byte: u8) -> bool {
+    let mut is_one = !matches!(byte, 0x20..0x7f);
+    for other in *b" \"'(),;<>[]{}" {
+        is_one |= byte == other;
+    }
+    is_one
+}
+
+#[inline(always)]
+fn parts_lines(byte: u8) -> bool {
+    byte < 0x20
+}
 
 /// No spelling of so many bytes is longer: `\uXXXX` for each, or for each digit of their base64. A power of two,
 /// so that it tells little of how long a secret is.
@@ -426,4 +440,22 @@ fn alphabet(value: u8) -> impl Iterator<Item = u8> {
         _ => (b'/', Some(b'_')),
     };
     std::iter::once(one).chain(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_last_byte_that_parts_is_found_wherever_it_is(
+            text in proptest::collection::vec(prop_oneof![9 => b'a'..b'e', 1 => any::<u8>()], 0..300),
+        ) {
+            let words = |byte: &u8| byte.is_ascii_control() || !byte.is_ascii() || b" \"'(),;<>[]{}".contains(byte);
+            prop_assert_eq!(Between::Words.last_in(&text), text.iter().rposition(words));
+            prop_assert_eq!(Between::Lines.last_in(&text), text.iter().rposition(|byte| *byte < 0x20));
+            prop_assert_eq!(Between::Nothing.last_in(&text), None);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 const WORDS: usize = 65_536 / 64;
 
 /// How far the looks at a text are apart at most. Matches have at least one byte more.
-pub(super) const STRIDE: usize = 7;
+pub(super) const STRIDE: usize = 15;
 
 /// Of the two-byte sequences that matches have.
 pub(super) struct Filter {
@@ -107,10 +107,10 @@ mod tests {
         /// Two letters, so that a text is full of what is nearly a match.
         #[test]
         fn no_match_is_passed_by(
-            pattern in "[ab]{8,12}",
-            before in "[ab]{0,24}",
-            after in "[ab]{0,24}",
-            from in 0..24_usize,
+            pattern in "[ab]{16,20}",
+            before in "[ab]{0,48}",
+            after in "[ab]{0,48}",
+            from in 0..48_usize,
         ) {
             let mut filter = Filter::new(STRIDE);
             for (at, two) in pattern.as_bytes().windows(2).enumerate() {
