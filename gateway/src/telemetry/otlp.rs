@@ -3,6 +3,7 @@
 //! happens in tasks of their own.
 
 pub(super) mod attributes;
+mod encode;
 mod lane;
 mod logs;
 mod queue;
@@ -120,7 +121,7 @@ impl Exporter {
         if let Some(begun) = record.span.or_else(|| Begun::new(None)) {
             self.offer(Signal::Traces, || spans::request(record, &begun));
             if let Some(log) = logs::request(record, &begun) {
-                self.offer(Signal::Logs, || log);
+                self.offer(Signal::Logs, || log.encode_to_vec());
             }
         }
     }
@@ -130,7 +131,7 @@ impl Exporter {
         if let Some(begun) = Begun::new(None) {
             self.offer(Signal::Traces, || spans::connection(record, &begun));
             if let Some(log) = logs::connection(record, &begun) {
-                self.offer(Signal::Logs, || log);
+                self.offer(Signal::Logs, || log.encode_to_vec());
             }
         }
     }
@@ -139,23 +140,29 @@ impl Exporter {
     pub(super) fn denied(&self, record: &DenialRecord) {
         if let Some(begun) = Begun::new(None) {
             self.offer(Signal::Traces, || spans::denied(record, &begun));
-            self.offer(Signal::Logs, || logs::denied(record, &begun));
+            self.offer(Signal::Logs, || {
+                logs::denied(record, &begun).encode_to_vec()
+            });
         }
     }
 
     /// Exports the count of denials that were not recorded one by one.
     pub(super) fn not_recorded(&self, count: u64) {
-        self.offer(Signal::Logs, || logs::not_recorded(count));
+        self.offer(Signal::Logs, || logs::not_recorded(count).encode_to_vec());
     }
 
     /// Exports that a new policy is in force.
     pub(super) fn reloaded(&self, generation: u64, revoked: u64) {
-        self.offer(Signal::Logs, || logs::reloaded(generation, revoked));
+        self.offer(Signal::Logs, || {
+            logs::reloaded(generation, revoked).encode_to_vec()
+        });
     }
 
     /// Exports that a new policy was not taken.
     pub(super) fn reload_failed(&self, generation: u64, message: &str) {
-        self.offer(Signal::Logs, || logs::reload_failed(generation, message));
+        self.offer(Signal::Logs, || {
+            logs::reload_failed(generation, message).encode_to_vec()
+        });
     }
 
     /// Sends what is queued, for [`SHUTDOWN`] at most. Blocks.
@@ -169,7 +176,7 @@ impl Exporter {
         }
     }
 
-    fn offer<M: Message>(&self, signal: Signal, make: impl FnOnce() -> M) {
+    fn offer(&self, signal: Signal, make: impl FnOnce() -> Vec<u8>) {
         if self.closing.is_cancelled() {
             return self.metrics.dropped(signal, Loss::Shutdown, 1);
         }
@@ -178,7 +185,7 @@ impl Exporter {
             Signal::Traces | Signal::Metrics => &self.spans,
         };
         // A collector that is away costs no more than a look.
-        let taken = queue.has_room() && queue.offer(make().encode_to_vec());
+        let taken = queue.has_room() && queue.offer(make());
         if !taken {
             self.metrics.dropped(signal, Loss::QueueFull, 1);
         }

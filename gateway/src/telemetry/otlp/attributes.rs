@@ -1,5 +1,6 @@
 //! Attributes as OTLP has them, and those that every span and log record of a sandbox bears.
 
+use super::encode::Attributes;
 use crate::telemetry::record::Who;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
@@ -41,20 +42,16 @@ pub(in crate::telemetry) fn nanoseconds(time: SystemTime) -> u64 {
 }
 
 /// Whose it was and where it was meant to go.
-pub(super) fn of_who(who: &Who) -> Vec<KeyValue> {
-    let mut all = vec![
-        text("postern.sandbox", &*who.sandbox),
-        number("postern.cgroup.id", who.cgroup),
-        number("process.pid", u64::from(who.tgid)),
-        text("process.executable.name", &*who.comm),
-        text("user.id", who.uid.to_string()),
-        number("postern.generation", who.generation),
-        text("destination.address", who.destination.ip().to_string()),
-        number("destination.port", u64::from(who.destination.port())),
-    ];
-    let path = who.executable.as_deref();
-    all.extend(path.map(|path| text("process.executable.path", path)));
-    all
+pub(super) fn of_who(who: &Who, to: &mut impl Attributes) {
+    to.text("postern.sandbox", &who.sandbox);
+    to.number("postern.cgroup.id", who.cgroup);
+    to.number("process.pid", who.tgid.into());
+    to.text("process.executable.name", &who.comm);
+    to.text("user.id", &who.uid.to_string());
+    to.number("postern.generation", who.generation);
+    to.text("destination.address", &who.destination.ip().to_string());
+    to.number("destination.port", who.destination.port().into());
+    to.present([("process.executable.path", who.executable.as_deref())]);
 }
 
 fn attribute(key: impl Into<String>, value: Value) -> KeyValue {

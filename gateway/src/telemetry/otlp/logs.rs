@@ -1,7 +1,8 @@
 //! Log records: what an operator wants to be woken for. Denials, failures and what became of a new
 //! policy; each a record of its own, with the trace it belongs to where there is one.
 
-use super::attributes::{nanoseconds, number, of_who, string, text};
+use super::attributes::{nanoseconds, number, of_who, string};
+use super::encode::Attributes;
 use super::spans::{of_denial, of_request};
 use crate::telemetry::record::{ConnectionRecord, DenialRecord, RequestRecord};
 use crate::telemetry::trace::Begun;
@@ -17,8 +18,8 @@ pub(super) fn denied(record: &DenialRecord, begun: &Begun) -> LogRecord {
         record.reason.explanation()
     );
     let mut log = log(SeverityNumber::Warn, "egress.denied", body);
-    log.attributes = of_who(&record.who);
-    log.attributes.extend(of_denial(record));
+    of_who(&record.who, &mut log.attributes);
+    of_denial(record, &mut log.attributes);
     of_trace(log, begun)
 }
 
@@ -37,8 +38,8 @@ pub(super) fn request(record: &RequestRecord, begun: &Begun) -> Option<LogRecord
             log(SeverityNumber::Error, "egress.failed", body)
         }
     };
-    log.attributes = of_who(&record.who);
-    log.attributes.extend(of_request(record));
+    of_who(&record.who, &mut log.attributes);
+    of_request(record, &mut log.attributes);
     Some(of_trace(log, begun))
 }
 
@@ -47,12 +48,11 @@ pub(super) fn connection(record: &ConnectionRecord, begun: &Begun) -> Option<Log
     let error = record.error.as_deref()?;
     let body = format!("failed {}: {error}", record.who.destination);
     let mut log = log(SeverityNumber::Error, "egress.failed", body);
-    log.attributes = of_who(&record.who);
-    log.attributes.push(text("error.type", error));
-    log.attributes.push(text("postern.rule", &*record.rule));
-    let host = record.host.as_deref();
+    of_who(&record.who, &mut log.attributes);
+    log.attributes.text("error.type", error);
+    log.attributes.text("postern.rule", &record.rule);
     log.attributes
-        .extend(host.map(|host| text("server.address", host)));
+        .present([("server.address", record.host.as_deref())]);
     Some(of_trace(log, begun))
 }
 

@@ -1,101 +1,127 @@
 //! Spans of requests, connections and denials: what is said, by which names (OpenTelemetry's semantic
 //! conventions for HTTP and GenAI where they have one). Knows not how spans travel.
 
-use super::attributes::{flag, nanoseconds, number, of_who, text, texts};
+use super::attributes::{nanoseconds, of_who};
+use super::encode::{Attributes, Encoder, Field, Said};
 use crate::outcome::DenyReason;
 use crate::telemetry::record::{Body, ConnectionRecord, DenialRecord, RequestRecord};
 use crate::telemetry::semantic;
 use crate::telemetry::trace::Begun;
 use base64::Engine as _;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::SpanFlags;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, Status};
 use std::time::SystemTime;
 
 /// Every span is recorded (W3C Trace Context §3.2.2.5).
 const SAMPLED: u32 = 1;
 
+/// Fields of `Span`, and below of `Span.Event` and `Status` (opentelemetry/proto/trace/v1/trace.proto).
+mod field {
+    pub(super) const TRACE_ID: u32 = 1;
+    pub(super) const SPAN_ID: u32 = 2;
+    pub(super) const PARENT_SPAN_ID: u32 = 4;
+    pub(super) const NAME: u32 = 5;
+    pub(super) const KIND: u32 = 6;
+    pub(super) const START: u32 = 7;
+    pub(super) const END: u32 = 8;
+    pub(super) const ATTRIBUTES: u32 = 9;
+    pub(super) const EVENTS: u32 = 11;
+    pub(super) const STATUS: u32 = 15;
+    pub(super) const FLAGS: u32 = 16;
+
+    pub(super) mod event {
+        pub(in super::super) const TIME: u32 = 1;
+        pub(in super::super) const NAME: u32 = 2;
+        pub(in super::super) const ATTRIBUTES: u32 = 3;
+    }
+
+    pub(super) mod status {
+        pub(in super::super) const MESSAGE: u32 = 2;
+        pub(in super::super) const CODE: u32 = 3;
+    }
+}
+
 /// A request that has ended.
-pub(super) fn request(record: &RequestRecord, begun: &Begun) -> Span {
+pub(super) fn request(record: &RequestRecord, begun: &Begun) -> Vec<u8> {
     let end = nanoseconds(record.started + record.clock.elapsed());
-    let mut span = span(begun, name(record), record.started, end);
-    span.attributes = of_who(&record.who);
-    span.attributes.extend(of_request(record));
-    span.attributes.extend(of_call(record));
-    span.events = events(record, end);
-    span.status = semantic::server_error(record).map(|error| Status {
-        code: StatusCode::Error.into(),
-        message: error.into_owned(),
-    });
-    span
+    let mut span = span(begun, &name(record), record.started, end);
+    let mut attributes = span.attributes(field::ATTRIBUTES);
+    of_who(&record.who, &mut attributes);
+    of_request(record, &mut attributes);
+    of_call(record, &mut attributes);
+    events(record, end, &mut span);
+    failed(semantic::server_error(record).as_deref(), &mut span);
+    span.into_bytes()
 }
 
 /// A connection that was spliced and has ended.
-pub(super) fn connection(record: &ConnectionRecord, begun: &Begun) -> Span {
+pub(super) fn connection(record: &ConnectionRecord, begun: &Begun) -> Vec<u8> {
     let end = nanoseconds(SystemTime::now());
-    let mut span = span(begun, "egress.connection".to_owned(), record.started, end);
-    span.attributes = of_who(&record.who);
+    let mut span = span(begun, "egress.connection", record.started, end);
+    let mut attributes = span.attributes(field::ATTRIBUTES);
+    of_who(&record.who, &mut attributes);
     let taken = record.started.elapsed().unwrap_or_default();
     let milliseconds = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
-    span.attributes.extend([
-        text("postern.decision", "allowed"),
-        text("postern.rule", &*record.rule),
-        number("postern.bytes.up", record.bytes_up),
-        number("postern.bytes.down", record.bytes_down),
-        number("postern.duration_ms", milliseconds),
-        text("postern.outcome", record.error.as_deref().unwrap_or("ok")),
-    ]);
-    let optional = [
+    let error = record.error.as_deref();
+    attributes.text("postern.decision", "allowed");
+    attributes.text("postern.rule", &record.rule);
+    attributes.number("postern.bytes.up", record.bytes_up);
+    attributes.number("postern.bytes.down", record.bytes_down);
+    attributes.number("postern.duration_ms", milliseconds);
+    attributes.text("postern.outcome", error.unwrap_or("ok"));
+    attributes.present([
         ("server.address", record.host.as_deref()),
-        ("error.type", record.error.as_deref()),
-    ];
-    span.attributes.extend(present(optional));
-    span.status = record.error.as_ref().map(|error| Status {
-        code: StatusCode::Error.into(),
-        message: error.clone(),
-    });
-    span
+        ("error.type", error),
+    ]);
+    failed(error, &mut span);
+    span.into_bytes()
 }
 
 /// A denial.
-pub(super) fn denied(record: &DenialRecord, begun: &Begun) -> Span {
+pub(super) fn denied(record: &DenialRecord, begun: &Begun) -> Vec<u8> {
     let now = SystemTime::now();
-    let mut span = span(begun, "egress.denied".to_owned(), now, nanoseconds(now));
-    span.attributes = of_who(&record.who);
-    span.attributes.extend(of_denial(record));
-    span
+    let mut span = span(begun, "egress.denied", now, nanoseconds(now));
+    let mut attributes = span.attributes(field::ATTRIBUTES);
+    of_who(&record.who, &mut attributes);
+    of_denial(record, &mut attributes);
+    span.into_bytes()
 }
 
 /// What is said of a denial, in spans and in logs.
-pub(super) fn of_denial(record: &DenialRecord) -> Vec<KeyValue> {
-    let mut all = vec![
-        text("postern.decision", "denied"),
-        text("postern.deny.reason", record.reason.as_str()),
-        text("postern.deny.stage", record.stage.as_str()),
-    ];
-    all.extend(present([
+pub(super) fn of_denial(record: &DenialRecord, to: &mut impl Attributes) {
+    to.text("postern.decision", "denied");
+    to.text("postern.deny.reason", record.reason.as_str());
+    to.text("postern.deny.stage", record.stage.as_str());
+    to.present([
         ("server.address", record.host.as_deref()),
         ("postern.deny.detail", record.detail.as_deref()),
-    ]));
-    all
+    ]);
 }
 
-fn span(begun: &Begun, name: String, started: SystemTime, end: u64) -> Span {
-    let parent = match begun.parent {
-        Some(_) => SpanFlags::ContextHasIsRemoteMask as u32 | SpanFlags::ContextIsRemoteMask as u32,
-        None => SpanFlags::ContextHasIsRemoteMask as u32,
-    };
-    Span {
-        trace_id: begun.trace.to_vec(),
-        span_id: begun.span.to_vec(),
-        parent_span_id: begun.parent.map(|id| id.to_vec()).unwrap_or_default(),
-        flags: SAMPLED | parent,
-        name,
-        kind: SpanKind::Server.into(),
-        start_time_unix_nano: nanoseconds(started),
-        end_time_unix_nano: end,
-        ..Span::default()
+fn span(begun: &Begun, name: &str, started: SystemTime, end: u64) -> Encoder {
+    let mut span = Encoder::new();
+    span.bytes(field::TRACE_ID, &begun.trace);
+    span.bytes(field::SPAN_ID, &begun.span);
+    let mut flags = SAMPLED | SpanFlags::ContextHasIsRemoteMask as u32;
+    if let Some(parent) = &begun.parent {
+        span.bytes(field::PARENT_SPAN_ID, parent);
+        flags |= SpanFlags::ContextIsRemoteMask as u32;
+    }
+    span.bytes(field::NAME, name.as_bytes());
+    span.varint(field::KIND, SpanKind::Server as u64);
+    span.fixed64(field::START, nanoseconds(started));
+    span.fixed64(field::END, end);
+    span.fixed32(field::FLAGS, flags);
+    span
+}
+
+fn failed(error: Option<&str>, span: &mut Encoder) {
+    if let Some(error) = error {
+        span.message(field::STATUS, |status| {
+            status.bytes(field::status::MESSAGE, error.as_bytes());
+            status.varint(field::status::CODE, StatusCode::Error as u64);
+        });
     }
 }
 
@@ -108,49 +134,44 @@ fn name(record: &RequestRecord) -> String {
 }
 
 /// The request itself and what was decided.
-pub(super) fn of_request(record: &RequestRecord) -> Vec<KeyValue> {
+pub(super) fn of_request(record: &RequestRecord, to: &mut impl Attributes) {
     let denied = record.reason.is_some();
     let method = semantic::method(&record.method);
-    let mut all = vec![
-        text("http.request.method", method),
-        text("server.address", record.host.clone()),
-        number("server.port", u64::from(record.port)),
-        text("url.scheme", record.scheme),
-        text("url.path", record.path.clone()),
-        text("network.protocol.name", "http"),
-        text("network.protocol.version", record.version),
-        text(
-            "postern.decision",
-            if denied { "denied" } else { "allowed" },
-        ),
-        flag("postern.upstream.reused", record.reused),
-        number("http.request.body.size", record.bytes_up),
-        number("http.response.body.size", record.bytes_down),
-        number("postern.scrubbed", record.scrubbed),
-    ];
+    to.text("http.request.method", method);
+    to.text("server.address", &record.host);
+    to.number("server.port", record.port.into());
+    to.text("url.scheme", record.scheme);
+    to.text("url.path", &record.path);
+    to.text("network.protocol.name", "http");
+    to.text("network.protocol.version", record.version);
+    to.text(
+        "postern.decision",
+        if denied { "denied" } else { "allowed" },
+    );
+    to.flag("postern.upstream.reused", record.reused);
+    to.number("http.request.body.size", record.bytes_up);
+    to.number("http.response.body.size", record.bytes_down);
+    to.number("postern.scrubbed", record.scrubbed);
     if method != record.method {
-        all.push(text("http.request.method_original", record.method.clone()));
+        to.text("http.request.method_original", &record.method);
     }
-    all.extend(present([
+    to.present([
         ("url.query", record.query.as_deref()),
         ("postern.rule", record.rule.as_deref()),
         ("postern.credential.injected", record.credential.as_deref()),
         ("postern.deny.reason", record.reason.map(DenyReason::as_str)),
         ("postern.deny.stage", denied.then_some("http")),
         ("error.type", semantic::server_error(record).as_deref()),
-    ]));
-    all.extend(
-        record
-            .status
-            .map(|status| number("http.response.status_code", u64::from(status))),
-    );
-    all
+    ]);
+    if let Some(status) = record.status {
+        to.number("http.response.status_code", status.into());
+    }
 }
 
 /// What a provider was asked, and what it said that it cost.
-fn of_call(record: &RequestRecord) -> Vec<KeyValue> {
+fn of_call(record: &RequestRecord, to: &mut impl Attributes) {
     let usage = &record.usage;
-    let mut all = present([
+    to.present([
         ("gen_ai.provider.name", record.provider),
         // The name that older consumers know.
         ("gen_ai.system", record.provider),
@@ -160,97 +181,98 @@ fn of_call(record: &RequestRecord) -> Vec<KeyValue> {
         ("gen_ai.response.id", usage.response_id.as_deref()),
     ]);
     let counts = [
-        ("input_tokens", usage.input_tokens),
-        ("output_tokens", usage.output_tokens),
-        ("cache_read.input_tokens", usage.cache_read_input_tokens),
+        ("gen_ai.usage.input_tokens", usage.input_tokens),
+        ("gen_ai.usage.output_tokens", usage.output_tokens),
         (
-            "cache_creation.input_tokens",
+            "gen_ai.usage.cache_read.input_tokens",
+            usage.cache_read_input_tokens,
+        ),
+        (
+            "gen_ai.usage.cache_creation.input_tokens",
             usage.cache_creation_input_tokens,
         ),
-        ("reasoning.output_tokens", usage.reasoning_tokens),
+        (
+            "gen_ai.usage.reasoning.output_tokens",
+            usage.reasoning_tokens,
+        ),
+        // Under a name of our own: whoever adds up counts must not add it.
+        (
+            "postern.usage.estimated_output_tokens",
+            usage.estimated_output_tokens,
+        ),
     ];
-    for (of, count) in counts {
-        all.extend(count.map(|count| number(format!("gen_ai.usage.{of}"), count)));
+    for (key, count) in counts {
+        if let Some(count) = count {
+            to.number(key, count);
+        }
     }
-    let estimated = usage.estimated_output_tokens;
-    // Under a name of our own: whoever adds up counts must not add it.
-    let name = "postern.usage.estimated_output_tokens";
-    all.extend(estimated.map(|count| number(name.to_owned(), count)));
     if !usage.finish_reasons.is_empty() {
-        all.push(texts(
-            "gen_ai.response.finish_reasons",
-            &usage.finish_reasons,
-        ));
+        let reasons = Said::Texts(&usage.finish_reasons);
+        to.say(&["gen_ai.response.finish_reasons"], reasons);
     }
-    all
 }
 
-fn events(record: &RequestRecord, end: u64) -> Vec<Event> {
+fn events(record: &RequestRecord, end: u64, span: &mut Encoder) {
     let started = nanoseconds(record.started);
-    let mut all = vec![event(
-        "http.request.headers",
-        started,
-        headers("request", &record.request_headers),
-    )];
+    event(span, "http.request.headers", started, |event| {
+        headers("http.request.header.", &record.request_headers, event);
+    });
     if let Some(body) = &record.request_body {
-        all.push(event("http.request.body", started, of_body(body)));
+        event(span, "http.request.body", started, |event| {
+            of_body(body, event)
+        });
     }
     if !record.response_headers.is_empty() {
-        let attributes = headers("response", &record.response_headers);
         let at = record.answered.map_or(end, |at| {
             nanoseconds(record.started + at.saturating_duration_since(record.clock))
         });
-        all.push(event("http.response.headers", at, attributes));
+        event(span, "http.response.headers", at, |event| {
+            headers("http.response.header.", &record.response_headers, event);
+        });
     }
     if let Some(body) = &record.response_body {
-        all.push(event("http.response.body", end, of_body(body)));
+        event(span, "http.response.body", end, |event| {
+            of_body(body, event)
+        });
     }
-    all
 }
 
-fn event(name: &str, time_unix_nano: u64, attributes: Vec<KeyValue>) -> Event {
-    Event {
-        time_unix_nano,
-        name: name.to_owned(),
-        attributes,
-        ..Event::default()
-    }
+fn event(span: &mut Encoder, name: &str, at: u64, tell: impl FnOnce(&mut Field<'_>)) {
+    span.message(field::EVENTS, |event| {
+        event.fixed64(field::event::TIME, at);
+        event.bytes(field::event::NAME, name.as_bytes());
+        tell(&mut event.attributes(field::event::ATTRIBUTES));
+    });
 }
 
 /// One attribute a header: keys are unique, so a field that is repeated has its values joined as one
 /// field would have them (RFC 9110 §5.3).
-fn headers(of: &str, headers: &[(String, String)]) -> Vec<KeyValue> {
-    let mut merged: Vec<(&str, String)> = Vec::with_capacity(headers.len());
-    for (name, value) in headers {
-        match merged.iter_mut().find(|(known, _)| known == name) {
-            Some((_, values)) => {
-                values.push_str(", ");
-                values.push_str(value);
-            }
-            None => merged.push((name, value.clone())),
+fn headers(of: &str, headers: &[(String, String)], to: &mut impl Attributes) {
+    for (at, (name, value)) in headers.iter().enumerate() {
+        let (before, after) = headers.split_at(at);
+        if before.iter().any(|(other, _)| other == name) {
+            continue;
         }
+        let mut all = after
+            .iter()
+            .filter(|(other, _)| other == name)
+            .skip(1)
+            .peekable();
+        if all.peek().is_none() {
+            to.say(&[of, name], Said::Text(value));
+            continue;
+        }
+        let values: Vec<&str> = std::iter::once(value.as_str())
+            .chain(all.map(|(_, value)| value.as_str()))
+            .collect();
+        to.say(&[of, name], Said::Text(&values.join(", ")));
     }
-    merged
-        .into_iter()
-        .map(|(name, value)| text(format!("http.{of}.header.{name}"), value))
-        .collect()
 }
 
-fn of_body(body: &Body) -> Vec<KeyValue> {
+fn of_body(body: &Body, to: &mut impl Attributes) {
     let encoded = base64::engine::general_purpose::STANDARD.encode(&body.bytes);
-    let mut all = vec![
-        text("postern.body.base64", encoded),
-        number("postern.body.bytes", body.bytes.len() as u64),
-        flag("postern.body.truncated", body.truncated),
-    ];
-    let encoding = [("postern.body.content_encoding", body.encoding.as_deref())];
-    all.extend(present(encoding));
-    all
-}
-
-fn present<const N: usize>(optional: [(&'static str, Option<&str>); N]) -> Vec<KeyValue> {
-    optional
-        .into_iter()
-        .filter_map(|(key, value)| Some(text(key, value?)))
-        .collect()
+    to.text("postern.body.base64", &encoded);
+    to.number("postern.body.bytes", body.bytes.len() as u64);
+    to.flag("postern.body.truncated", body.truncated);
+    to.present([("postern.body.content_encoding", body.encoding.as_deref())]);
 }

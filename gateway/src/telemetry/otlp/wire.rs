@@ -1,6 +1,7 @@
 //! Export requests and their answers on the wire, for OTLP over HTTP and over gRPC (the OTLP
 //! specification 1.9). Pure: knows no sockets and decides no retries.
 
+use super::encode::delimited;
 use bytes::{BufMut as _, Bytes};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -8,6 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use std::time::Duration;
 
 /// How a collector is spoken to.
@@ -184,17 +186,28 @@ pub(super) fn message(resource: &Resource, items: &[Vec<u8>]) -> Bytes {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
     };
-    let mut of_scope = Vec::new();
-    prost::encoding::message::encode(1, &scope, &mut of_scope);
+    // The lengths first: a batch may be large, and is written once.
+    let (mut scope_head, mut resource_head) = (Vec::new(), Vec::new());
+    prost::encoding::message::encode(1, &scope, &mut scope_head);
+    prost::encoding::message::encode(1, resource, &mut resource_head);
+    let spans: usize = items.iter().map(|item| delimited(item.len())).sum();
+    let of_scope = scope_head.len() + spans;
+    let of_resource = resource_head.len() + delimited(of_scope);
+    let mut message = Vec::with_capacity(delimited(of_resource));
+    begin(1, of_resource, &mut message);
+    message.extend_from_slice(&resource_head);
+    begin(2, of_scope, &mut message);
+    message.extend_from_slice(&scope_head);
     for item in items {
-        prost::encoding::bytes::encode(2, item, &mut of_scope);
+        begin(2, item.len(), &mut message);
+        message.extend_from_slice(item);
     }
-    let mut of_resource = Vec::new();
-    prost::encoding::message::encode(1, resource, &mut of_resource);
-    prost::encoding::bytes::encode(2, &of_scope, &mut of_resource);
-    let mut message = Vec::new();
-    prost::encoding::bytes::encode(1, &of_resource, &mut message);
     message.into()
+}
+
+fn begin(field: u32, length: usize, message: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, message);
+    encode_varint(length as u64, message);
 }
 
 /// A length-prefixed message, not compressed (the gRPC protocol over HTTP/2).
