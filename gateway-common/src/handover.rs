@@ -38,8 +38,8 @@ impl FlowKey {
 }
 
 /// A record on its way, of two cache lines. The kernel writes it from its first field to its last; the gateway reads it
-/// from its last to its first, believes what has the same number in both, and then puts zero into both. A writer that was
-/// held up until its place went to another leaves two numbers that differ, and nobody's connection is taken for another.
+/// from its last to its first, believes what has the same number in both, and then puts zero into both. Two numbers that
+/// differ are of a record that is being written: nobody reads it, and nobody else writes there, however long it takes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Handover {

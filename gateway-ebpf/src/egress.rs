@@ -52,6 +52,9 @@ const ACK: u8 = 0x10;
 /// `lo` in every network namespace (LOOPBACK_IFINDEX, net/net_namespace.h).
 const LOOPBACK_IFINDEX: u32 = 1;
 
+/// No refusal of [`refusal`]'s: nobody is to hear of it.
+const UNSAID: u8 = 0;
+
 /// What a packet says of where it goes.
 struct Packet {
     from: Address,
@@ -106,6 +109,7 @@ pub fn may_pass(ctx: &SkBuffContext) -> bool {
     let record = flow::record_of(sk.cast());
     match judge(ctx, &packet, record) {
         Ok(()) => true,
+        Err(UNSAID) => false,
         Err(reason) => {
             refuse(ctx, &packet, flow::record_of(sk.cast()), reason);
             false
@@ -127,11 +131,10 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&mut Flow>) -> Res
     }
     let ports = packet.ports(ctx).ok_or(refusal::BACKSTOP)?;
     if packet.protocol != UDP {
-        return if local && segment(packet, &ports, record) {
-            Ok(())
-        } else {
-            Err(refusal::BACKSTOP)
-        };
+        if !local {
+            return Err(refusal::BACKSTOP);
+        }
+        return segment(ctx, packet, &ports, record);
     }
     if record.via == 0 {
         return Err(refusal::BACKSTOP);
@@ -152,21 +155,37 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&mut Flow>) -> Res
 /// A segment over loopback. A connected socket's destination cannot change: connect() has judged it, though of 0.0.0.0 the
 /// kernel makes whatever address the socket is bound to.
 #[inline(always)]
-fn segment(packet: &Packet, ports: &Ports, record: &mut Flow) -> bool {
+fn segment(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    ports: &Ports,
+    record: &mut Flow,
+) -> Result<(), u8> {
     if flow::is_to_its_listener(record, &packet.to, ports.to) {
-        return !ports.is_first || flow::hand_over(record, &packet.from, ports.from).is_ok();
+        if !ports.is_first {
+            return Ok(());
+        }
+        // connect() may have been long ago (TCP_FASTOPEN_CONNECT, a SYN that is sent again), and the port somebody else's.
+        let settings = SETTINGS.current();
+        verdict::is_still_served(ctx.as_ptr(), &settings, record.netns, ports.to)?;
+        // It will be sent again.
+        return flow::hand_over(record, &packet.from, ports.from).map_err(|()| UNSAID);
     }
     if is_same(&packet.to, &verdict::RESOLVER_OF_DOCKER) {
-        return false;
+        return Err(refusal::BACKSTOP);
     }
-    if record.via != Flow::DIRECT {
-        // A server, or what it has accepted.
-        if !verdict::may_serve(&SETTINGS.current(), record.netns, ports.to) {
-            return false;
-        }
-        record.via = Flow::DIRECT;
+    // A client's destination, or who a server was allowed to answer.
+    if record.via == Flow::DIRECT && record.port == ports.to {
+        return Ok(());
     }
-    true
+    // A server, or what it has accepted. To be asked for each whom it answers: what it accepts has a copy of this record,
+    // and loopback need not stay the sandbox's own.
+    if !verdict::may_serve(&SETTINGS.current(), record.netns, ports.to) {
+        return Err(refusal::BACKSTOP);
+    }
+    record.via = Flow::DIRECT;
+    record.port = ports.to;
+    Ok(())
 }
 
 /// Who sent it is known of a judged socket alone: the process that opened its way.

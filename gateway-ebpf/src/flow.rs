@@ -2,7 +2,7 @@
 //! connect() on, and put where `accept()` can find it as the SYN leaves.
 
 use crate::{
-    atomic::{exchange, fetch_add, set_bits},
+    atomic::{exchange, fetch_add, publish, set_bits},
     context::{self, Destination, Spelling},
     maps::{FLOWS, FLOWS_HEAD, SOCKETS},
 };
@@ -74,7 +74,7 @@ pub fn is_to_its_listener(flow: &Flow, address: &Address, port: u16) -> bool {
 }
 
 /// Puts the record where the gateway looks for the connection that `accept()` will show as coming from here. A SYN that
-/// is sent again is handed over again: the gateway takes the last. `Err` if another has just taken the same place.
+/// is sent again is handed over again: the gateway takes the last. `Err` if others have just taken every place.
 #[inline(always)]
 pub fn hand_over(flow: &Flow, address: &Address, port: u16) -> Result<(), ()> {
     let key = FlowKey {
@@ -86,32 +86,13 @@ pub fn hand_over(flow: &Flow, address: &Address, port: u16) -> Result<(), ()> {
     let (first, head) = (key.first(), FLOWS_HEAD.get_ptr_mut(0).ok_or(())?);
     // SAFETY: within a live map value: `first` is below KEYS.
     let number = 1 + unsafe { fetch_add(addr_of_mut!((*head).numbers[first as usize]), 1) };
-    let at = |index: u32| FLOWS.get_ptr_mut(index * Handover::KEYS + first).ok_or(());
-    let mut place = at(0)?;
-    let mut index = 0;
-    // SAFETY: here and below `begun` is eight bytes of a live map value.
-    while !unsafe { exchange(addr_of_mut!((*place).begun), 0, number) } {
-        index += 1;
-        if index < Handover::PLACES {
-            place = at(index)?;
-            continue;
-        }
-        // All are taken: by turns one of them makes way.
-        place = at(number as u32 % Handover::PLACES)?;
-        // SAFETY: as above.
-        let former = unsafe { read_volatile(addr_of!((*place).begun)) };
-        // SAFETY: as above.
-        if !unsafe { exchange(addr_of_mut!((*place).begun), former, number) } {
-            return Err(());
-        }
-        break;
-    }
+    let (place, index) = claim(first, number).ok_or(())?;
     if index > 0 {
         // SAFETY: within a live map value.
         unsafe { set_bits(addr_of_mut!((*head).used), (2 << index) - 1) };
     }
-    // SAFETY: the place is this program's; if others have taken all the rest and then this one meanwhile, the two numbers
-    // tell. Volatile keeps the stores in their order.
+    // SAFETY: the place is a live map value, and this program's until `ended` is written. Volatile keeps the stores in
+    // their order.
     unsafe {
         write_volatile(addr_of_mut!((*place).address), *address);
         let (from, to) = (
@@ -122,7 +103,34 @@ pub fn hand_over(flow: &Flow, address: &Address, port: u16) -> Result<(), ()> {
             write_volatile(to.add(word), read_volatile(from.add(word)));
         }
         write_volatile(addr_of_mut!((*place).flow.source), port);
-        write_volatile(addr_of_mut!((*place).ended), number);
+        publish(addr_of_mut!((*place).ended), number);
     }
     Ok(())
+}
+
+/// The first place that is free, and how many there are before it; where none is, that of the oldest record.
+/// Of none that is still being written: two would write there at once.
+#[inline(always)]
+fn claim(first: u32, number: u64) -> Option<(*mut Handover, u32)> {
+    let mut oldest = u64::MAX;
+    let mut of_oldest = None;
+    for index in 0..Handover::PLACES {
+        let place = FLOWS.get_ptr_mut(index * Handover::KEYS + first)?;
+        // SAFETY: `begun` is eight bytes of a live map value, and so is `ended`.
+        let (found, ended) = unsafe {
+            let found = exchange(addr_of_mut!((*place).begun), 0, number);
+            (found, read_volatile(addr_of!((*place).ended)))
+        };
+        if found == 0 {
+            return Some((place, index));
+        }
+        if found == ended && found < oldest {
+            oldest = found;
+            of_oldest = Some((place, index));
+        }
+    }
+    let (place, index) = of_oldest?;
+    // SAFETY: as above.
+    let found = unsafe { exchange(addr_of_mut!((*place).begun), oldest, number) };
+    (found == oldest).then_some((place, index))
 }

@@ -173,6 +173,22 @@ fn is_served(ctx: *mut c_void, listeners: &Listeners) -> bool {
     listeners.flags & Listeners::FORMER == 0 && gateway_is_there(ctx)
 }
 
+/// May a SYN still go to this port of the gateway's, where connect() sent it? `netns` is the socket's.
+#[inline(always)]
+pub fn is_still_served(
+    ctx: *mut c_void,
+    settings: &Settings,
+    netns: u64,
+    port: u16,
+) -> Result<(), u8> {
+    let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
+    if is_own_port(&listeners, true, port) && is_served(ctx, &listeners) {
+        Ok(())
+    } else {
+        Err(refusal::GATEWAY_GONE)
+    }
+}
+
 /// Loopback in a namespace that is the sandbox's alone.
 #[inline(always)]
 fn is_own_loopback(listeners: &Listeners, to: &Address) -> bool {

@@ -64,6 +64,13 @@ def do_reset(name):
     sockets[name].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def do_defer(name):
+    """The SYN leaves with the first bytes (TCP_FASTOPEN_CONNECT, linux/tcp.h); without a cookie (TCP_FASTOPEN_NO_COOKIE)."""
+    sockets[name].setsockopt(socket.IPPROTO_TCP, 34, 1)
+    sockets[name].setsockopt(socket.IPPROTO_TCP, 30, 1)
+    sockets[name].setblocking(False)
+
+
 def do_close(name):
     sockets.pop(name).close()
 

@@ -7,6 +7,7 @@ use aya::maps::MapError;
 use gateway_common::{Flow, FlowKey, Handover, capacity};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 type Place = [AtomicU64; Handover::WORDS];
 
@@ -40,12 +41,35 @@ impl Handovers {
         take(places(self.places.words()), used, key)
     }
 
-    /// Forgets them all.
+    /// Forgets them all. What is written meanwhile is left alone, what is not finished after a moment is not: a gateway
+    /// has died between giving the one half of a place back and the other.
     pub(super) fn clear(&self) {
+        /// Longer than any program is held up.
+        const MOMENT: Duration = Duration::from_millis(20);
+        let mut unfinished = Vec::new();
         for place in places(self.places.words()) {
             let (begun, ended) = numbers(place);
-            ended.store(0, Ordering::Relaxed);
-            begun.store(0, Ordering::Release);
+            let number = ended.load(Ordering::Acquire);
+            if number != 0 && free(place, number) {
+                continue;
+            }
+            let begun_by = begun.load(Ordering::Acquire);
+            if begun_by != 0 {
+                unfinished.push((place, begun_by));
+            }
+        }
+        if unfinished.is_empty() {
+            return;
+        }
+        std::thread::sleep(MOMENT);
+        for (place, begun_by) in unfinished {
+            let (begun, ended) = numbers(place);
+            if ended.load(Ordering::Acquire) == begun_by {
+                continue;
+            }
+            begun
+                .compare_exchange(begun_by, 0, Ordering::Release, Ordering::Relaxed)
+                .ok();
         }
     }
 }
@@ -149,8 +173,11 @@ mod tests {
                 &places(&self.words)[at]
             };
             let is_free = |index: &u32| numbers(at(*index)).0.load(Ordering::Relaxed) == 0;
-            let turn = u32::try_from(number).unwrap() % Handover::PLACES;
-            let index = (0..Handover::PLACES).find(is_free).unwrap_or(turn);
+            let number_at = |index: &u32| numbers(at(*index)).1.load(Ordering::Relaxed);
+            let index = (0..Handover::PLACES).find(is_free).unwrap_or_else(|| {
+                let complete = (0..Handover::PLACES).filter(|index| number_at(index) != 0);
+                complete.min_by_key(number_at).unwrap()
+            });
             self.used.set(self.used.get() | ((2 << index) - 1));
             (at(index), number)
         }

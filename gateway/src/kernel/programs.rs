@@ -394,6 +394,8 @@ fn load_object(
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &level, false);
     loader.override_global("TASK_FIELDS", &fields, true);
+    let weakly_ordered = u32::from(!cfg!(target_arch = "x86_64"));
+    loader.override_global("WEAKLY_ORDERED", &weakly_ordered, true);
     let (sockets, missing) = types::socket_fields();
     if let Some(why) = missing {
         warn!(why, "every socket that is handed in will count as foreign");

@@ -92,6 +92,68 @@ fn where_loopback_is_the_sandbox_s_own_its_servers_answer() -> Result<()> {
 }
 
 #[test]
+fn who_served_while_loopback_was_its_own_serves_nobody_new_when_it_is_not() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let guard = bench.guard(Listeners::PRIVATE, &[])?;
+    let (id, netns) = (guard.attachment.sandbox, bench.listeners.netns);
+    bench.client.expect(&[
+        ("open a AF_INET SOCK_STREAM", "ok"),
+        ("reset a", "ok"),
+        (&format!("bind a {SERVER}"), "ok"),
+        ("listen a", "ok"),
+        ("open b AF_INET SOCK_STREAM", "ok"),
+        (&format!("connect b {SERVER}"), "ok"),
+        ("accept a c", "ok"),
+        // One that was allowed to connect, and then listens.
+        ("open d AF_INET SOCK_STREAM", "ok"),
+        ("reset d", "ok"),
+        ("bind d 127.0.0.8 4242", "ok"),
+        (&format!("connect d {SERVER}"), "ok"),
+        ("disconnect d", "ok"),
+        ("listen d", "ok"),
+    ])?;
+    guard.kernel.add_listener(id, netns, bench.ports(0)?)?;
+    // What was there goes on.
+    bench.client.expect(&[
+        ("send b question", "ok"),
+        ("take c", "ok question"),
+        ("send c answer", "ok"),
+        ("take b", "ok answer"),
+    ])?;
+    assert_eq!(dropped(&guard), 0);
+    for host in [9, 8] {
+        let patience = patient(Duration::from_millis(300));
+        let server = SocketAddr::from(([127, 0, 0, host], 4242));
+        let asked = TcpStream::connect_timeout(&server, patience);
+        let error = asked.map(drop).err().map(|error| error.kind());
+        assert_eq!(error, Some(ErrorKind::TimedOut), "{server}");
+    }
+    assert!(dropped(&guard) > 0);
+    Ok(())
+}
+
+#[test]
+fn a_syn_that_waited_goes_to_no_port_that_is_not_the_gateway_s_any_more() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let guard = bench.guard(0, &[tcp("203.0.113.0/24", 443)?])?;
+    let (id, netns) = (guard.attachment.sandbox, bench.listeners.netns);
+    let early = [
+        ("open a AF_INET SOCK_STREAM", "ok"),
+        ("defer a", "ok"),
+        ("connect a 203.0.113.9 443", "ok"),
+    ];
+    bench.client.expect(&early)?;
+    guard.kernel.remove_listener(id, netns);
+    let listener = &bench.listeners.tcp;
+    listener.set_nonblocking(true)?;
+    assert_ne!(bench.client.ask("send a x")?, "");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(listener.accept().is_err(), "somebody came");
+    assert!(guard.kernel.counters()[gateway_common::counter::REFUSED as usize] > 0);
+    Ok(())
+}
+
+#[test]
 fn connections_that_nobody_comes_for_take_no_room_for_ever() -> Result<()> {
     let mut bench = Bench::new()?;
     let guard = bench.guard(0, &[tcp("203.0.113.0/24", 443)?])?;
