@@ -3,6 +3,7 @@
 //! happens in tasks of their own.
 
 pub(super) mod attributes;
+mod batch;
 mod encode;
 mod lane;
 mod logs;
@@ -20,9 +21,9 @@ use super::record::{ConnectionRecord, DenialRecord, RequestRecord};
 use super::trace::Begun;
 use attributes::text;
 use bytes::Bytes;
+use encode::Encoder;
 use lane::{Lane, Sender};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
 use queue::{Limits, Queue};
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +32,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use wire::Endpoint;
+use wire::{Endpoint, Frame};
 
 /// Memory for spans that wait for the collector, and for log records.
 const SPAN_BYTES: usize = 64 * 1024 * 1024;
@@ -81,15 +82,17 @@ impl Exporter {
     ) -> Result<Self, EndpointError> {
         let endpoint = Endpoint::new(settings.protocol, &settings.endpoint, settings.headers)?;
         let closing = CancellationToken::new();
+        let frame = Frame::new(&resource(&settings.gateway));
+        let room = frame.room();
         let sender = Arc::new(Sender::new(
             endpoint,
             transport,
-            resource(&settings.gateway),
+            frame,
             Arc::clone(&metrics),
             closing.clone(),
         ));
-        let spans = Arc::new(Queue::new(limits(SPAN_BYTES)));
-        let logs = Arc::new(Queue::new(limits(LOG_BYTES)));
+        let spans = Arc::new(Queue::new(limits(SPAN_BYTES), room));
+        let logs = Arc::new(Queue::new(limits(LOG_BYTES), room));
         let lanes = [(Signal::Traces, &spans), (Signal::Logs, &logs)].map(|(signal, queue)| {
             let lane = Lane::new(signal, Arc::clone(queue), Arc::clone(&sender));
             tokio::spawn(lane.run())
@@ -119,9 +122,9 @@ impl Exporter {
     /// Exports a request that has ended.
     pub(super) fn request(&self, record: &RequestRecord) {
         if let Some(begun) = record.span.or_else(|| Begun::new(None)) {
-            self.offer(Signal::Traces, || spans::request(record, &begun));
+            self.offer(Signal::Traces, |span| spans::request(record, &begun, span));
             if let Some(log) = logs::request(record, &begun) {
-                self.offer(Signal::Logs, || log.encode_to_vec());
+                self.offer(Signal::Logs, |item| item.whole(&log));
             }
         }
     }
@@ -129,9 +132,11 @@ impl Exporter {
     /// Exports a spliced connection that has ended.
     pub(super) fn connection(&self, record: &ConnectionRecord) {
         if let Some(begun) = Begun::new(None) {
-            self.offer(Signal::Traces, || spans::connection(record, &begun));
+            self.offer(Signal::Traces, |span| {
+                spans::connection(record, &begun, span)
+            });
             if let Some(log) = logs::connection(record, &begun) {
-                self.offer(Signal::Logs, || log.encode_to_vec());
+                self.offer(Signal::Logs, |item| item.whole(&log));
             }
         }
     }
@@ -139,29 +144,29 @@ impl Exporter {
     /// Exports a denial.
     pub(super) fn denied(&self, record: &DenialRecord) {
         if let Some(begun) = Begun::new(None) {
-            self.offer(Signal::Traces, || spans::denied(record, &begun));
-            self.offer(Signal::Logs, || {
-                logs::denied(record, &begun).encode_to_vec()
+            self.offer(Signal::Traces, |span| spans::denied(record, &begun, span));
+            self.offer(Signal::Logs, |item| {
+                item.whole(&logs::denied(record, &begun));
             });
         }
     }
 
     /// Exports the count of denials that were not recorded one by one.
     pub(super) fn not_recorded(&self, count: u64) {
-        self.offer(Signal::Logs, || logs::not_recorded(count).encode_to_vec());
+        self.offer(Signal::Logs, |item| item.whole(&logs::not_recorded(count)));
     }
 
     /// Exports that a new policy is in force.
     pub(super) fn reloaded(&self, generation: u64, revoked: u64) {
-        self.offer(Signal::Logs, || {
-            logs::reloaded(generation, revoked).encode_to_vec()
+        self.offer(Signal::Logs, |item| {
+            item.whole(&logs::reloaded(generation, revoked));
         });
     }
 
     /// Exports that a new policy was not taken.
     pub(super) fn reload_failed(&self, generation: u64, message: &str) {
-        self.offer(Signal::Logs, || {
-            logs::reload_failed(generation, message).encode_to_vec()
+        self.offer(Signal::Logs, |item| {
+            item.whole(&logs::reload_failed(generation, message));
         });
     }
 
@@ -176,7 +181,7 @@ impl Exporter {
         }
     }
 
-    fn offer(&self, signal: Signal, make: impl FnOnce() -> Vec<u8>) {
+    fn offer(&self, signal: Signal, write: impl FnOnce(&mut Encoder)) {
         if self.closing.is_cancelled() {
             return self.metrics.dropped(signal, Loss::Shutdown, 1);
         }
@@ -185,7 +190,7 @@ impl Exporter {
             Signal::Traces | Signal::Metrics => &self.spans,
         };
         // A collector that is away costs no more than a look.
-        let taken = queue.has_room() && queue.offer(make());
+        let taken = queue.has_room() && Encoder::encoded(write, |item| queue.offer(item));
         if !taken {
             self.metrics.dropped(signal, Loss::QueueFull, 1);
         }

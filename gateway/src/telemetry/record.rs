@@ -1,5 +1,6 @@
 //! The records, as plain data.
 
+use super::redact::Header;
 use crate::kernel::Origin;
 use crate::outcome::{DenyReason, Stage, UpstreamError};
 use crate::provider::usage::Usage;
@@ -157,9 +158,9 @@ pub struct RequestRecord {
     /// Status sent to the client.
     pub status: Option<u16>,
     /// Request headers as sent upstream, redacted.
-    pub request_headers: Vec<(String, String)>,
+    pub request_headers: Vec<Header>,
     /// Response headers, redacted.
-    pub response_headers: Vec<(String, String)>,
+    pub response_headers: Vec<Header>,
     /// Bytes of the request body.
     pub bytes_up: u64,
     /// Bytes of the response body, as passed on.

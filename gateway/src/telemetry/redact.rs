@@ -1,15 +1,17 @@
 //! Keeps credentials out of telemetry: by header name, and by value wherever a known secret shows. A value
 //! that is a secret no more is looked for as long as something may still carry it.
 
+mod header;
 mod kept;
 mod needles;
+
+pub use header::{Header, Shown};
 
 use crate::secrets::SecretValue;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
 use kept::Kept;
 use needles::Needles;
-use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -51,7 +53,8 @@ pub struct Redactor {
 
 /// What is looked for.
 struct Sought {
-    injected: HashSet<HeaderName>,
+    /// Headers whose values are not shown at all: those that the gateway injects, and [`CREDENTIAL_HEADERS`].
+    hidden: HeaderMap<()>,
     needles: Needles,
 }
 
@@ -92,23 +95,21 @@ impl Redactor {
     }
 
     /// Headers as a record may have them: in order, repeated ones too.
-    pub fn headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
+    pub fn headers(&self, headers: &HeaderMap) -> Vec<Header> {
         let sought = self.now.load();
-        headers
-            .iter()
-            .map(|(name, value)| {
-                let shown = if value.is_sensitive()
-                    || CREDENTIAL_HEADERS.contains(&name.as_str())
-                    || sought.injected.contains(name)
-                {
-                    REDACTED.to_owned()
-                } else {
-                    self.text(&String::from_utf8_lossy(value.as_bytes()))
-                };
-                (name.as_str().to_owned(), shorten(shown))
-            })
-            .take(MAX_HEADERS)
-            .collect()
+        let mut shown = Vec::with_capacity(headers.len().min(MAX_HEADERS));
+        for (name, value) in headers.iter().take(MAX_HEADERS) {
+            let value = if value.is_sensitive() || sought.hidden.contains_key(name) {
+                Shown::Redacted
+            } else if let Some(bytes) = sought.replaced(value.as_bytes()) {
+                Shown::text_of(&bytes)
+            } else {
+                Shown::of(value)
+            };
+            let name = name.clone();
+            shown.push(Header { name, value });
+        }
+        shown
     }
 
     /// A query string: credential parameters lose their value, and so does any known secret.
@@ -129,7 +130,7 @@ impl Redactor {
 
     /// Text with every known secret replaced.
     pub fn text(&self, text: &str) -> String {
-        match self.sought(text.as_bytes()) {
+        match self.now.load().replaced(text.as_bytes()) {
             Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             None => text.to_owned(),
         }
@@ -137,38 +138,28 @@ impl Redactor {
 
     /// Bytes with every known secret replaced.
     pub fn bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
-        self.sought(&bytes).unwrap_or(bytes)
-    }
-
-    /// The bytes without what was found in them, if anything was.
-    fn sought(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let now = self.now.load();
-        now.needles.replaced(bytes, REDACTED.as_bytes())
+        self.now.load().replaced(&bytes).unwrap_or(bytes)
     }
 }
 
 impl Sought {
     fn new(kept: &Kept) -> Self {
+        let by_convention = CREDENTIAL_HEADERS.map(HeaderName::from_static);
+        let hidden = kept.headers().cloned().chain(by_convention);
         Self {
-            injected: kept.headers().cloned().collect(),
+            hidden: hidden.map(|name| (name, ())).collect(),
             needles: Needles::new(kept.secrets().map(SecretValue::expose)),
         }
     }
-}
 
-/// Headers of one message in a record, and bytes of one of them: what a sandbox sends must not fill
-/// the telemetry queue. Together less than common servers' limit for a whole head.
-const MAX_HEADERS: usize = 64;
-const MAX_HEADER: usize = 1024;
-
-fn shorten(mut text: String) -> String {
-    if text.len() > MAX_HEADER {
-        let end = (0..=MAX_HEADER).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
+    /// The bytes without what was found in them, if anything was.
+    fn replaced(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.needles.replaced(bytes, REDACTED.as_bytes())
     }
-    text
 }
+
+/// Headers of one message in a record: what a sandbox sends must not fill the telemetry queue.
+const MAX_HEADERS: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,10 @@
 //! Records for tests, with something in every field that matters.
 
 use super::record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
+use super::redact::{Header, Shown};
 use crate::outcome::{DenyReason, Stage};
 use crate::provider::usage::Usage;
+use http::{HeaderName, HeaderValue};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) fn who() -> Who {
@@ -22,7 +24,10 @@ pub(super) fn who() -> Who {
 
 /// A provider's call that went well.
 pub(super) fn request() -> RequestRecord {
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let header = |name, value| Header {
+        name: HeaderName::from_static(name),
+        value: Shown::Whole(HeaderValue::from_static(value)),
+    };
     RequestRecord {
         who: who(),
         started: SystemTime::now() - Duration::from_millis(20),
@@ -45,11 +50,14 @@ pub(super) fn request() -> RequestRecord {
         reused: true,
         status: Some(200),
         request_headers: vec![
-            pair("x-api-key", "[redacted]"),
-            pair("accept", "a"),
-            pair("accept", "b"),
+            Header {
+                name: HeaderName::from_static("x-api-key"),
+                value: Shown::Redacted,
+            },
+            header("accept", "a"),
+            header("accept", "b"),
         ],
-        response_headers: vec![pair("content-type", "application/json")],
+        response_headers: vec![header("content-type", "application/json")],
         bytes_up: 10,
         bytes_down: 20,
         scrubbed: 0,

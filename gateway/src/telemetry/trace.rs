@@ -1,6 +1,11 @@
 //! Which trace a request belongs to: W3C Trace Context, read and written. Knows not what is recorded.
 
-use std::fmt;
+use std::cell::RefCell;
+
+/// Bytes of a trace's number and of a span's.
+const NUMBERS: usize = 16 + 8;
+/// For so many spans. The kernel gives 256 bytes without being interrupted (getrandom(2)).
+const AT_ONCE: usize = 10;
 
 /// A request's place in its trace, from the moment it is known until its span is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +24,13 @@ impl Begun {
     ///
     /// `None` if the system has no random numbers.
     pub(super) fn new(traceparent: Option<&str>) -> Option<Self> {
-        let mut random = [0; 24];
-        if let Err(error) = getrandom::fill(&mut random) {
-            tracing::error!(%error, "no random numbers for a span");
-            return None;
-        }
+        let mut random = match random() {
+            Ok(random) => random,
+            Err(error) => {
+                tracing::error!(%error, "no random numbers for a span");
+                return None;
+            }
+        };
         // The one invalid value is all zeroes.
         random[0] |= 1;
         random[16] |= 1;
@@ -45,21 +52,46 @@ impl Begun {
 
     /// The W3C `traceparent` that names this span as the parent.
     pub fn traceparent(&self) -> String {
-        format!("00-{}-{}-01", Hex(&self.trace), Hex(&self.span))
+        let mut value = String::with_capacity(55);
+        value.push_str("00-");
+        push_hex(&self.trace, &mut value);
+        value.push('-');
+        push_hex(&self.span, &mut value);
+        value.push_str("-01");
+        value
     }
 
     /// The trace in 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        Hex(&self.trace).to_string()
+        let mut id = String::with_capacity(32);
+        push_hex(&self.trace, &mut id);
+        id
     }
 }
 
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+fn push_hex(bytes: &[u8], to: &mut String) {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+    for byte in bytes {
+        to.push(digit(byte >> 4));
+        to.push(digit(byte & 15));
     }
+}
+
+/// A trace's and a span's number. The system is asked for many at a time: a call for each costs as much as a span.
+fn random() -> Result<[u8; NUMBERS], getrandom::Error> {
+    thread_local! {
+        static LEFT: RefCell<Vec<[u8; NUMBERS]>> = const { RefCell::new(Vec::new()) };
+    }
+    LEFT.with_borrow_mut(|left| {
+        if let Some(random) = left.pop() {
+            return Ok(random);
+        }
+        let mut fresh = [[0; NUMBERS]; AT_ONCE];
+        getrandom::fill(fresh.as_flattened_mut())?;
+        let [first, others @ ..] = fresh;
+        left.extend(others);
+        Ok(first)
+    })
 }
 
 /// Trace and parent of `00-<32 hex>-<16 hex>-<2 hex>`, lower case (W3C Trace Context §3.2). A later
@@ -94,6 +126,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+    use std::collections::HashSet;
 
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -103,7 +136,7 @@ mod tests {
             let value = format!("{}{flags}", &VALID[..53]);
             let begun = Begun::new(Some(&value)).unwrap();
             assert_eq!(begun.trace_id(), VALID[3..35]);
-            assert_eq!(Hex(&begun.parent.unwrap()).to_string(), VALID[36..52]);
+            assert_eq!(begun.parent, hex(&VALID[36..52]));
             assert_ne!(begun.parent, Some(begun.span));
             assert!(begun.traceparent().ends_with("-01"));
         }
@@ -119,7 +152,11 @@ mod tests {
             Some((begun.trace, begun.span)),
             "what it writes it can read"
         );
-        assert_ne!(begun.trace, Begun::new(None).unwrap().trace);
+        // More than are asked for at once.
+        let many = || (0..3 * AT_ONCE).map(|_| Begun::new(None).unwrap());
+        let traces: HashSet<_> = many().map(|begun| begun.trace).collect();
+        let spans: HashSet<_> = many().map(|begun| begun.span).collect();
+        assert_eq!((traces.len(), spans.len()), (3 * AT_ONCE, 3 * AT_ONCE));
         for bad in [
             "",
             "00",

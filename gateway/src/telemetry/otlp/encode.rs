@@ -3,10 +3,14 @@
 
 use super::attributes::{flag, number, signed, text, texts};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use std::cell::Cell;
 
-/// What a message of usual size takes; it grows where that is not enough.
-const USUAL: usize = 2048;
+/// What is kept for the next message. Few need more: those with captured bodies.
+const KEPT: usize = 16 * 1024;
+/// The longest length there is, encoded, bytes.
+const LONGEST: usize = 10;
 /// Of a field with a number below 16: one byte says which, and of what kind.
 const KEY: usize = 1;
 
@@ -59,15 +63,28 @@ impl Attributes for Vec<KeyValue> {
 }
 
 /// A message on its way. Fields are written in the order in which they are told, whatever their numbers are.
+#[derive(Default)]
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(USUAL))
+    /// What `write` says, handed to `take` as it is on the wire. Each thread has one place where it is written, which stays
+    /// at hand.
+    pub(super) fn encoded<T>(write: impl FnOnce(&mut Self), take: impl FnOnce(&[u8]) -> T) -> T {
+        thread_local! {
+            static PLACE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        let mut encoder = Self(PLACE.take());
+        write(&mut encoder);
+        let taken = take(&encoder.0);
+        encoder.0.clear();
+        encoder.0.shrink_to(KEPT);
+        PLACE.set(encoder.0);
+        taken
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0
+    /// A message as a whole.
+    pub(super) fn whole(&mut self, message: &impl Message) {
+        message.encode_raw(&mut self.0);
     }
 
     /// A string or bytes; nothing if there are none, which means the same.
@@ -98,8 +115,11 @@ impl Encoder {
         let begin = self.0.len();
         write(self);
         let length = self.0.len() - begin;
-        let mut head = Vec::with_capacity(encoded_len_varint(length as u64));
-        encode_varint(length as u64, &mut head);
+        let mut place = [0; LONGEST];
+        let mut left = place.as_mut_slice();
+        encode_varint(length as u64, &mut left);
+        let written = LONGEST - left.len();
+        let head = place.into_iter().take(written);
         self.0.splice(begin..begin, head);
     }
 
@@ -183,7 +203,6 @@ mod tests {
     use opentelemetry_proto::tonic::trace::v1::Span;
     use opentelemetry_proto::tonic::trace::v1::span::Event;
     use proptest::prelude::*;
-    use prost::Message;
 
     fn value() -> impl Strategy<Value = (u8, String, u64, Vec<String>)> {
         let text = || prop_oneof![".{0,8}", "[a-z]{120,140}"];
@@ -215,7 +234,7 @@ mod tests {
             };
             let mut listed = Vec::new();
             tell(&mut |key, value| listed.say(key, value));
-            let mut encoder = Encoder::new();
+            let mut encoder = Encoder::default();
             encoder.bytes(5, b"name");
             encoder.varint(6, 2);
             encoder.fixed64(7, times[0]);
@@ -245,8 +264,7 @@ mod tests {
                 flags: 1,
                 ..Span::default()
             };
-            let bytes = encoder.into_bytes();
-            prop_assert_eq!(Span::decode(bytes.as_slice()).unwrap(), span);
+            prop_assert_eq!(Span::decode(encoder.0.as_slice()).unwrap(), span);
         }
     }
 }

@@ -2,11 +2,11 @@
 //! in a task of its own and holds nobody up.
 
 use super::OtlpTransport;
+use super::batch::Batch;
 use super::queue::Queue;
-use super::wire::{self, Endpoint, Signal, Verdict};
+use super::wire::{Endpoint, Frame, Signal, Verdict};
 use crate::telemetry::metrics::{Loss, Metrics};
 use bytes::Bytes;
-use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(super) struct Sender {
     endpoint: Endpoint,
     transport: Arc<dyn OtlpTransport>,
-    resource: Resource,
+    frame: Frame,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
     failing: AtomicBool,
@@ -37,14 +37,14 @@ impl Sender {
     pub(super) fn new(
         endpoint: Endpoint,
         transport: Arc<dyn OtlpTransport>,
-        resource: Resource,
+        frame: Frame,
         metrics: Arc<Metrics>,
         closing: CancellationToken,
     ) -> Self {
         Self {
             endpoint,
             transport,
-            resource,
+            frame,
             metrics,
             closing,
             failing: AtomicBool::new(false),
@@ -67,22 +67,19 @@ impl Sender {
 
     /// Exports the metrics as they are. A failure is made good by the next: the counts are cumulative.
     pub(super) async fn export_metrics(&self) {
-        let metrics: Vec<Vec<u8>> = self
-            .metrics
-            .collect()
-            .iter()
-            .map(Message::encode_to_vec)
-            .collect();
-        self.deliver(Signal::Metrics, &metrics, Duration::ZERO)
-            .await;
+        let mut batch = Batch::new(self.frame.room(), 0);
+        for metric in self.metrics.collect() {
+            batch.add(&metric.encode_to_vec());
+        }
+        self.deliver(Signal::Metrics, batch, Duration::ZERO).await;
     }
 
     /// Sends a batch, for `patience` at most and while the exporter is not closing.
-    async fn deliver(&self, signal: Signal, items: &[Vec<u8>], patience: Duration) {
-        let message = wire::message(&self.resource, items);
+    async fn deliver(&self, signal: Signal, batch: Batch, patience: Duration) {
+        let all = batch.items() as u64;
+        let message = self.frame.around(batch);
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let all = items.len() as u64;
         loop {
             let (after, said) = match self.attempt(signal, &message).await {
                 Verdict::Taken { rejected, message } => {
@@ -204,9 +201,8 @@ impl Lane {
     /// At least one batch, and whatever fills another.
     async fn send(&self) {
         loop {
-            let batch = self.queue.take();
-            if !batch.is_empty() {
-                self.sender.deliver(self.signal, &batch, PATIENCE).await;
+            if let Some(batch) = self.queue.take() {
+                self.sender.deliver(self.signal, batch, PATIENCE).await;
             }
             if !self.queue.is_full_batch() {
                 return;

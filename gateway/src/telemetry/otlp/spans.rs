@@ -5,6 +5,7 @@ use super::attributes::{nanoseconds, of_who};
 use super::encode::{Attributes, Encoder, Field, Said};
 use crate::outcome::DenyReason;
 use crate::telemetry::record::{Body, ConnectionRecord, DenialRecord, RequestRecord};
+use crate::telemetry::redact::Header;
 use crate::telemetry::semantic;
 use crate::telemetry::trace::Begun;
 use base64::Engine as _;
@@ -43,22 +44,21 @@ mod field {
 }
 
 /// A request that has ended.
-pub(super) fn request(record: &RequestRecord, begun: &Begun) -> Vec<u8> {
+pub(super) fn request(record: &RequestRecord, begun: &Begun, span: &mut Encoder) {
     let end = nanoseconds(record.started + record.clock.elapsed());
-    let mut span = span(begun, &name(record), record.started, end);
+    begin(begun, &name(record), record.started, end, span);
     let mut attributes = span.attributes(field::ATTRIBUTES);
     of_who(&record.who, &mut attributes);
     of_request(record, &mut attributes);
     of_call(record, &mut attributes);
-    events(record, end, &mut span);
-    failed(semantic::server_error(record).as_deref(), &mut span);
-    span.into_bytes()
+    events(record, end, span);
+    failed(semantic::server_error(record).as_deref(), span);
 }
 
 /// A connection that was spliced and has ended.
-pub(super) fn connection(record: &ConnectionRecord, begun: &Begun) -> Vec<u8> {
+pub(super) fn connection(record: &ConnectionRecord, begun: &Begun, span: &mut Encoder) {
     let end = nanoseconds(SystemTime::now());
-    let mut span = span(begun, "egress.connection", record.started, end);
+    begin(begun, "egress.connection", record.started, end, span);
     let mut attributes = span.attributes(field::ATTRIBUTES);
     of_who(&record.who, &mut attributes);
     let taken = record.started.elapsed().unwrap_or_default();
@@ -74,18 +74,16 @@ pub(super) fn connection(record: &ConnectionRecord, begun: &Begun) -> Vec<u8> {
         ("server.address", record.host.as_deref()),
         ("error.type", error),
     ]);
-    failed(error, &mut span);
-    span.into_bytes()
+    failed(error, span);
 }
 
 /// A denial.
-pub(super) fn denied(record: &DenialRecord, begun: &Begun) -> Vec<u8> {
+pub(super) fn denied(record: &DenialRecord, begun: &Begun, span: &mut Encoder) {
     let now = SystemTime::now();
-    let mut span = span(begun, "egress.denied", now, nanoseconds(now));
+    begin(begun, "egress.denied", now, nanoseconds(now), span);
     let mut attributes = span.attributes(field::ATTRIBUTES);
     of_who(&record.who, &mut attributes);
     of_denial(record, &mut attributes);
-    span.into_bytes()
 }
 
 /// What is said of a denial, in spans and in logs.
@@ -99,8 +97,7 @@ pub(super) fn of_denial(record: &DenialRecord, to: &mut impl Attributes) {
     ]);
 }
 
-fn span(begun: &Begun, name: &str, started: SystemTime, end: u64) -> Encoder {
-    let mut span = Encoder::new();
+fn begin(begun: &Begun, name: &str, started: SystemTime, end: u64, span: &mut Encoder) {
     span.bytes(field::TRACE_ID, &begun.trace);
     span.bytes(field::SPAN_ID, &begun.span);
     let mut flags = SAMPLED | SpanFlags::ContextHasIsRemoteMask as u32;
@@ -113,7 +110,6 @@ fn span(begun: &Begun, name: &str, started: SystemTime, end: u64) -> Encoder {
     span.fixed64(field::START, nanoseconds(started));
     span.fixed64(field::END, end);
     span.fixed32(field::FLAGS, flags);
-    span
 }
 
 fn failed(error: Option<&str>, span: &mut Encoder) {
@@ -247,25 +243,21 @@ fn event(span: &mut Encoder, name: &str, at: u64, tell: impl FnOnce(&mut Field<'
 
 /// One attribute a header: keys are unique, so a field that is repeated has its values joined as one
 /// field would have them (RFC 9110 §5.3).
-fn headers(of: &str, headers: &[(String, String)], to: &mut impl Attributes) {
-    for (at, (name, value)) in headers.iter().enumerate() {
+fn headers(of: &str, headers: &[Header], to: &mut impl Attributes) {
+    for (at, header) in headers.iter().enumerate() {
+        let same = |other: &&Header| other.name == header.name;
         let (before, after) = headers.split_at(at);
-        if before.iter().any(|(other, _)| other == name) {
+        if before.iter().any(|other| same(&other)) {
             continue;
         }
-        let mut all = after
-            .iter()
-            .filter(|(other, _)| other == name)
-            .skip(1)
-            .peekable();
-        if all.peek().is_none() {
-            to.say(&[of, name], Said::Text(value));
+        let key = [of, header.name.as_str()];
+        if after.iter().filter(same).nth(1).is_none() {
+            to.say(&key, Said::Text(&header.value.text()));
             continue;
         }
-        let values: Vec<&str> = std::iter::once(value.as_str())
-            .chain(all.map(|(_, value)| value.as_str()))
-            .collect();
-        to.say(&[of, name], Said::Text(&values.join(", ")));
+        let values = after.iter().filter(same).map(|field| field.value.text());
+        let values: Vec<_> = values.collect();
+        to.say(&key, Said::Text(&values.join(", ")));
     }
 }
 

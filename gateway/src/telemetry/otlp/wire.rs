@@ -1,6 +1,7 @@
 //! Export requests and their answers on the wire, for OTLP over HTTP and over gRPC (the OTLP
 //! specification 1.9). Pure: knows no sockets and decides no retries.
 
+use super::batch::Batch;
 use super::encode::delimited;
 use bytes::{BufMut as _, Bytes};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE};
@@ -178,31 +179,48 @@ impl Endpoint {
     }
 }
 
-/// The message around items that are encoded already. The three signals' messages have the same shape:
+/// A key below 16 and the longest length there is, bytes.
+const BEGIN: usize = 1 + 10;
+
+/// What the messages of one gateway begin with. Those of the three signals have the same shape:
 /// `1: repeated { 1: resource, 2: repeated { 1: scope, 2: repeated item } }`.
-pub(super) fn message(resource: &Resource, items: &[Vec<u8>]) -> Bytes {
-    let scope = InstrumentationScope {
-        name: "postern".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..InstrumentationScope::default()
-    };
-    // The lengths first: a batch may be large, and is written once.
-    let (mut scope_head, mut resource_head) = (Vec::new(), Vec::new());
-    prost::encoding::message::encode(1, &scope, &mut scope_head);
-    prost::encoding::message::encode(1, resource, &mut resource_head);
-    let spans: usize = items.iter().map(|item| delimited(item.len())).sum();
-    let of_scope = scope_head.len() + spans;
-    let of_resource = resource_head.len() + delimited(of_scope);
-    let mut message = Vec::with_capacity(delimited(of_resource));
-    begin(1, of_resource, &mut message);
-    message.extend_from_slice(&resource_head);
-    begin(2, of_scope, &mut message);
-    message.extend_from_slice(&scope_head);
-    for item in items {
-        begin(2, item.len(), &mut message);
-        message.extend_from_slice(item);
+pub(super) struct Frame {
+    resource: Vec<u8>,
+    scope: Vec<u8>,
+}
+
+impl Frame {
+    pub(super) fn new(resource: &Resource) -> Self {
+        let scope = InstrumentationScope {
+            name: "postern".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..InstrumentationScope::default()
+        };
+        let mut frame = Self {
+            resource: Vec::new(),
+            scope: Vec::new(),
+        };
+        prost::encoding::message::encode(1, resource, &mut frame.resource);
+        prost::encoding::message::encode(1, &scope, &mut frame.scope);
+        frame
     }
-    message.into()
+
+    /// What a message begins with at most, bytes.
+    pub(super) fn room(&self) -> usize {
+        2 * BEGIN + self.resource.len() + self.scope.len()
+    }
+
+    /// The message of a batch.
+    pub(super) fn around(&self, batch: Batch) -> Bytes {
+        let of_scope = self.scope.len() + batch.length();
+        let of_resource = self.resource.len() + delimited(of_scope);
+        let mut head = Vec::with_capacity(self.room());
+        begin(1, of_resource, &mut head);
+        head.extend_from_slice(&self.resource);
+        begin(2, of_scope, &mut head);
+        head.extend_from_slice(&self.scope);
+        batch.behind(&head)
+    }
 }
 
 fn begin(field: u32, length: usize, message: &mut Vec<u8>) {

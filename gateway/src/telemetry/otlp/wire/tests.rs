@@ -38,6 +38,13 @@ fn partial(rejected_spans: i64) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// The message of these, with room in front of them or without.
+fn message(resource: &Resource, items: &[Vec<u8>], room: usize) -> Bytes {
+    let mut batch = Batch::new(room, 0);
+    items.iter().for_each(|item| batch.add(item));
+    Frame::new(resource).around(batch)
+}
+
 #[test]
 fn items_put_together_by_hand_are_what_each_signal_s_message_says() {
     let resource = Resource {
@@ -49,20 +56,24 @@ fn items_put_together_by_hand_are_what_each_signal_s_message_says() {
         ..Span::default()
     });
     let encoded: Vec<_> = spans.iter().map(Message::encode_to_vec).collect();
-    let read = ExportTraceServiceRequest::decode(message(&resource, &encoded)).unwrap();
+    let read = ExportTraceServiceRequest::decode(message(&resource, &encoded, 0)).unwrap();
     assert_eq!(read.resource_spans.len(), 1);
     assert_eq!(read.resource_spans[0].resource.as_ref(), Some(&resource));
     let scope = &read.resource_spans[0].scope_spans[0];
     assert_eq!(scope.spans, spans);
     assert_eq!(scope.scope.as_ref().unwrap().name, "postern");
     // Encoded whole, it is the same to the byte.
-    assert_eq!(read.encode_to_vec(), message(&resource, &encoded));
+    let room = Frame::new(&resource).room();
+    for room in [0, room - 1, room, room + 1] {
+        let message = message(&resource, &encoded, room);
+        assert_eq!(read.encode_to_vec(), message, "room {room}");
+    }
 
     let log = LogRecord {
         event_name: "e".to_owned(),
         ..LogRecord::default()
     };
-    let logs = message(&resource, &[log.encode_to_vec()]);
+    let logs = message(&resource, &[log.encode_to_vec()], room);
     let read = ExportLogsServiceRequest::decode(logs).unwrap();
     assert_eq!(read.resource_logs[0].scope_logs[0].log_records, [log]);
 
@@ -70,7 +81,7 @@ fn items_put_together_by_hand_are_what_each_signal_s_message_says() {
         name: "m".to_owned(),
         ..Metric::default()
     };
-    let metrics = message(&resource, &[metric.encode_to_vec()]);
+    let metrics = message(&resource, &[metric.encode_to_vec()], room);
     let read = ExportMetricsServiceRequest::decode(metrics).unwrap();
     assert_eq!(read.resource_metrics[0].scope_metrics[0].metrics, [metric]);
 }
