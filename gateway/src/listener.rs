@@ -6,7 +6,7 @@ use crate::kernel::{FlowTable, Origin, SandboxId};
 use crate::live::{Live, View};
 use crate::outcome::{DenyReason, Stage};
 use crate::telemetry::{DenialRecord, Who};
-use crate::workers::Workers;
+use crate::workers::{self, Workers};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,6 +43,13 @@ impl Place {
             task.await;
             drop(self);
         });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Whatever the connection needed is free.
+        workers::has_freed();
     }
 }
 

@@ -17,7 +17,7 @@ mod shared;
 
 pub use landlock::{has_scopes, scope_abstract_sockets};
 pub use locked::LockedBytes;
-pub use memory::give_back;
+pub use memory::{give_back, give_back_freed};
 pub use mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach_mount,
     clone_mount, detached_mount, mount_setattr, open_in,

@@ -2,16 +2,62 @@
 //! its upstream's are on one thread, where one wakes the other without a system call. On a runtime that moves tasks
 //! between its threads a request costs a third more. It refuses to know what runs on them.
 
+use crate::sys;
 use std::cell::Cell;
 use std::io;
 use std::num::NonZero;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// How long nobody has freed much before what was freed is given back: a worker that is at work needs it again.
+const QUIET: Duration = Duration::from_secs(1);
+/// One that is never quiet gives back all the same, after so many times that long.
+const PATIENCE: u32 = 30;
 
 thread_local! {
     static HERE: Cell<Worker> = const { Cell::new(Worker(0)) };
+    static FREED: Rc<Freed> = Rc::default();
+}
+
+/// How often much was freed on this thread, and the word that it was.
+#[derive(Default)]
+struct Freed {
+    times: Cell<u64>,
+    word: Notify,
+}
+
+/// To be called on a worker when a connection has come to rest, or is over.
+pub fn has_freed() {
+    FREED.with(|freed| {
+        freed.times.set(freed.times.get().wrapping_add(1));
+        freed.word.notify_one();
+    });
+}
+
+/// Gives back to the system what connections of this thread have freed, once no more of them do. For as long as the
+/// thread has work that leaves things to free.
+async fn tidy(freed: Rc<Freed>, give_back: impl Fn()) {
+    let mut given = 0;
+    loop {
+        freed.word.notified().await;
+        // A word may be left of what is given back by now.
+        if freed.times.get() == given {
+            continue;
+        }
+        for _ in 0..PATIENCE {
+            given = freed.times.get();
+            tokio::time::sleep(QUIET).await;
+            if freed.times.get() == given {
+                break;
+            }
+        }
+        give_back();
+    }
 }
 
 /// Which of them: for telling what is near from what is not.
@@ -52,7 +98,12 @@ impl Workers {
             let stop = workers.stop.clone();
             let run = move || {
                 HERE.set(Worker(number));
-                runtime.block_on(stop.cancelled());
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = tidy(FREED.with(Rc::clone), sys::give_back_freed) => {}
+                    }
+                });
             };
             let name = format!("worker-{number}");
             workers
@@ -96,6 +147,32 @@ impl Drop for Workers {
 mod tests {
     use super::*;
     use std::sync::mpsc::channel;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_freed_is_given_back_in_quiet_and_once() {
+        let (given, freed) = (Cell::new(0), FREED.with(Rc::clone));
+        let beat = Duration::from_millis(500);
+        let work = async {
+            tokio::time::sleep(10 * QUIET).await;
+            assert_eq!(given.get(), 0, "nothing was freed");
+            for _ in 0..4 {
+                has_freed();
+                tokio::time::sleep(beat).await;
+            }
+            assert_eq!(given.get(), 0, "it is not quiet");
+            tokio::time::sleep(10 * QUIET).await;
+            assert_eq!(given.get(), 1);
+            for _ in 0..=2 * PATIENCE {
+                has_freed();
+                tokio::time::sleep(beat).await;
+            }
+            assert_eq!(given.get(), 2, "it was never quiet");
+        };
+        tokio::select! {
+            () = tidy(freed, || given.set(given.get() + 1)) => {}
+            () = work => {}
+        }
+    }
 
     #[test]
     fn each_in_turn_and_what_runs_is_dropped_with_them() {

@@ -13,7 +13,8 @@ Commands:
   setup   Install what build and tests need; the second time it finds everything there
           --route rustup|debian   insist on where the compiler of the kernel programs comes from
   build   Set up, then compile the postern binary
-          --release               optimised, as it is shipped
+          --release               optimised
+  dist    Compile what is shipped: optimised again, by what it does under load (needs root)
   demo    Set up, build, and show the gateway at work on this machine (needs root)
           --release
   test    Run the suites in order; one that fails does not stop the others
@@ -34,7 +35,7 @@ Commands:
           --peers                 http, tls: Envoy and mitmproxy beside it (installs them)
           --rounds N              instead of 5
           --json                  one JSON object instead of a table
-          --quick                 two short rounds: to see that it works
+          --quick                 two short rounds, of the release build: to see that it works
   vm      Guests of every kernel that users run, made and booted here (needs root and Debian)
           test                    the verifier's view and the end-to-end suites, in a guest each
           --kernel LIST           6.1 (default), 6.12, 7.3, 5.10, host, or all: host and every supported one
@@ -52,6 +53,7 @@ Commands:
 
 Examples:
   cargo xtask build --release
+  sudo -E env \"PATH=$PATH\" cargo xtask dist
   sudo -E env \"PATH=$PATH\" cargo xtask demo
   cargo xtask test --only fmt --only clippy
   cargo xtask fuzz client_hello --seconds 600
@@ -76,6 +78,7 @@ pub(crate) enum Invocation {
     Build {
         release: bool,
     },
+    Dist,
     Demo {
         release: bool,
     },
@@ -121,6 +124,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         "build" => Invocation::Build {
             release: take_flag(&mut rest, "--release"),
         },
+        "dist" => Invocation::Dist,
         "demo" => Invocation::Demo {
             release: take_flag(&mut rest, "--release"),
         },

@@ -11,6 +11,8 @@ mod spread;
 mod table;
 mod traffic;
 
+use std::path::Path;
+
 use crate::Failure;
 use crate::args::{take_flag, take_value, usage};
 use crate::console::Console;
@@ -88,6 +90,15 @@ pub(crate) fn run(workspace: &Workspace, console: Console, order: &Order) -> Res
     let known = MEMBERS.iter().find(|(name, _)| *name == order.member);
     let (_, run) = known.ok_or_else(|| Failure::usage("no such bench"))?;
     run(workspace, console, order)
+}
+
+/// Sends some of everything through this binary, and measures nothing.
+pub(crate) fn train(
+    workspace: &Workspace,
+    console: Console,
+    postern: &Path,
+) -> Result<(), Failure> {
+    traffic::train(workspace, console, postern)
 }
 
 fn number(rest: &mut Vec<String>, option: &str) -> Result<Option<u32>, Failure> {

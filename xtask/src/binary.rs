@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -14,17 +14,46 @@ use crate::process::{self, command_line};
 use crate::setup;
 use crate::workspace::{Workspace, is_root};
 
+/// How the binary is compiled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind<'a> {
+    Debug,
+    Release,
+    /// As the release, with more to tell the compiler and products of its own.
+    Told {
+        /// For code that runs on the machine it is made for, and no build script.
+        flag: &'a str,
+        host: &'a str,
+        folder: &'a Path,
+    },
+}
+
+impl Kind<'_> {
+    /// As `--release` says.
+    pub(crate) fn of(release: bool) -> Self {
+        if release { Self::Release } else { Self::Debug }
+    }
+}
+
 /// Compiles `postern` and says where it is and how large. Cargo's own progress is shown.
 pub(crate) fn build(
     workspace: &Workspace,
     console: Console,
-    release: bool,
+    kind: Kind<'_>,
 ) -> Result<PathBuf, Failure> {
     let start = Instant::now();
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--package", "gateway", "--bin", "postern"]);
-    if release {
-        cargo.arg("--release");
+    match kind {
+        Kind::Debug => {}
+        Kind::Release => {
+            cargo.arg("--release");
+        }
+        Kind::Told { flag, host, folder } => {
+            // Flags are build scripts' too, unless a target is named.
+            cargo.args(["--release", "--target", host, "--target-dir"]);
+            cargo.arg(folder).env(FLAGS, flags_with(flag));
+        }
     }
     console.heading(&command_line(&cargo));
     // The target folder can be set in four places: cargo itself knows where the executable went.
@@ -57,7 +86,7 @@ pub(crate) fn demo(workspace: &Workspace, console: Console, release: bool) -> Re
         return demo_as_root(release);
     }
     setup::run(workspace, console, None)?;
-    let binary = build(workspace, console, release)?;
+    let binary = build(workspace, console, Kind::of(release))?;
     let mut demo = workspace.cargo();
     demo.args(["run", "--quiet", "--package", "e2e", "--bin", "demo", "--"])
         .arg("--postern")
@@ -88,6 +117,21 @@ fn demo_as_root(release: bool) -> Result<(), Failure> {
     }
     line("the demo makes namespaces and cgroups, which needs root: asking sudo");
     process::shown(&mut sudo)
+}
+
+/// Flags for rustc, separated by [`BETWEEN`]: blanks are part of them (cargo's "Environment variables").
+const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+const BETWEEN: &str = "\x1f";
+
+/// What rustc is told anyhow, and `flag`.
+fn flags_with(flag: &str) -> String {
+    let plain = || env::var("RUSTFLAGS").unwrap_or_default();
+    let before = env::var(FLAGS)
+        .unwrap_or_else(|_| plain().split_whitespace().collect::<Vec<_>>().join(BETWEEN));
+    let all = [before.as_str(), flag].into_iter();
+    all.filter(|flags| !flags.is_empty())
+        .collect::<Vec<_>>()
+        .join(BETWEEN)
 }
 
 /// The last executable among cargo's messages: one JSON object a line, `"executable":"/path"` or `null`.

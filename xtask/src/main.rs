@@ -6,8 +6,10 @@ mod args;
 mod bench;
 mod binary;
 mod console;
+mod dist;
 mod failure;
 mod fuzz;
+mod key;
 mod process;
 mod setup;
 mod suites;
@@ -19,6 +21,7 @@ use std::env;
 use std::process::ExitCode;
 
 use args::Invocation;
+use binary::Kind;
 use console::{Console, Style};
 pub(crate) use failure::Failure;
 use workspace::Workspace;
@@ -45,8 +48,9 @@ fn run(console: Console, invocation: Invocation) -> Result<(), Failure> {
         Invocation::Setup { route } => setup::run(&workspace, console, route),
         Invocation::Build { release } => {
             setup::run(&workspace, console, None)?;
-            binary::build(&workspace, console, release).map(drop)
+            binary::build(&workspace, console, Kind::of(release)).map(drop)
         }
+        Invocation::Dist => dist::run(&workspace, console).map(drop),
         Invocation::Demo { release } => binary::demo(&workspace, console, release),
         Invocation::ListSuites => {
             for suite in suites::ALL {

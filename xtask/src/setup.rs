@@ -4,9 +4,11 @@
 mod apt;
 mod ebpf;
 mod linker;
+mod profdata;
 mod python;
 mod rustc;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Failure;
@@ -87,6 +89,23 @@ pub(crate) fn for_benches(
         })?;
     }
     Ok(())
+}
+
+/// Installs what a profile is made with, and says where that is.
+pub(crate) fn for_dist(workspace: &Workspace, console: Console) -> Result<PathBuf, Failure> {
+    let mut machine = Machine {
+        workspace,
+        log: Log::create(workspace.tools.join("setup-dist.log"))?,
+        apt: Apt::default(),
+    };
+    let mut found = Err(Failure::failed("there is no llvm-profdata"));
+    console.step("llvm-profdata", |note| {
+        let path = profdata::find_or_install(&mut machine, &note)?;
+        let said = path.display().to_string();
+        found = Ok(path);
+        Ok(said)
+    })?;
+    found
 }
 
 /// The environment with the proxies, in the tools' folder.

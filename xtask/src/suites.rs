@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Failure;
+use crate::binary::{self, Kind};
 use crate::console::{Console, Style, line, seconds};
 use crate::process::{self, command_line};
 use crate::workspace::{Workspace, is_root};
-use crate::{binary, setup, tidy, vm};
+use crate::{setup, tidy, vm};
 
 /// One line of the summary.
 #[derive(Debug)]
@@ -328,7 +329,7 @@ impl Prepared {
             return Ok(None);
         }
         self.binary
-            .get_or_insert_with(|| binary::build(workspace, console, false).map_err(text))
+            .get_or_insert_with(|| binary::build(workspace, console, Kind::Debug).map_err(text))
             .clone()
             .map(Some)
             .map_err(Failure::failed)

@@ -22,10 +22,11 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::Failure;
+use crate::binary::{self, Kind};
 use crate::console::{Console, line};
 use crate::process::Log;
+use crate::setup;
 use crate::workspace::{Workspace, is_root};
-use crate::{binary, setup};
 use apt::Debian;
 use image::KernelImage;
 use kernels::Kernel;
@@ -256,7 +257,7 @@ impl Ground {
         let postern = match named {
             Some(path) => fs::canonicalize(&path)
                 .map_err(|error| files::fail("find POSTERN_BIN", &path, &error))?,
-            None => binary::build(vm.workspace, vm.console, true)?,
+            None => binary::build(vm.workspace, vm.console, Kind::Release)?,
         };
         let mut built = Built::default();
         if with_tests {

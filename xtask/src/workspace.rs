@@ -35,6 +35,13 @@ impl Workspace {
         command.current_dir(&self.root);
         command
     }
+
+    /// The compiler that cargo would take, in the root of the checkout.
+    pub(crate) fn rustc(&self) -> Command {
+        let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        command.current_dir(&self.root);
+        command
+    }
 }
 
 /// The cargo that runs us, or the one on `PATH` when the binary is run by hand.

@@ -6,6 +6,7 @@ use super::exchange;
 use super::guarded::Guarded;
 use super::server::{Session, Unrecorded};
 use crate::outcome::hyper_error::Error;
+use crate::workers;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -185,6 +186,7 @@ where
     }
     let mut stream = parts.io.into_inner();
     stream.rest();
+    workers::has_freed();
     Worked::Rests(stream)
 }
 

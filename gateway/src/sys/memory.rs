@@ -5,15 +5,20 @@ use std::ptr;
 
 use libc::{PF_W, PT_LOAD, c_int, c_void, dl_phdr_info, size_t};
 
-/// Gives back to the kernel what the calling thread has freed, and the pages of the program's own file that are mapped:
-/// those that are still needed come back from the page cache as they are.
+/// Gives back to the kernel what the calling thread has freed.
 ///
-/// The allocator does its part by itself in time, but only as more is asked of it: what an idle process has freed stays
-/// its own for as long as it is idle.
-pub fn give_back() {
+/// The allocator does that by itself in time, but only as more is asked of it: what an idle thread has freed stays its own
+/// for as long as it is idle.
+pub fn give_back_freed() {
     // SAFETY: takes no pointers, and may be called by any thread at any time, also where another allocator is in use: it
     // then finds nothing.
     unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
+/// The same, and the pages of the program's own file that are mapped: those that are still needed come back from the page
+/// cache as they are.
+pub fn give_back() {
+    give_back_freed();
     // SAFETY: the callback has the signature that is asked for, needs no data, and does not unwind.
     unsafe { libc::dl_iterate_phdr(Some(unmap_program), ptr::null_mut()) };
 }

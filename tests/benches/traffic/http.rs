@@ -35,7 +35,11 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
     })
 }
 
-fn throughput(arena: &Arena, path: &mut Path, seconds: u32) -> Result<Vec<(String, u64)>> {
+pub(crate) fn throughput(
+    arena: &Arena,
+    path: &mut Path,
+    seconds: u32,
+) -> Result<Vec<(String, u64)>> {
     let bearer = path.bearer(arena);
     let mut samples = Vec::new();
     if path.name == "mitmproxy" {

@@ -25,6 +25,7 @@ mod soak;
 mod splice;
 mod telemetry;
 mod tls;
+mod train;
 mod upstream;
 
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ const MEMBERS: &[(&str, Run)] = &[
     ("scale", scale::run),
     ("telemetry", telemetry::run),
     ("soak", soak::run),
+    ("train", train::run),
 ];
 
 fn main() -> Result<()> {

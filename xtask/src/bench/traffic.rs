@@ -2,19 +2,46 @@
 //! it said is kept for the plot. It refuses to know what a request is.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::compare::Samples;
 use super::{Order, table};
 use crate::Failure;
+use crate::binary::{self, Kind};
 use crate::console::{self, Console, line};
 use crate::process::{answer_shown, command_line};
 use crate::workspace::{Workspace, is_root};
-use crate::{binary, setup};
+use crate::{dist, setup};
 
 /// Where the samples of the last run of each member are.
 pub(super) fn kept(workspace: &Workspace) -> PathBuf {
     workspace.root.join("target/bench")
+}
+
+/// The program that has a member, and its name.
+fn program(workspace: &Workspace, member: &str) -> Command {
+    let mut cargo = workspace.cargo();
+    // Decisions are measured in the program itself, which is then optimised as the gateway is; the others only ask.
+    let (program, profile) = match member {
+        "policy" => ("policy", "release"),
+        _ => ("traffic", "bench"),
+    };
+    cargo.args(["bench", "--quiet", "--profile", profile]);
+    cargo.args(["--package", "e2e", "--bench", program, "--", member]);
+    cargo
+}
+
+/// See [`super::train`].
+pub(super) fn train(
+    workspace: &Workspace,
+    console: Console,
+    postern: &Path,
+) -> Result<(), Failure> {
+    setup::for_benches(workspace, console, false)?;
+    let mut cargo = program(workspace, "train");
+    console.heading(&command_line(&cargo));
+    answer_shown(cargo.env("POSTERN_BIN", postern)).map(drop)
 }
 
 pub(super) fn run(workspace: &Workspace, console: Console, order: &Order) -> Result<(), Failure> {
@@ -30,16 +57,15 @@ pub(super) fn run(workspace: &Workspace, console: Console, order: &Order) -> Res
         console::divert();
     }
     setup::for_benches(workspace, console, order.peers)?;
-    let postern = binary::build(workspace, console, true)?;
-    let mut cargo = workspace.cargo();
-    // The gateway's own profile: its crates are compiled already.
-    cargo.args(["bench", "--quiet", "--profile", "release"]);
-    let program = if member == "policy" {
-        "policy"
-    } else {
-        "traffic"
-    };
-    cargo.args(["--package", "e2e", "--bench", program, "--", member]);
+    let mut cargo = program(workspace, member);
+    if member != "policy" {
+        let postern = if order.quick {
+            binary::build(workspace, console, Kind::Release)?
+        } else {
+            dist::run(workspace, console)?
+        };
+        cargo.env("POSTERN_BIN", postern);
+    }
     if order.quick {
         cargo.arg("--quick");
     }
@@ -53,7 +79,7 @@ pub(super) fn run(workspace: &Workspace, console: Console, order: &Order) -> Res
         cargo.arg("--peers").arg(bin);
     }
     console.heading(&command_line(&cargo));
-    let said = answer_shown(cargo.env("POSTERN_BIN", postern))?;
+    let said = answer_shown(&mut cargo)?;
     let samples = Samples::read(&said)?;
     table::tell(console, member, &samples, order.json);
     if order.quick {

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Vm;
-use super::files::{Key, fail, replaced, size_of};
+use super::files::{fail, replaced, size_of};
 use super::image::KernelImage;
 use super::kernels::Kernel;
 use super::rootfs::{Extent, RootFs};
 use super::{apt, base, kernel_image};
 use crate::Failure;
+use crate::key::Key;
 use crate::process;
 
 const CUSTOMIZE: &str = include_str!("guest/box.sh");

@@ -1,6 +1,5 @@
 //! Files of the guests: cache keys, images and sizes. It refuses to know what is in them.
 
-use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -10,29 +9,6 @@ use std::process::Command;
 use super::Vm;
 use crate::Failure;
 use crate::process;
-
-/// What a cached thing was made from, as sixteen digits: FNV-1a (draft-eastlake-fnv), 64 bits wide. Nobody attacks a cache
-/// in one's own checkout; the value only has to be the same with every compiler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key(u64);
-
-impl Key {
-    pub(super) fn of(parts: &[&str]) -> Self {
-        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-        const PRIME: u64 = 0x0000_0100_0000_01b3;
-        // A zero byte between them: no two lists of parts read the same.
-        let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-        Self(bytes.fold(BASIS, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-        }))
-    }
-}
-
-impl Display for Key {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
 
 /// "cannot VERB PATH: why".
 pub(super) fn fail(verb: &str, path: &Path, error: &io::Error) -> Failure {
@@ -90,16 +66,4 @@ pub(super) fn mib_of(path: &Path) -> Result<u64, Failure> {
     const BLOCK: u64 = 512;
     let found = fs::metadata(path).map_err(|error| fail("read", path, &error))?;
     Ok((found.blocks() * BLOCK) >> 20)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_tell_lists_of_parts_apart() {
-        assert_eq!(Key::of(&["a"]).to_string().len(), 16);
-        assert_ne!(Key::of(&["ab", "c"]), Key::of(&["a", "bc"]));
-        assert_eq!(Key::of(&["ab", "c"]), Key::of(&["ab", "c"]));
-    }
 }

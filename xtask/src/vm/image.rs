@@ -9,11 +9,12 @@ use std::process::Command;
 
 use super::Vm;
 use super::apt::{Apt, Debian};
-use super::files::{Key, fail, make_image, mib_of, replaced, size_of};
+use super::files::{fail, make_image, mib_of, replaced, size_of};
 use super::kernels::Kernel;
 use super::rootfs::RootFs;
 use crate::Failure;
 use crate::console::Note;
+use crate::key::Key;
 
 const INITRAMFS: &str = include_str!("guest/initramfs.sh");
 /// How it is made is written here, and how it becomes a disk there: a change to either makes it anew.

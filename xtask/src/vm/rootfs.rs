@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::apt::Debian;
-use super::files::{Key, fail, make_image, replaced, size_of};
+use super::files::{fail, make_image, replaced, size_of};
 use super::{VERIFIER_SUITE, Vm};
 use crate::Failure;
 use crate::console::Note;
+use crate::key::Key;
 use crate::setup;
 
 /// What a guest needs to run, and what the prompt and the box call there. What the suites call is set-up's to say.
