@@ -8,6 +8,7 @@ mod authority;
 mod body;
 mod capture;
 mod exchange;
+mod gathered;
 mod guarded;
 mod headers;
 mod held;

@@ -1,14 +1,18 @@
 //! Serves HTTP/2 on one connection. It refuses to know what a request is.
 
 use super::exchange;
+use super::gathered::{Outlet, gathered};
 use super::observed::Observed;
 use super::server::Session;
 use crate::guard::Refusal;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::pin::pin;
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -46,6 +50,7 @@ where
     };
     let counted = Arc::clone(&session);
     let requests = Box::new(move || counted.activity.begun());
+    let (stream, outlet) = gathered(stream, idle);
     let io = TokioIo::new(Observed::new(stream, idle, requests, Box::new(tell)));
     let connection = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -70,7 +75,7 @@ where
     };
     let served = async {
         tokio::select! {
-            ended = &mut connection => return ended,
+            ended = poll_fn(|cx| turn(connection.as_mut(), &outlet, cx)) => return ended,
             () = until_shutdown => {}
         }
         connection.as_mut().graceful_shutdown();
@@ -80,7 +85,7 @@ where
             session.activity.idle(idle).await;
         };
         tokio::select! {
-            ended = connection => ended,
+            ended = poll_fn(|cx| turn(connection.as_mut(), &outlet, cx)) => ended,
             () = untaken => Ok(()),
         }
     };
@@ -93,5 +98,25 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "client connection ended");
+    }
+}
+
+/// Gives the library its turn, and hands on what it has written in it.
+fn turn<C, E, S>(
+    connection: Pin<&mut C>,
+    outlet: &Outlet<S>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Box<dyn Error + Send + Sync>>>
+where
+    C: Future<Output = Result<(), E>>,
+    E: Error + Send + Sync + 'static,
+    S: AsyncWrite + Unpin,
+{
+    if let Poll::Ready(ended) = connection.poll(cx) {
+        return Poll::Ready(ended.map_err(Into::into));
+    }
+    match outlet.poll_flush(cx) {
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
 }

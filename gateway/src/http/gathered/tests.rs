@@ -1,0 +1,148 @@
+//! What leaves, when, and in how many pieces.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Takes what it is told to take: `None` for nothing now.
+#[derive(Default)]
+struct Peer {
+    takes: VecDeque<Option<usize>>,
+    pieces: Vec<Vec<u8>>,
+    flushes: usize,
+    is_shut: bool,
+}
+
+impl AsyncWrite for Peer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.takes.pop_front() {
+            Some(None) => Poll::Pending,
+            taken => {
+                let most = taken.flatten().unwrap_or(usize::MAX).min(bytes.len());
+                self.pieces.push(bytes[..most].to_vec());
+                Poll::Ready(Ok(most))
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushes += 1;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_shut = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn pieces(outlet: &Outlet<Peer>) -> Vec<usize> {
+    locked(&outlet.0)
+        .stream
+        .pieces
+        .iter()
+        .map(Vec::len)
+        .collect()
+}
+
+/// One frame: it is written, and flushed.
+fn frame(library: &mut Gathered<Peer>, length: usize, cx: &mut Context<'_>) -> usize {
+    let bytes = vec![7; length];
+    let (head, rest) = bytes.split_at(length.min(9));
+    let slices = [IoSlice::new(head), IoSlice::new(rest)];
+    let Poll::Ready(Ok(taken)) = Pin::new(&mut *library).poll_write_vectored(cx, &slices) else {
+        return 0;
+    };
+    assert!(Pin::new(library).poll_flush(cx).is_ready());
+    taken
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_of_one_turn_leave_in_one_piece_when_it_is_over() {
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let (mut library, outlet) = gathered(Peer::default(), IDLE);
+    for _ in 0..7 {
+        assert_eq!(frame(&mut library, 8201, cx), 8201);
+    }
+    assert!(pieces(&outlet).is_empty());
+    assert!(outlet.poll_flush(cx).is_ready());
+    assert_eq!(pieces(&outlet), [7 * 8201]);
+    assert_eq!(locked(&outlet.0).stream.flushes, 1);
+    assert!(outlet.poll_flush(cx).is_ready());
+    assert_eq!(locked(&outlet.0).stream.flushes, 1, "nothing was written");
+    assert_eq!(locked(&outlet.0).bytes.capacity(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_bounded_and_a_peer_that_takes_nothing_is_given_up() {
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let (mut library, outlet) = gathered(Peer::default(), IDLE);
+    locked(&outlet.0).stream.takes = std::iter::repeat_n(None, 100).collect();
+    let mut taken = 0;
+    loop {
+        match frame(&mut library, 10_000, cx) {
+            0 => break,
+            more => taken += more,
+        }
+    }
+    assert_eq!(taken, MOST);
+    assert!(outlet.poll_flush(cx).is_pending());
+    tokio::time::sleep(IDLE + Duration::from_millis(1)).await;
+    let Poll::Ready(Err(error)) = outlet.poll_flush(cx) else {
+        panic!("still waiting");
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_comes_after_all_that_was_written() {
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let (mut library, outlet) = gathered(Peer::default(), IDLE);
+    locked(&outlet.0).stream.takes = [Some(3), None].into();
+    assert_eq!(frame(&mut library, 10, cx), 10);
+    assert!(Pin::new(&mut library).poll_shutdown(cx).is_pending());
+    assert!(!locked(&outlet.0).stream.is_shut);
+    assert!(Pin::new(&mut library).poll_shutdown(cx).is_ready());
+    assert_eq!(pieces(&outlet), [3, 7]);
+    let state = locked(&outlet.0);
+    assert!(state.stream.is_shut && state.stream.flushes == 1);
+}
+
+proptest! {
+    /// However much the peer takes at a time, and whenever the turns end.
+    #[test]
+    fn no_byte_is_lost_doubled_or_out_of_order(
+        frames in proptest::collection::vec((0_usize..40_000, any::<bool>()), 1..24),
+        takes in proptest::collection::vec(proptest::option::of(1_usize..70_000), 0..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _within = runtime.enter();
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let (mut library, outlet) = gathered(Peer::default(), IDLE);
+        locked(&outlet.0).stream.takes = takes.into();
+        let mut expected = Vec::new();
+        for (number, (length, ends)) in frames.into_iter().enumerate() {
+            let bytes = vec![u8::try_from(number).unwrap(); length];
+            let mut left = bytes.as_slice();
+            while !left.is_empty() {
+                if let Poll::Ready(taken) = Pin::new(&mut library).poll_write(cx, left) {
+                    left = &left[taken.unwrap()..];
+                }
+            }
+            expected.extend(bytes);
+            if ends {
+                drop(outlet.poll_flush(cx));
+            }
+        }
+        while outlet.poll_flush(cx).is_pending() {}
+        prop_assert_eq!(locked(&outlet.0).stream.pieces.concat(), expected);
+    }
+}
