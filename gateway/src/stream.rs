@@ -1,4 +1,5 @@
-//! A stream that has been read from, made whole again: what was read comes first.
+//! A socket's stream as TLS and HTTP are given it: what was read from it before comes first, and a write of one piece is one
+//! that costs least.
 
 use bytes::{Buf, Bytes};
 use std::io;
@@ -64,7 +65,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        // One piece is the rule, and send(2) costs less than writev(2).
+        match slices {
+            [one] => Pin::new(&mut self.stream).poll_write(cx, one),
+            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

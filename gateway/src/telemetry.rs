@@ -24,7 +24,7 @@ pub use record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
 pub use trace::Begun;
 
 use http::HeaderMap;
-use redact::{Header, Redactor};
+use redact::{Headers, Redactor};
 use std::sync::Arc;
 
 /// Where the records of one gateway go.
@@ -58,10 +58,10 @@ impl Telemetry {
     }
 
     /// Header fields as a record has them: redacted, and none where no span is made of it.
-    pub fn headers(&self, headers: &HeaderMap) -> Vec<Header> {
+    pub fn headers(&self, headers: &HeaderMap) -> Headers {
         match &self.exporter {
             Some(_) => self.redactor.headers(headers),
-            None => Vec::new(),
+            None => Headers::default(),
         }
     }
 

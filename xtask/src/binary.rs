@@ -123,8 +123,9 @@ fn demo_as_root(release: bool) -> Result<(), Failure> {
 const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
 const BETWEEN: &str = "\x1f";
 
-/// What rustc is told anyhow, and `flag`.
-fn flags_with(flag: &str) -> String {
+/// What the environment says to rustc, and `flag`. What cargo's files say does not count where the environment says
+/// something: a binary that is shipped does not depend on them.
+pub(crate) fn flags_with(flag: &str) -> String {
     let plain = || env::var("RUSTFLAGS").unwrap_or_default();
     let before = env::var(FLAGS)
         .unwrap_or_else(|_| plain().split_whitespace().collect::<Vec<_>>().join(BETWEEN));

@@ -44,7 +44,11 @@ pub(crate) fn run(workspace: &Workspace, console: Console) -> Result<PathBuf, Fa
         };
         let built = binary::build(workspace, console, kind)?;
         let binary = folder.join(name);
-        let copied = parent(&binary).and_then(|()| fs::copy(&built, &binary).map(drop));
+        // In one piece or not at all, and also while the one before it is running.
+        let draft = binary.with_extension("draft");
+        let copied = parent(&binary)
+            .and_then(|()| fs::copy(&built, &draft))
+            .and_then(|_| fs::rename(&draft, &binary));
         copied.map_err(|error| fail("write", &binary, &error))?;
         Ok::<_, Failure>(binary)
     };
@@ -117,27 +121,32 @@ fn rustc(workspace: &Workspace) -> Result<Rustc, Failure> {
 }
 
 fn key(workspace: &Workspace, rustc: &Rustc) -> Result<Key, Failure> {
-    let mut parts = vec![rustc.version.clone()];
+    let mut parts = vec![rustc.version.clone(), binary::flags_with("")];
     for source in SOURCES {
-        let path = workspace.root.join(source);
-        read(&path, &mut parts).map_err(|error| fail("read", &path, &error))?;
+        read(&workspace.root.join(source), &mut parts)?;
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     Ok(Key::of(&parts))
 }
 
 /// A file, or all files below a folder, each with its path, in an order that is always the same.
-fn read(path: &Path, parts: &mut Vec<String>) -> io::Result<()> {
+fn read(path: &Path, parts: &mut Vec<String>) -> Result<(), Failure> {
+    let failed = |error| fail("read", path, &error);
     if !path.is_dir() {
         parts.push(path.display().to_string());
-        parts.push(String::from_utf8_lossy(&fs::read(path)?).into_owned());
+        parts.push(String::from_utf8_lossy(&fs::read(path).map_err(failed)?).into_owned());
         return Ok(());
     }
-    let mut entries = files_in(path)?;
+    let mut entries = files_in(path).map_err(failed)?;
+    entries.retain(|entry| is_source(entry));
     entries.sort();
-    // Products of a build that was started in a folder of its own.
-    entries.retain(|entry| !entry.ends_with("target"));
     entries.iter().try_for_each(|entry| read(entry, parts))
+}
+
+/// Is it neither an editor's own nor a product of a build that was started in a folder of its own?
+fn is_source(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    !(name.starts_with('.') || name.ends_with('~') || name == "target")
 }
 
 fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -162,4 +171,16 @@ fn parent(path: &Path) -> io::Result<()> {
 /// "cannot VERB PATH: why".
 fn fail(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot {verb} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_editors_and_builds_leave_is_no_source() {
+        let is = |name: &str| is_source(&Path::new("gateway").join(name));
+        assert!(is("src") && is("lib.rs") && is("targets"));
+        assert!(!(is(".lib.rs.swp") || is(".#lib.rs") || is("lib.rs~") || is("target")));
+    }
 }

@@ -55,6 +55,20 @@ impl<S: AsyncWrite + Unpin> State<S> {
         self.stalled.written(outcome, self.idle, cx)
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        // One clock for both: the peer takes nothing, wherever it waits.
+        let outcome = match self.poll_write_all(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
+            other => other,
+        };
+        ready!(self.stalled.written(outcome, self.idle, cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.bytes.get(self.done..)
             && !rest.is_empty()
@@ -64,21 +78,12 @@ impl<S: AsyncWrite + Unpin> State<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.done += written;
+            // Who takes a little at a time takes something.
+            self.stalled.reset();
         }
         // A connection that has nothing to say keeps nothing.
         self.bytes = Vec::new();
         self.done = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.unflushed {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.poll_out(cx))?;
-        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        ready!(self.stalled.written(outcome, self.idle, cx))?;
-        self.unflushed = false;
         Poll::Ready(Ok(()))
     }
 }

@@ -113,6 +113,8 @@ where
     S: AsyncWrite + Unpin,
 {
     if let Poll::Ready(ended) = connection.poll(cx) {
+        // What others on it were told last, where the library has not parted in peace.
+        drop(outlet.poll_flush(cx));
         return Poll::Ready(ended.map_err(Into::into));
     }
     match outlet.poll_flush(cx) {

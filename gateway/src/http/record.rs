@@ -6,6 +6,7 @@ use super::server::Session;
 use crate::live::View;
 use crate::provider::usage::Usage;
 use crate::telemetry::RequestRecord;
+use crate::telemetry::redact::Headers;
 use crate::upstream::Scheme;
 use http::Version;
 use http::header::HeaderName;
@@ -64,8 +65,8 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
         model: None,
         reused: false,
         status: None,
-        request_headers: Vec::new(),
-        response_headers: Vec::new(),
+        request_headers: Headers::default(),
+        response_headers: Headers::default(),
         bytes_up: 0,
         bytes_down: 0,
         scrubbed: 0,

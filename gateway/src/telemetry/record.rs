@@ -1,6 +1,6 @@
 //! The records, as plain data.
 
-use super::redact::Header;
+use super::redact::Headers;
 use crate::kernel::Origin;
 use crate::outcome::{DenyReason, Stage, UpstreamError};
 use crate::provider::usage::Usage;
@@ -158,9 +158,9 @@ pub struct RequestRecord {
     /// Status sent to the client.
     pub status: Option<u16>,
     /// Request headers as sent upstream, redacted.
-    pub request_headers: Vec<Header>,
+    pub request_headers: Headers,
     /// Response headers, redacted.
-    pub response_headers: Vec<Header>,
+    pub response_headers: Headers,
     /// Bytes of the request body.
     pub bytes_up: u64,
     /// Bytes of the response body, as passed on.

@@ -5,7 +5,7 @@ mod header;
 mod kept;
 mod needles;
 
-pub use header::{Header, Shown};
+pub use header::Headers;
 
 use crate::secrets::SecretValue;
 use arc_swap::ArcSwap;
@@ -94,20 +94,21 @@ impl Redactor {
         }
     }
 
-    /// Headers as a record may have them: in order, repeated ones too.
-    pub fn headers(&self, headers: &HeaderMap) -> Vec<Header> {
+    /// Headers as a record may have them.
+    pub fn headers(&self, headers: &HeaderMap) -> Headers {
         let sought = self.now.load();
-        let mut shown = Vec::with_capacity(headers.len().min(MAX_HEADERS));
-        for (name, value) in headers.iter().take(MAX_HEADERS) {
-            let value = if value.is_sensitive() || sought.hidden.contains_key(name) {
-                Shown::Redacted
-            } else if let Some(bytes) = sought.replaced(value.as_bytes()) {
-                Shown::text_of(&bytes)
-            } else {
-                Shown::of(value)
-            };
+        let kept = || headers.iter().take(MAX_HEADERS);
+        let bytes = kept().map(|(_, value)| value.len()).sum();
+        let mut shown = Headers::with_capacity(headers.len().min(MAX_HEADERS), bytes);
+        for (name, value) in kept() {
             let name = name.clone();
-            shown.push(Header { name, value });
+            if value.is_sensitive() || sought.hidden.contains_key(&name) {
+                shown.push(name, REDACTED);
+            } else if let Some(bytes) = sought.replaced(value.as_bytes()) {
+                shown.push(name, &String::from_utf8_lossy(&bytes));
+            } else {
+                shown.push(name, &String::from_utf8_lossy(value.as_bytes()));
+            }
         }
         shown
     }

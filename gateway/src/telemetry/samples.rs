@@ -1,10 +1,10 @@
 //! Records for tests, with something in every field that matters.
 
 use super::record::{Body, ConnectionRecord, DenialRecord, RequestRecord, Who};
-use super::redact::{Header, Shown};
+use super::redact::Headers;
 use crate::outcome::{DenyReason, Stage};
 use crate::provider::usage::Usage;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) fn who() -> Who {
@@ -24,9 +24,12 @@ pub(super) fn who() -> Who {
 
 /// A provider's call that went well.
 pub(super) fn request() -> RequestRecord {
-    let header = |name, value| Header {
-        name: HeaderName::from_static(name),
-        value: Shown::Whole(HeaderValue::from_static(value)),
+    let headers = |fields: &[(&'static str, &str)]| {
+        let mut headers = Headers::default();
+        for (name, value) in fields {
+            headers.push(HeaderName::from_static(name), value);
+        }
+        headers
     };
     RequestRecord {
         who: who(),
@@ -49,15 +52,12 @@ pub(super) fn request() -> RequestRecord {
         model: Some("claude-haiku-4-5".to_owned()),
         reused: true,
         status: Some(200),
-        request_headers: vec![
-            Header {
-                name: HeaderName::from_static("x-api-key"),
-                value: Shown::Redacted,
-            },
-            header("accept", "a"),
-            header("accept", "b"),
-        ],
-        response_headers: vec![header("content-type", "application/json")],
+        request_headers: headers(&[
+            ("x-api-key", "[redacted]"),
+            ("accept", "a"),
+            ("accept", "b"),
+        ]),
+        response_headers: headers(&[("content-type", "application/json")]),
         bytes_up: 10,
         bytes_down: 20,
         scrubbed: 0,

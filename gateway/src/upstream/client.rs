@@ -10,6 +10,7 @@ use super::{Permit, Ration};
 use crate::guard::{Exchange, Progress, Violation};
 use crate::outcome::UpstreamError;
 use crate::policy::{Gateway, Target};
+use crate::stream::Prefixed;
 use crate::telemetry::{Metrics, PoolUse};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
@@ -259,7 +260,8 @@ impl Upstream {
         key: &Key,
         offer: Offer,
     ) -> Result<Dialled, UpstreamError> {
-        let stream = self.connect(permit).await?;
+        // Nothing in front of it: for the way it writes.
+        let stream = Prefixed::new(Bytes::new(), self.connect(permit).await?);
         if key.verified.is_empty() {
             return handshake_http1(key, stream).await;
         }

@@ -33,6 +33,8 @@ pub(super) fn find_or_install(machine: &mut Machine<'_>, note: &Note) -> Result<
     note.say(&format!("installing {package}"));
     if let Err(failure) = apt::install(machine, note, &[&package]) {
         refusals.push(failure.to_string());
+    }
+    if places().is_none() {
         note.say("adding rustup's llvm-tools");
         let mut add = Command::new("rustup");
         add.current_dir(&machine.workspace.root)

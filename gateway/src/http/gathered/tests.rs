@@ -14,6 +14,8 @@ struct Peer {
     takes: VecDeque<Option<usize>>,
     pieces: Vec<Vec<u8>>,
     flushes: usize,
+    /// As a TLS library's stream that keeps what its peer does not take.
+    is_full: bool,
     is_shut: bool,
 }
 
@@ -34,6 +36,9 @@ impl AsyncWrite for Peer {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_full {
+            return Poll::Pending;
+        }
         self.flushes += 1;
         Poll::Ready(Ok(()))
     }
@@ -100,6 +105,29 @@ async fn what_is_kept_is_bounded_and_a_peer_that_takes_nothing_is_given_up() {
         panic!("still waiting");
     };
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_of_what_is_below_is_given_up_and_one_that_takes_little_is_not() {
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let (mut library, outlet) = gathered(Peer::default(), IDLE);
+    frame(&mut library, 100, cx);
+    locked(&outlet.0).stream.is_full = true;
+    for _ in 0..3 {
+        assert!(outlet.poll_flush(cx).is_pending());
+        tokio::time::sleep(IDLE / 3).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(matches!(outlet.poll_flush(cx), Poll::Ready(Err(_))));
+
+    let (mut library, outlet) = gathered(Peer::default(), IDLE);
+    frame(&mut library, 100, cx);
+    locked(&outlet.0).stream.takes = (0..40).map(|turn| (turn % 2 == 0).then_some(1)).collect();
+    for _ in 0..20 {
+        assert!(outlet.poll_flush(cx).is_pending());
+        tokio::time::sleep(IDLE / 2).await;
+    }
+    assert!(outlet.poll_flush(cx).is_ready());
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,8 @@ struct State {
     full: VecDeque<Batch>,
     /// The last, which takes more.
     open: Batch,
+    /// How long the one before it was: likely it will be as long, and need not grow while others wait for the lock.
+    expected: usize,
     /// Of all.
     items: usize,
     bytes: usize,
@@ -78,10 +80,10 @@ impl Queue {
         let is_full = open.items() >= self.limits.batch_items
             || open.length_with(item) > self.limits.batch_bytes;
         if open.items() == 0 {
-            state.open = Batch::new(self.room, 0);
+            state.open = Batch::new(self.room, state.expected);
         } else if is_full {
-            // Where one was filled the next will likely be too, and need not grow.
-            let next = Batch::new(self.room, open.length());
+            state.expected = open.length().min(self.limits.batch_bytes);
+            let next = Batch::new(self.room, state.expected);
             let full = std::mem::replace(&mut state.open, next);
             state.full.push_back(full);
         }
@@ -95,6 +97,10 @@ impl Queue {
             Some(full) => full,
             None => std::mem::take(&mut state.open),
         };
+        // What left half empty says that there is not much to come.
+        if next.items() < self.limits.batch_items / 2 {
+            state.expected = 0;
+        }
         state.items -= next.items();
         state.bytes -= next.length();
         (next.items() > 0).then_some(next)

@@ -5,7 +5,7 @@ use super::attributes::{nanoseconds, of_who};
 use super::encode::{Attributes, Encoder, Field, Said};
 use crate::outcome::DenyReason;
 use crate::telemetry::record::{Body, ConnectionRecord, DenialRecord, RequestRecord};
-use crate::telemetry::redact::Header;
+use crate::telemetry::redact::Headers;
 use crate::telemetry::semantic;
 use crate::telemetry::trace::Begun;
 use base64::Engine as _;
@@ -243,21 +243,19 @@ fn event(span: &mut Encoder, name: &str, at: u64, tell: impl FnOnce(&mut Field<'
 
 /// One attribute a header: keys are unique, so a field that is repeated has its values joined as one
 /// field would have them (RFC 9110 §5.3).
-fn headers(of: &str, headers: &[Header], to: &mut impl Attributes) {
-    for (at, header) in headers.iter().enumerate() {
-        let same = |other: &&Header| other.name == header.name;
-        let (before, after) = headers.split_at(at);
-        if before.iter().any(|other| same(&other)) {
-            continue;
+fn headers(of: &str, headers: &Headers, to: &mut impl Attributes) {
+    for (at, (name, value)) in headers.iter().enumerate() {
+        let same = headers.iter().filter(|(other, _)| *other == name);
+        let is_first = !headers.iter().take(at).any(|(other, _)| other == name);
+        let key = [of, name.as_str()];
+        match same.clone().nth(1) {
+            None => to.say(&key, Said::Text(value)),
+            Some(_) if is_first => {
+                let values: Vec<&str> = same.map(|(_, value)| value).collect();
+                to.say(&key, Said::Text(&values.join(", ")));
+            }
+            Some(_) => {}
         }
-        let key = [of, header.name.as_str()];
-        if after.iter().filter(same).nth(1).is_none() {
-            to.say(&key, Said::Text(&header.value.text()));
-            continue;
-        }
-        let values = after.iter().filter(same).map(|field| field.value.text());
-        let values: Vec<_> = values.collect();
-        to.say(&key, Said::Text(&values.join(", ")));
     }
 }
 

@@ -1,58 +1,49 @@
-//! A header field as a record has it. Most are shown as they are, and share their bytes with the message.
+//! Header fields as a record has them: as much as may be known of them, in one text.
 
-use super::REDACTED;
-use http::{HeaderName, HeaderValue};
-use std::borrow::Cow;
+use http::HeaderName;
+use std::ops::Range;
 
 /// Bytes of one value: with as many fields as a record has, less than common servers' limit for a whole head.
 const MAX_VALUE: usize = 1024;
 
-/// Its name, and what is shown of its value.
-#[derive(Clone, Debug)]
-pub struct Header {
-    /// As it was sent.
-    pub name: HeaderName,
-    /// What may be known of it.
-    pub value: Shown,
+/// The fields of one message, in order, repeated ones too. They share no memory with the message: a record lives for as
+/// long as an answer takes.
+#[derive(Clone, Debug, Default)]
+pub struct Headers {
+    text: String,
+    fields: Vec<(HeaderName, Range<usize>)>,
 }
 
-/// What is shown of a value.
-#[derive(Clone, Debug)]
-pub enum Shown {
-    /// Nothing of it.
-    Redacted,
-    /// All.
-    Whole(HeaderValue),
-    /// What is left of it.
-    Text(String),
-}
+impl Headers {
+    /// With room for so many, and for so many bytes of values.
+    pub(super) fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
+            fields: Vec::with_capacity(fields),
+        }
+    }
 
-impl Shown {
-    /// As much as a record has room for.
-    pub(super) fn of(value: &HeaderValue) -> Self {
-        if value.len() <= MAX_VALUE {
-            Self::Whole(value.clone())
+    /// Another field, and what is shown of its value.
+    pub(in crate::telemetry) fn push(&mut self, name: HeaderName, shown: &str) {
+        let start = self.text.len();
+        if shown.len() <= MAX_VALUE {
+            self.text.push_str(shown);
         } else {
-            Self::text_of(value.as_bytes())
+            let end = shown.floor_char_boundary(MAX_VALUE);
+            self.text.push_str(shown.get(..end).unwrap_or_default());
+            self.text.push('…');
         }
+        self.fields.push((name, start..self.text.len()));
     }
 
-    /// The same of something that is no header's value any more.
-    pub(super) fn text_of(bytes: &[u8]) -> Self {
-        let mut text = String::from_utf8_lossy(bytes).into_owned();
-        if text.len() > MAX_VALUE {
-            text.truncate(text.floor_char_boundary(MAX_VALUE));
-            text.push('…');
-        }
-        Self::Text(text)
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
     }
 
-    /// For people to read.
-    pub fn text(&self) -> Cow<'_, str> {
-        match self {
-            Self::Redacted => REDACTED.into(),
-            Self::Whole(value) => String::from_utf8_lossy(value.as_bytes()),
-            Self::Text(text) => text.into(),
-        }
+    /// Each with what is shown of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &str)> + Clone {
+        let shown = |at: &Range<usize>| self.text.get(at.clone()).unwrap_or_default();
+        self.fields.iter().map(move |(name, at)| (name, shown(at)))
     }
 }
