@@ -241,7 +241,7 @@ struct Ground {
 
 impl Ground {
     /// Installs, builds and makes whatever is not there yet; the test programs only if asked for. Without a `binary` (or
-    /// POSTERN_BIN) the release build is taken: what is shipped is what is tested.
+    /// POSTERN_BIN) the release build is taken: the code that is shipped, without the profile that it is compiled by.
     fn prepare(
         vm: &Vm<'_>,
         with_tests: bool,
