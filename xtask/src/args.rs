@@ -240,6 +240,7 @@ mod tests {
             "",
             "frobnicate",
             "build --fast",
+            "dist --fast",
             "tidy now",
             "test --only",
             "setup --route snap",
