@@ -1,6 +1,7 @@
-//! What the HTTP/2 library writes in one turn, handed on in one piece. The library flushes after each frame of data, which
-//! below would be a TLS record and a system call each; here a flush is taken note of, and all that was written leaves when
-//! the library has had its turn. It refuses to know frames.
+//! Much that the HTTP/2 library writes in one turn, handed on in one piece. The library flushes after each frame of data,
+//! which below would be a TLS record and a system call each; here much that is flushed leaves when the library has had its
+//! turn. A little leaves at once: a head is not to come with the reset behind it, which some clients (curl 7.88) take for
+//! the whole answer. It refuses to know frames.
 
 use crate::guard::Patience;
 use std::io::{self, IoSlice};
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Kept at most: what the TLS library takes before it wants to write, and a few full records of it.
 const MOST: usize = 64 * 1024;
+/// Less than this leaves at once: heads, and what the library says for itself.
+const LITTLE: usize = 4 * 1024;
 
 /// The library's end.
 pub(super) struct Gathered<S>(Arc<Mutex<State<S>>>);
@@ -142,8 +145,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         true
     }
 
-    /// At the end of the turn.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = locked(&self.0);
+        if state.bytes.len() < LITTLE {
+            return state.poll_flush(cx);
+        }
+        // At the end of the turn.
         Poll::Ready(Ok(()))
     }
 

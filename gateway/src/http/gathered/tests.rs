@@ -66,7 +66,7 @@ fn frame(library: &mut Gathered<Peer>, length: usize, cx: &mut Context<'_>) -> u
     let Poll::Ready(Ok(taken)) = Pin::new(&mut *library).poll_write_vectored(cx, &slices) else {
         return 0;
     };
-    assert!(Pin::new(library).poll_flush(cx).is_ready());
+    let _flushed = Pin::new(library).poll_flush(cx);
     taken
 }
 
@@ -84,6 +84,17 @@ async fn frames_of_one_turn_leave_in_one_piece_when_it_is_over() {
     assert!(outlet.poll_flush(cx).is_ready());
     assert_eq!(locked(&outlet.0).stream.flushes, 1, "nothing was written");
     assert_eq!(locked(&outlet.0).bytes.capacity(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_little_leaves_at_once_and_not_with_what_follows() {
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let (mut library, outlet) = gathered(Peer::default(), IDLE);
+    for length in [300, 13, 8201, 13] {
+        frame(&mut library, length, cx);
+    }
+    assert!(outlet.poll_flush(cx).is_ready());
+    assert_eq!(pieces(&outlet), [300, 13, 8214]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,8 +122,8 @@ async fn what_is_kept_is_bounded_and_a_peer_that_takes_nothing_is_given_up() {
 async fn a_peer_that_takes_nothing_of_what_is_below_is_given_up_and_one_that_takes_little_is_not() {
     let cx = &mut Context::from_waker(std::task::Waker::noop());
     let (mut library, outlet) = gathered(Peer::default(), IDLE);
-    frame(&mut library, 100, cx);
     locked(&outlet.0).stream.is_full = true;
+    frame(&mut library, LITTLE, cx);
     for _ in 0..3 {
         assert!(outlet.poll_flush(cx).is_pending());
         tokio::time::sleep(IDLE / 3).await;
@@ -121,8 +132,8 @@ async fn a_peer_that_takes_nothing_of_what_is_below_is_given_up_and_one_that_tak
     assert!(matches!(outlet.poll_flush(cx), Poll::Ready(Err(_))));
 
     let (mut library, outlet) = gathered(Peer::default(), IDLE);
-    frame(&mut library, 100, cx);
     locked(&outlet.0).stream.takes = (0..40).map(|turn| (turn % 2 == 0).then_some(1)).collect();
+    frame(&mut library, LITTLE, cx);
     for _ in 0..20 {
         assert!(outlet.poll_flush(cx).is_pending());
         tokio::time::sleep(IDLE / 2).await;
@@ -135,11 +146,11 @@ async fn the_end_comes_after_all_that_was_written() {
     let cx = &mut Context::from_waker(std::task::Waker::noop());
     let (mut library, outlet) = gathered(Peer::default(), IDLE);
     locked(&outlet.0).stream.takes = [Some(3), None].into();
-    assert_eq!(frame(&mut library, 10, cx), 10);
+    assert_eq!(frame(&mut library, LITTLE, cx), LITTLE);
     assert!(Pin::new(&mut library).poll_shutdown(cx).is_pending());
     assert!(!locked(&outlet.0).stream.is_shut);
     assert!(Pin::new(&mut library).poll_shutdown(cx).is_ready());
-    assert_eq!(pieces(&outlet), [3, 7]);
+    assert_eq!(pieces(&outlet), [3, LITTLE - 3]);
     let state = locked(&outlet.0);
     assert!(state.stream.is_shut && state.stream.flushes == 1);
 }
