@@ -185,6 +185,24 @@ fn an_answer_before_the_end_of_the_upload_arrives() -> Result<()> {
 }
 
 #[test]
+fn a_long_answer_before_the_end_of_the_upload_arrives_whole_and_is_no_error_of_the_protocol()
+-> Result<()> {
+    let world = World::new()?;
+    std::fs::File::create(world.work("upload"))?.set_len(20 << 20)?;
+    for length in ["5000", "40000"] {
+        for _ in 0..5 {
+            let url = format!("https://echo.test/early/{length}");
+            let shown = "%{http_code} %{size_download}";
+            let told = ["-o", "/dev/null", "-w", shown];
+            let sent = ["--http2", "-H", "Expect:", "--data-binary", "@upload", &url];
+            let done = world.curl(&[&told[..], &sent].concat()).succeed()?;
+            assert_eq!(done.out().trim(), format!("413 {length}"), "{done}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_refusal_before_the_end_of_the_upload_arrives_and_is_no_error_of_the_protocol() -> Result<()> {
     let world = World::new()?;
     std::fs::File::create(world.work("upload"))?.set_len(20 << 20)?;

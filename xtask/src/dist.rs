@@ -2,16 +2,15 @@
 //! traffic has passed through that one, by what it counted: what is done often lies together and is written out, the rest
 //! is out of the way (profile-guided optimization, as the rustc book has it). It refuses to know what the traffic is.
 
-use std::env::consts::ARCH;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Failure;
 use crate::bench;
 use crate::binary::{self, Kind};
 use crate::console::{Console, Style, line};
+use crate::failure::{Failure, fail};
 use crate::key::Key;
 use crate::process;
 use crate::setup;
@@ -59,6 +58,9 @@ pub(crate) fn run(workspace: &Workspace, console: Console) -> Result<PathBuf, Fa
             )
             .hint("run: sudo -E env \"PATH=$PATH\" cargo xtask dist, or, a fifth slower: cargo xtask build --release"));
         }
+        line(
+            "there is no profile of these sources yet: two builds with a minute of load between them, a quarter of an hour",
+        );
         let merge = setup::for_dist(workspace, console)?;
         let counts = folder.join("counts");
         emptied(&counts)?;
@@ -114,7 +116,6 @@ fn rustc(workspace: &Workspace) -> Result<Rustc, Failure> {
         .ok_or_else(|| Failure::failed("rustc does not say its version"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host
-        .filter(|host| host.starts_with(ARCH))
         .ok_or_else(|| Failure::failed(format!("rustc names no host: {version}")))?
         .to_owned();
     Ok(Rustc { version, host })
@@ -166,11 +167,6 @@ fn emptied(folder: &Path) -> Result<(), Failure> {
 
 fn parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
-}
-
-/// "cannot VERB PATH: why".
-fn fail(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot {verb} {}: {error}", path.display()))
 }
 
 #[cfg(test)]

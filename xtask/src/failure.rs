@@ -2,6 +2,8 @@
 //! It refuses to know the commands.
 
 use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A message for the person who ran the command, and whose fault it is.
@@ -53,4 +55,9 @@ impl Display for Failure {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
+}
+
+/// "cannot VERB PATH: why".
+pub(crate) fn fail(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot {verb} {}: {error}", path.display()))
 }

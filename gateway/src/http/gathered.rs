@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Kept at most: what the TLS library takes before it wants to write, and a few full records of it.
+/// Kept at most, bytes: four full TLS records, which is what the TLS library keeps too when its peer takes nothing.
 const MOST: usize = 64 * 1024;
 /// Less than this leaves at once: heads, and what the library says for itself.
 const LITTLE: usize = 4 * 1024;

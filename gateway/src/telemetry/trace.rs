@@ -77,7 +77,7 @@ fn push_hex(bytes: &[u8], to: &mut String) {
     }
 }
 
-/// A trace's and a span's number. The system is asked for many at a time: a call for each costs as much as a span.
+/// A trace's and a span's number. The system is asked for many at a time: one call for ten requests.
 fn random() -> Result<[u8; NUMBERS], getrandom::Error> {
     thread_local! {
         static LEFT: RefCell<Vec<[u8; NUMBERS]>> = const { RefCell::new(Vec::new()) };

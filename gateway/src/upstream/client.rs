@@ -260,7 +260,7 @@ impl Upstream {
         key: &Key,
         offer: Offer,
     ) -> Result<Dialled, UpstreamError> {
-        // Nothing in front of it: for the way it writes.
+        // Nothing was read from it before: for the way it writes.
         let stream = Prefixed::new(Bytes::new(), self.connect(permit).await?);
         if key.verified.is_empty() {
             return handshake_http1(key, stream).await;

@@ -11,7 +11,7 @@
 //! - `/status/N`: an empty answer of status N
 //! - `/meanwhile`: the head of the answer at once, its body when the request's is there
 //! - `/unread`: 413 after four seconds, in which the body is not read
-//! - `/early`: 413 before the body was read
+//! - `/early`, `/early/N`: 413 before the body was read, with so many bytes to say
 //! - `/reflect/CODING/KIND`: the client's `x-api-key` (see [`reflect`]); KIND is `text` or `binary`
 //! - `/cut`: a body that breaks off
 //! - `/ws`: a WebSocket that echoes
@@ -69,7 +69,11 @@ impl Service for Echo {
                     // client might never see the answer.
                     tokio::spawn(async move { drop(record.read(request.into_body()).await) });
                 }
-                return plain(StatusCode::PAYLOAD_TOO_LARGE, "no more, please\n");
+                let mut answer = plain(StatusCode::PAYLOAD_TOO_LARGE, "no more, please\n");
+                if let length @ 1.. = number() {
+                    *answer.body_mut() = generated(length);
+                }
+                return answer;
             }
             _ => {}
         }

@@ -1,19 +1,14 @@
 //! Files of the guests: cache keys, images and sizes. It refuses to know what is in them.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Vm;
 use crate::Failure;
+pub(super) use crate::failure::fail;
 use crate::process;
-
-/// "cannot VERB PATH: why".
-pub(super) fn fail(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot {verb} {}: {error}", path.display()))
-}
 
 /// An empty draft folder. What else in `folder` starts with `prefix` is an older version or a broken attempt, and goes:
 /// these are gigabytes.
