@@ -54,7 +54,7 @@ pub(super) fn pass_on(
             text(&parts.headers, &CONTENT_ENCODING).as_deref(),
         )?;
         let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
-        Some(tap.with_head(header))
+        Some(Box::new(tap.with_head(header)))
     });
     let is_head = open.record.method == "HEAD";
     let body = Scrubbed::new(scrubber, &mut parts, body, is_head, usage);
@@ -68,7 +68,7 @@ pub(super) fn pass_on(
         &parts.headers,
     );
     let passing = Passing::new(body, open, captured);
-    let mut response = Response::from_parts(parts, ResponseBody::Upstream(Box::new(passing)));
+    let mut response = Response::from_parts(parts, ResponseBody::Upstream(passing));
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();
     response

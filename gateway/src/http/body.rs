@@ -39,7 +39,8 @@ impl ResponseBody {
 /// A request under way and its record, which is told when the request ends, however it ends: the
 /// client may leave at any moment, and what went upstream by then must not be forgotten.
 pub(super) struct Open {
-    pub(super) record: RequestRecord,
+    /// Apart: it is large, and what it belongs to is moved from hand to hand.
+    pub(super) record: Box<RequestRecord>,
     pub(super) request: Arc<Mutex<Seen>>,
     /// Of the request's body.
     pub(super) progress: Progress,
@@ -70,7 +71,7 @@ impl Open {
     pub(super) fn new(session: &Session, view: Arc<View>, record: RequestRecord) -> Self {
         Self {
             number: session.activity.begin(),
-            record,
+            record: Box::new(record),
             request: Arc::default(),
             progress: Progress::default(),
             ended: false,
@@ -182,14 +183,14 @@ pub(super) struct Passing {
 type NextFrame = Option<Result<Frame<Bytes>, Error>>;
 
 impl Passing {
-    pub(super) fn new(body: Scrubbed, open: Open, captured: Option<Capture>) -> Self {
-        let mut this = Self {
+    pub(super) fn new(body: Scrubbed, open: Open, captured: Option<Capture>) -> Box<Self> {
+        let mut this = Box::new(Self {
             body,
             open,
             captured,
             cut: false,
             patience: Patience::default(),
-        };
+        });
         // The head is all there is.
         if this.is_over() {
             this.finish();
@@ -206,7 +207,7 @@ impl Passing {
             return Poll::Ready(None);
         };
         let down = self.open.record.bytes_down;
-        let Some(cut) = ready!(spending.poll(cx, self.body.usage.as_ref(), down)) else {
+        let Some(cut) = ready!(spending.poll(cx, self.body.usage.as_deref(), down)) else {
             return Poll::Ready(None);
         };
         self.cut = true;
@@ -249,7 +250,7 @@ impl Passing {
         let tap = self.body.usage.take();
         if let Some(spending) = self.open.spending.take() {
             let whole = self.open.ended && self.open.record.reason.is_none();
-            spending.settle(tap.as_ref(), self.open.record.bytes_down, whole);
+            spending.settle(tap.as_deref(), self.open.record.bytes_down, whole);
         }
         if let Some(tap) = tap {
             self.open.record.usage = tap.finish();

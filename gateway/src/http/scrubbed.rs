@@ -16,8 +16,8 @@ use std::task::{Context, Poll, ready};
 pub(super) struct Scrubbed {
     body: PooledBody,
     /// Looks at what the upstream said, in its own coding and before a byte of it is replaced.
-    pub(super) usage: Option<ResponseTap>,
-    scrub: Option<(Scrubber, BodyScrub)>,
+    pub(super) usage: Option<Box<ResponseTap>>,
+    scrub: Option<Box<(Scrubber, BodyScrub)>>,
     /// In trailers.
     count: u64,
     trailers: Option<HeaderMap>,
@@ -32,14 +32,14 @@ impl Scrubbed {
         head: &mut Parts,
         body: PooledBody,
         is_head: bool,
-        usage: Option<ResponseTap>,
+        usage: Option<Box<ResponseTap>>,
     ) -> Self {
         // Where there is no body, there is none to be announced; HEAD tells of one all the same.
         let scrub = scrubber
             .filter(|_| is_head || !body.is_end_stream())
             .map(|scrubber| {
                 let scrub = scrubber.body(head.status, &mut head.headers);
-                (scrubber, scrub)
+                Box::new((scrubber, scrub))
             })
             .filter(|_| !body.is_end_stream());
         Self {
@@ -54,7 +54,7 @@ impl Scrubbed {
 
     /// How many secrets have been replaced.
     pub(super) fn count(&self) -> u64 {
-        let body = self.scrub.as_ref().map_or(0, |(_, body)| body.count());
+        let body = self.scrub.as_ref().map_or(0, |scrub| scrub.1.count());
         self.count + body
     }
 }
@@ -76,9 +76,9 @@ impl Body for Scrubbed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let Some((scrubber, scrub)) = &mut this.scrub else {
+        let Some((scrubber, scrub)) = this.scrub.as_deref_mut() else {
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-            look(this.usage.as_mut(), frame.as_ref());
+            look(this.usage.as_deref_mut(), frame.as_ref());
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Box::new(error) as Error)));
         };
         loop {
@@ -94,7 +94,7 @@ impl Body for Scrubbed {
                 return Poll::Ready(trailers.map(Ok));
             }
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-            look(this.usage.as_mut(), frame.as_ref());
+            look(this.usage.as_deref_mut(), frame.as_ref());
             match frame {
                 Some(Err(error)) => return Poll::Ready(Some(Err(Box::new(error)))),
                 Some(Ok(frame)) => match frame.into_data() {
@@ -120,7 +120,7 @@ impl Body for Scrubbed {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.scrub {
+        match self.scrub.as_deref() {
             None => self.body.is_end_stream(),
             Some((_, scrub)) => {
                 let all = self.ended || (self.body.is_end_stream() && scrub.is_idle());
@@ -131,7 +131,7 @@ impl Body for Scrubbed {
 
     fn size_hint(&self) -> SizeHint {
         let inner = self.body.size_hint();
-        let Some((_, scrub)) = &self.scrub else {
+        let Some((_, scrub)) = self.scrub.as_deref() else {
             return inner;
         };
         match (scrub.keeps_length(), inner.exact()) {

@@ -28,7 +28,7 @@ pub(super) struct Matcher {
     automaton: Arc<Automaton>,
     replacement: Replacement,
     /// The last word of what came: a match may begin anywhere in it.
-    held: Vec<u8>,
+    held: Bytes,
     state: State,
     count: u64,
     threads: Threads,
@@ -46,7 +46,7 @@ impl Matcher {
         Self {
             automaton,
             replacement,
-            held: Vec::new(),
+            held: Bytes::new(),
             state: State::default(),
             count: 0,
             threads: Threads::default(),
@@ -61,16 +61,18 @@ impl Matcher {
         } else {
             self.held.len() + whole
         };
-        let text = if self.held.is_empty() {
-            data
-        } else {
-            let mut text = std::mem::take(&mut self.held);
-            text.extend_from_slice(&data);
-            Bytes::from(text)
+        let text = match std::mem::take(&mut self.held) {
+            held if held.is_empty() => data,
+            held if data.is_empty() => held,
+            held => [held, data].concat().into(),
         };
         let settled = self.automaton.settled(&text).max(whole);
         let out = self.scan(&text, settled);
-        self.held = text.get(settled..).unwrap_or_default().to_vec();
+        self.held = match text.get(settled..).unwrap_or_default() {
+            all if all.len() == text.len() => text,
+            // A word does not keep the memory of all that it came with.
+            rest => Bytes::copy_from_slice(rest),
+        };
         self.state.done -= settled;
         self.state.replaced = self.state.replaced.saturating_sub(settled);
         out
@@ -78,7 +80,7 @@ impl Matcher {
 
     /// The rest: nothing follows.
     pub(super) fn finish(&mut self) -> Bytes {
-        let text = Bytes::from(std::mem::take(&mut self.held));
+        let text = std::mem::take(&mut self.held);
         let out = self.scan(&text, text.len());
         self.state = State::default();
         out

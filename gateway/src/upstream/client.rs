@@ -151,7 +151,7 @@ impl Upstream {
             verified,
         };
         if verb == Verb::Upgrade {
-            let sender = match self.dial(permit, &key, Offer::Http1).await? {
+            let sender = match Box::pin(self.dial(permit, &key, Offer::Http1)).await? {
                 Dialled::Http1(sender) => sender,
                 Dialled::Http2(_) => return Err(http_error(&key, "HTTP/2 was not offered".into())),
             };
@@ -189,7 +189,8 @@ impl Upstream {
             }
         }
         loop {
-            let connection = self.new_connection(permit, &key).await?;
+            // Apart: most requests need none, and carry no room for it.
+            let connection = Box::pin(self.new_connection(permit, &key)).await?;
             match self.exchange(&key, connection, request, false).await {
                 Err(Failed::Unsent(unsent)) if left > 0 => {
                     self.metrics.pool(PoolUse::Stale);

@@ -7,7 +7,8 @@ use crate::guard::MAX_HEAD;
 use crate::outcome::UpstreamError;
 use crate::workers::Worker;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -24,6 +25,20 @@ const PING_WITHIN: Duration = Duration::from_secs(10);
 pub(super) enum Dialled {
     Http1(Http1),
     Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Runs what the library needs for each of a connection's requests. That has room for what a connection needs, too, and
+/// would be moved ten times on its way into a task: it stays where it is, and a pointer to it is moved.
+#[derive(Clone)]
+struct Apart;
+
+impl<F> Executor<F> for Apart
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(Box::pin(future));
+    }
 }
 
 /// HTTP/1.1 on `stream`.
@@ -55,14 +70,14 @@ pub(super) async fn handshake_http2<S>(key: &Key, stream: S) -> Result<Dialled, 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(Apart)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Box::new(stream)))
         .await
         .map_err(|error| http_error(key, Box::new(error)))?;
     tokio::spawn(async move {
