@@ -264,7 +264,7 @@ fn field_value(name: &HeaderName, value: &SecretValue) -> Result<HeaderValue, In
 pub fn credential_headers(permit: &RequestPermit) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for injection in permit.injections() {
-        names.extend(injection.headers());
+        names.extend_from_slice(injection.headers());
         let others = injection
             .provider
             .map_or(&[][..], |p| p.credential_headers());
@@ -291,9 +291,9 @@ pub fn remove_fields(headers: &mut HeaderMap, names: &[HeaderName]) {
 
 /// Are the two one field to some server? See [`remove_fields`].
 pub fn is_same_field(one: &HeaderName, other: &HeaderName) -> bool {
-    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let folded = |name: &'_ HeaderName| name.as_str().bytes().map(fold).collect::<Vec<_>>();
-    one == other || (one.as_str().len() == other.as_str().len() && folded(one) == folded(other))
+    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
 }
 
 #[cfg(test)]

@@ -47,7 +47,11 @@ struct KeepOut {
 
 impl Follower for KeepOut {
     fn follow(&self, next: &Snapshot) {
-        let headers = self.gateway.injections().flat_map(|to| to.headers());
+        let headers = self
+            .gateway
+            .injections()
+            .flat_map(|to| to.headers())
+            .cloned();
         let values = sensitive(&self.gateway, &self.tokens, next);
         self.redactor.update(headers, values);
     }
@@ -199,7 +203,7 @@ pub(super) fn start(
             Arc::new(Leaves::new(authority, Arc::clone(&metrics))?)
         }
     };
-    let headers = gateway.injections().flat_map(|to| to.headers());
+    let headers = gateway.injections().flat_map(|to| to.headers()).cloned();
     let values = sensitive(&gateway, &tokens, secrets);
     let redactor = match before {
         Some(before) => {

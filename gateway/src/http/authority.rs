@@ -5,6 +5,7 @@ use crate::policy::Host;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority as UriAuthority;
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -22,6 +23,16 @@ pub(super) struct Authority {
 pub(super) enum Name {
     Host(Host),
     Address(IpAddr),
+}
+
+impl Name {
+    /// As it is written in an authority.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Host(host) => host.as_str().into(),
+            Self::Address(_) => self.to_string().into(),
+        }
+    }
 }
 
 impl fmt::Display for Name {

@@ -68,10 +68,10 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(session: &Session, view: Arc<View>, record: RequestRecord) -> Self {
+    pub(super) fn new(session: &Session, view: Arc<View>, record: Box<RequestRecord>) -> Self {
         Self {
             number: session.activity.begin(),
-            record: Box::new(record),
+            record,
             request: Arc::default(),
             progress: Progress::default(),
             ended: false,

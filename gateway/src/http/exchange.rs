@@ -3,7 +3,7 @@
 
 use super::answer::{crowded, pass_on, refuse, revoked};
 use super::asking::Asking;
-use super::authority::{self, Authority, Name};
+use super::authority::{self, Authority, AuthorityError, Name};
 use super::body::{Open, ResponseBody};
 use super::headers::{self, Upgrade};
 use super::interim::{self, Awaiting};
@@ -54,7 +54,8 @@ pub(super) async fn handle(
     let (mut parts, body) = request.into_parts();
     let translated = websocket::translate(&mut parts);
     let view = session.live.view();
-    let record = begin(&session, &view, &parts);
+    let authority = authority::of_request(&parts);
+    let record = begin(&session, &view, &parts, &authority);
     let mut open = Open::new(&session, Arc::clone(&view), record);
     let mut body = Asking::Client(body);
     let granted = async {
@@ -65,6 +66,7 @@ pub(super) async fn handle(
             &session,
             &view,
             &parts,
+            authority,
             over_http2,
             &mut body,
             &mut open.record,
@@ -83,7 +85,6 @@ pub(super) async fn handle(
             .live
             .grant(&view, subject(&session, &granted, &parts)),
     );
-    open.record.host = granted.authority.name.to_string();
     open.record.rule = Some(Arc::clone(granted.request_permit.rule()));
     let opening = granted
         .upgrade
@@ -229,6 +230,7 @@ async fn authorize(
     session: &Session,
     view: &View,
     parts: &Parts,
+    authority: Result<Authority, AuthorityError>,
     over_http2: bool,
     body: &mut Asking,
     record: &mut RequestRecord,
@@ -240,8 +242,7 @@ async fn authorize(
         guard::delivered(&parts.method, &parts.uri, &parts.headers)
             .map_err(|violation| Refused::saying(DenyReason::MalformedRequest, violation))?;
     }
-    let authority = authority::of_request(parts)
-        .map_err(|error| Refused::saying(DenyReason::BadAuthority, error))?;
+    let authority = authority.map_err(|error| Refused::saying(DenyReason::BadAuthority, error))?;
     let upgrade = request_form(parts, over_http2)?;
     let host = match &authority.name {
         Name::Host(host) => Some(host),

@@ -1,6 +1,6 @@
 //! The record of a request as it begins: what is known from its head and its connection.
 
-use super::authority;
+use super::authority::{Authority, AuthorityError};
 use super::capture::text;
 use super::server::Session;
 use crate::live::View;
@@ -31,11 +31,16 @@ pub(super) fn cut(mut text: String) -> String {
 }
 
 /// For a request whose head has just been read.
-pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRecord {
+pub(super) fn begin(
+    session: &Session,
+    view: &View,
+    parts: &Parts,
+    authority: &Result<Authority, AuthorityError>,
+) -> Box<RequestRecord> {
     let redactor = view.telemetry.redactor();
     let mut who = session.who.clone();
     who.generation = view.generation;
-    RequestRecord {
+    Box::new(RequestRecord {
         who,
         started: SystemTime::now(),
         clock: Instant::now(),
@@ -44,9 +49,10 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
             Scheme::Https => "https",
         },
         method: cut(parts.method.to_string()),
-        host: authority::of_request(parts)
-            .map(|authority| authority.name.to_string())
-            .unwrap_or_default(),
+        host: match authority {
+            Ok(authority) => authority.name.to_string(),
+            Err(_unclear) => String::new(),
+        },
         port: session.destination().port(),
         path: cut(redactor.text(parts.uri.path())),
         query: parts.uri.query().map(|query| cut(redactor.query(query))),
@@ -78,7 +84,7 @@ pub(super) fn begin(session: &Session, view: &View, parts: &Parts) -> RequestRec
         span: view
             .telemetry
             .begin(text(&parts.headers, &TRACEPARENT).as_deref()),
-    }
+    })
 }
 
 #[cfg(test)]

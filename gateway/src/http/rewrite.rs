@@ -51,7 +51,7 @@ pub(super) fn rewrite(
             .insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     let permit = &granted.request_permit;
-    let host = granted.authority.name.to_string();
+    let host = granted.authority.name.text();
     let recipient = Recipient {
         host: &host,
         tls: session.scheme == Scheme::Https,
@@ -76,9 +76,9 @@ pub(super) fn rewrite(
     let port = granted.permit.port();
     let name = &granted.authority.name;
     let authority = if port == default {
-        name.to_string()
+        name.text()
     } else {
-        format!("{name}:{port}")
+        format!("{name}:{port}").into()
     };
     let query = inject::query(permit, &view.secrets, parts.uri.query())?;
     let path = match query.as_str() {
@@ -89,11 +89,11 @@ pub(super) fn rewrite(
     let unclear = |error: String| Refused::saying(DenyReason::BadAuthority, error);
     parts.uri = Uri::builder()
         .scheme(record.scheme)
-        .authority(authority.as_str())
+        .authority(&*authority)
         .path_and_query(path)
         .build()
         .map_err(|error| unclear(error.to_string()))?;
-    let host = HeaderValue::try_from(&authority).map_err(|error| unclear(error.to_string()))?;
+    let host = HeaderValue::from_str(&authority).map_err(|error| unclear(error.to_string()))?;
     parts.headers.insert(HOST, host);
     Ok((late, injected))
 }

@@ -33,7 +33,10 @@ pub fn query(
     if injections.is_empty() {
         return Ok(sent.to_owned());
     }
-    let mut query = without(sent, &forbidden(injections, sent));
+    let mut query = match sent {
+        "" => String::new(),
+        sent => without(sent, &forbidden(injections, sent)),
+    };
     for injection in injections {
         let InjectionTarget::QueryParam { name, template } = &injection.target else {
             continue;

@@ -55,10 +55,11 @@ pub enum InjectionTarget {
     AccessToken(TokenSource),
 }
 
-/// The header that carries a signature or an access token.
-const AUTHORIZATION: HeaderName = http::header::AUTHORIZATION;
-/// The headers that an AWS signature needs besides (Signature Version 4, "signed headers").
-const AWS_HEADERS: [HeaderName; 3] = [
+/// The header that carries an access token.
+static BEARER: [HeaderName; 1] = [http::header::AUTHORIZATION];
+/// The header that carries an AWS signature, and those that it needs besides (Signature Version 4, "signed headers").
+static AWS_HEADERS: [HeaderName; 4] = [
+    http::header::AUTHORIZATION,
     HeaderName::from_static("x-amz-date"),
     HeaderName::from_static("x-amz-security-token"),
     HeaderName::from_static("x-amz-content-sha256"),
@@ -67,14 +68,12 @@ const AWS_HEADERS: [HeaderName; 3] = [
 impl Injection {
     /// The headers that it sets: of several credentials of one request, no two set the same.
     #[must_use]
-    pub fn headers(&self) -> Vec<HeaderName> {
+    pub fn headers(&self) -> &[HeaderName] {
         match &self.target {
-            InjectionTarget::Header { name, .. } => vec![name.clone()],
-            InjectionTarget::QueryParam { .. } => Vec::new(),
-            InjectionTarget::AwsV4 { .. } => {
-                std::iter::once(AUTHORIZATION).chain(AWS_HEADERS).collect()
-            }
-            InjectionTarget::AccessToken(_) => vec![AUTHORIZATION],
+            InjectionTarget::Header { name, .. } => std::slice::from_ref(name),
+            InjectionTarget::QueryParam { .. } => &[],
+            InjectionTarget::AwsV4 { .. } => &AWS_HEADERS,
+            InjectionTarget::AccessToken(_) => &BEARER,
         }
     }
 
@@ -108,7 +107,7 @@ impl Injection {
         match &self.target {
             InjectionTarget::QueryParam { name, .. } => vec![format!("query parameter `{name}`")],
             _ => {
-                let headers = self.headers().into_iter();
+                let headers = self.headers().iter();
                 headers.map(|name| format!("header `{name}`")).collect()
             }
         }
