@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::Options;
 use super::arena::{Arena, EVENTS, HOST};
 use super::client::Client;
-use super::load::{self, Fixed};
+use super::load::{self, Arrival, Fixed};
 use super::paths::{self, Path};
 use super::upstream::{EVENTS_PER_RESPONSE, Upstream};
 
@@ -19,9 +19,9 @@ pub(crate) fn run(arena: &Arena, options: &Options) -> Result<()> {
         println!("unit {name} {what}/s");
         println!("unit {name}_cpu us/request");
     }
-    for version in ["h1", "h2"] {
-        println!("unit {version}_p50 us");
-        println!("unit {version}_p99 us");
+    for (name, ..) in RATES {
+        println!("unit {name}_p50 us");
+        println!("unit {name}_p99 us");
     }
     let _upstream = Upstream::start(arena)?;
     let mut paths = paths::all(arena, options)?;
@@ -66,6 +66,14 @@ const SHAPES: &[Shape] = &[
     ("sse", EVENTS, "", load::wrk),
 ];
 
+/// Latency measures: over HTTP/1.1 instead of HTTP/2, and how requests come.
+const RATES: &[(&str, bool, Arrival)] = &[
+    ("h1", true, Arrival::Evenly),
+    ("h2", false, Arrival::Evenly),
+    ("h1_bursts", true, Arrival::InBursts),
+    ("h2_bursts", false, Arrival::InBursts),
+];
+
 /// The rate, and what a request costs the proxy.
 fn one(path: &mut Path, shape: Shape, bearer: &str, seconds: u32) -> Result<Vec<(String, u64)>> {
     let (name, host, what, load) = shape;
@@ -92,17 +100,18 @@ fn one(path: &mut Path, shape: Shape, bearer: &str, seconds: u32) -> Result<Vec<
 
 fn latencies(arena: &Arena, path: &mut Path, seconds: u32) -> Result<Vec<(String, u64)>> {
     let mut samples = Vec::new();
-    for (version, http1) in [("h1", true), ("h2", false)] {
+    for (name, http1, arrival) in RATES {
         let fixed = Fixed {
             url: &format!("https://{HOST}/1k"),
             bearer: path.bearer(arena),
             rate: RATE,
             seconds,
-            http1,
+            http1: *http1,
+            arrival: *arrival,
         };
         let found = load::latency(&mut path.client, &arena.path("work"), &fixed)?;
-        samples.push((format!("{version}_p50"), found.p50));
-        samples.push((format!("{version}_p99"), found.p99));
+        samples.push((format!("{name}_p50"), found.p50));
+        samples.push((format!("{name}_p99"), found.p99));
     }
     Ok(samples)
 }

@@ -70,6 +70,17 @@ pub(crate) struct Fixed<'a> {
     pub(crate) seconds: u32,
     /// Instead of HTTP/2.
     pub(crate) http1: bool,
+    pub(crate) arrival: Arrival,
+}
+
+/// How the requests of a fixed rate come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// One by one, as far apart as the rate says: what one takes is what the path takes.
+    Evenly,
+    /// Connections begin together and stay in step: as many at once as there are connections, and then none for a while.
+    /// What one takes is mostly what those before it take.
+    InBursts,
 }
 
 /// h2load's `--log-file`, in the folder `work` that client and bench share.
@@ -88,6 +99,15 @@ pub(crate) fn latency(client: &mut Client, work: &Path, fixed: &Fixed<'_>) -> Re
     command.extend(["--max-concurrent-streams", "1", &rps, &log_file]);
     if fixed.http1 {
         command.push("--h1");
+    }
+    // A connection asks every CONNECTIONS / rate seconds from when it is there. Each a rate-th of a second later within
+    // that time than the one before it: the requests of all of them are as far apart.
+    let apart = format!(
+        "--rate-period={}ms",
+        1000 * (CONNECTIONS + 1) / fixed.rate.max(1)
+    );
+    if fixed.arrival == Arrival::Evenly {
+        command.extend(["--rate=1", &apart]);
     }
     command.extend(["--header", &header, fixed.url]);
     let said = client.run(fixed.seconds, &command)?;
