@@ -4,6 +4,7 @@
 //! the whole answer. It refuses to know frames.
 
 use crate::guard::Patience;
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const MOST: usize = 64 * 1024;
 /// Less than this leaves at once: heads, and what the library says for itself.
 const LITTLE: usize = 4 * 1024;
+
+thread_local! {
+    /// Memory for whoever writes next on this thread, which a connection that has nothing to say does not keep.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The library's end.
 pub(super) struct Gathered<S>(Arc<Mutex<State<S>>>);
@@ -84,8 +90,11 @@ impl<S: AsyncWrite + Unpin> State<S> {
             // Who takes a little at a time takes something.
             self.stalled.reset();
         }
-        // A connection that has nothing to say keeps nothing.
-        self.bytes = Vec::new();
+        let mut spare = std::mem::take(&mut self.bytes);
+        if spare.capacity() >= MOST {
+            spare.clear();
+            SPARE.set(spare);
+        }
         self.done = 0;
         Poll::Ready(Ok(()))
     }
@@ -125,6 +134,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         let mut state = locked(&self.0);
         if state.bytes.len() >= MOST {
             ready!(state.poll_out(cx))?;
+        }
+        if state.bytes.capacity() == 0 {
+            state.bytes = SPARE.take();
         }
         let before = state.bytes.len();
         let coming: usize = slices.iter().map(|slice| slice.len()).sum();

@@ -185,3 +185,21 @@ proptest! {
         prop_assert_eq!(locked(&outlet.0).stream.pieces.concat(), expected);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn memory_goes_to_whoever_writes_next_and_nobody_keeps_it() {
+    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let (mut first, outlet) = gathered(Peer::default(), IDLE);
+    let (mut second, _) = gathered(Peer::default(), IDLE);
+    let room = |library: &Gathered<Peer>| locked(&library.0).bytes.capacity();
+    for _ in 0..2 {
+        assert_eq!(frame(&mut first, 8201, cx), 8201);
+    }
+    assert!(room(&first) >= MOST);
+    assert!(outlet.poll_flush(cx).is_ready());
+    assert_eq!(room(&first), 0);
+    assert_eq!(frame(&mut second, 8201, cx), 8201);
+    assert!(room(&second) >= MOST);
+    assert_eq!(frame(&mut first, 8201, cx), 8201);
+    assert!(room(&first) < MOST, "it is another's by now");
+}
