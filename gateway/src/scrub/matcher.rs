@@ -61,16 +61,17 @@ impl Matcher {
         } else {
             self.held.len() + whole
         };
+        let is_new = self.held.is_empty();
         let text = match std::mem::take(&mut self.held) {
-            held if held.is_empty() => data,
+            _ if is_new => data,
             held if data.is_empty() => held,
             held => [held, data].concat().into(),
         };
         let settled = self.automaton.settled(&text).max(whole);
         let out = self.scan(&text, settled);
         self.held = match text.get(settled..).unwrap_or_default() {
-            all if all.len() == text.len() => text,
-            // A word does not keep the memory of all that it came with.
+            all if all.len() == text.len() && !is_new => text,
+            // A word does not keep the memory that it came in, which may be a whole connection's.
             rest => Bytes::copy_from_slice(rest),
         };
         self.state.done -= settled;

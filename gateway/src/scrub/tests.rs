@@ -474,3 +474,17 @@ fn what_has_been_said_whole_is_not_kept_from_who_waits_for_it() {
     );
     assert_eq!(seen, ["{\"a\":1}", "{\"a\":2}", ""]);
 }
+
+/// What a connection reads into is large, and an upstream may say one byte and then nothing.
+#[test]
+fn a_word_that_waits_keeps_no_memory_but_its_own() {
+    let scrubber = Scrubber::new([b"sk-a-secret-value".as_slice()]).unwrap();
+    let mut body = scrubber.body(StatusCode::OK, &mut HeaderMap::new());
+    let buffer = Bytes::from(vec![b'x'; 64 * 1024]);
+    for at in 0..3 {
+        body.feed(buffer.slice(at..=at));
+        assert_eq!(body.pull().unwrap(), None);
+        assert!(buffer.is_unique(), "after {} bytes", at + 1);
+    }
+    assert_eq!(body.finish().unwrap(), "xxx");
+}

@@ -2,6 +2,7 @@
 //! refuses is fast. It refuses to know what the requests pass through.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -95,25 +96,33 @@ pub(crate) fn latency(client: &mut Client, work: &Path, fixed: &Fixed<'_>) -> Re
     let header = format!("authorization: Bearer {}", fixed.bearer);
     let log_file = format!("--log-file={LOG}");
     let rps = format!("--rps={rate}");
-    let mut command = vec!["h2load", "--clients", &clients, "--requests", &requests];
+    // select(2) rather than epoll(7): its timers are exact to the microsecond, those of libev's epoll to the millisecond, which
+    // would send three requests at a time.
+    let mut command = vec!["env", "LIBEV_FLAGS=1", "h2load", "--clients", &clients];
+    command.extend(["--requests", &requests]);
     command.extend(["--max-concurrent-streams", "1", &rps, &log_file]);
     if fixed.http1 {
         command.push("--h1");
     }
     // A connection asks every CONNECTIONS / rate seconds from when it is there. Each a rate-th of a second later within
     // that time than the one before it: the requests of all of them are as far apart.
-    let apart = format!(
-        "--rate-period={}ms",
-        1000 * (CONNECTIONS + 1) / fixed.rate.max(1)
+    let (apart, rest) = (
+        1000 * (CONNECTIONS + 1) / fixed.rate,
+        1000 * (CONNECTIONS + 1) % fixed.rate,
     );
+    ensure!(rest == 0, "h2load knows no part of a millisecond");
+    let period = format!("--rate-period={apart}ms");
+    // Of the beginning, while connections are made, and of the end, which they reach as they began.
+    let mut left_out = Duration::ZERO;
     if fixed.arrival == Arrival::Evenly {
-        command.extend(["--rate=1", &apart]);
+        command.extend(["--rate=1", &period]);
+        left_out = Duration::from_millis((CONNECTIONS * apart).into());
     }
     command.extend(["--header", &header, fixed.url]);
     let said = client.run(fixed.seconds, &command)?;
     requests_per_second_of_h2load(&said)?;
     let text = std::fs::read_to_string(&log).context("h2load wrote no log")?;
-    percentiles(&text)
+    percentiles(&text, left_out)
 }
 
 fn requests_per_second_of_wrk(said: &str) -> Result<u64> {
@@ -151,16 +160,23 @@ fn whole(text: &str) -> Result<u64> {
     before.parse().with_context(|| format!("no number: {text}"))
 }
 
-/// Lines of start, status and microseconds, separated by tabs.
-fn percentiles(log: &str) -> Result<Latency> {
-    let mut took = Vec::new();
+/// Of lines of start, status and duration, separated by tabs, times in microseconds. Requests that start in the first or
+/// the last `left_out` do not count.
+fn percentiles(log: &str, left_out: Duration) -> Result<Latency> {
+    let mut requests = Vec::new();
     for line in log.lines() {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [_, "200", took_us] = columns.as_slice() else {
+        let [start, "200", took] = columns.as_slice() else {
             anyhow::bail!("h2load logged {line:?}");
         };
-        took.push(took_us.parse::<u64>()?);
+        requests.push((start.parse::<u64>()?, took.parse::<u64>()?));
     }
+    let starts = || requests.iter().map(|(start, _)| *start);
+    let (first, last) = starts().min().zip(starts().max()).unwrap_or_default();
+    let left_out = u64::try_from(left_out.as_micros())?;
+    let counts = first + left_out..=last.saturating_sub(left_out);
+    let counted = requests.iter().filter(|(start, _)| counts.contains(start));
+    let mut took: Vec<u64> = counted.map(|(_, took)| *took).collect();
     took.sort_unstable();
     let at = |percent: usize| {
         let index = (took.len() * percent / 100).min(took.len().saturating_sub(1));
