@@ -355,3 +355,18 @@ fn request_form(parts: &Parts, over_http2: bool) -> Result<bool, Refused> {
 
 /// Errors of bodies are boxed on both sides.
 const _: fn(hyper::Error) -> Error = |error| Box::new(error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is copied with each request: what few requests need is boxed.
+    #[test]
+    fn an_exchange_has_no_room_for_what_it_seldom_needs() {
+        fn size<S, R, F>(_: fn(S, R) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(handle);
+        assert!(bytes <= 6 * 1024, "{bytes} bytes");
+    }
+}
