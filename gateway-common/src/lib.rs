@@ -65,7 +65,7 @@ pub mod protocol {
 
 /// Raised by hand whenever what is in the maps changes its meaning without changing its size: a daemon
 /// takes over the pinned maps of another only if both have the same layout.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// How many entries the maps hold.
 pub mod capacity {
@@ -81,7 +81,7 @@ pub mod capacity {
     pub const PORT_SETS: usize = 65536;
     /// Redirected connections that nobody accepted yet; 2 MiB in all.
     pub const FLOWS: usize = (Handover::KEYS * Handover::PLACES) as usize;
-    /// Sandboxes with an allowance and counters.
+    /// Sandboxes with an allowance.
     pub const SANDBOXES: usize = 16384;
     /// Program images whose paths are known; those that nobody asked for in longest give way.
     pub const EXECUTABLES: usize = 4096;
@@ -89,6 +89,32 @@ pub mod capacity {
     pub const SCRATCH: usize = 1024;
     /// Bytes of recorded refusals that nobody read yet; a power of two, and of pages.
     pub const EVENT_BYTES: usize = 1_048_576;
+}
+
+/// Whether the gateway lives: a futex, and what belongs to it, as the kernel wants them
+/// (Documentation/locking/robust-futex-ABI.rst).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Life {
+    /// The number of a thread of the gateway's; other than that when it has ended.
+    pub futex: u32,
+    /// The upper half of the gateway's first word.
+    pub reserved: u32,
+    /// The gateway's, and the kernel's when it has ended.
+    pub list: [u64; 4],
+    /// Of the listeners in settings: those that bear another one are void, an earlier gateway's among them. None is zero.
+    pub edition: u32,
+    /// Always zero.
+    pub rest: u32,
+}
+
+impl Life {
+    /// The bits of the futex that are its owner's number: `FUTEX_TID_MASK` (linux/futex.h). Zero when that has ended.
+    pub const OWNER: u32 = 0x3fff_ffff;
+    /// The word with [`Life::edition`] as its lower half (little endian), of the words that it all is.
+    pub const EDITION: usize = 5;
+    /// How many words that is.
+    pub const WORDS: usize = 6;
 }
 
 /// The length of a task's command name in the kernel (`TASK_COMM_LEN`, linux/sched.h).
@@ -107,6 +133,12 @@ pub struct Settings {
     pub ruleset: u32,
     /// Kernel id of the cgroup that the programs are attached to.
     pub cgroup: u64,
+    /// Cookie of the namespace that [`Settings::listeners`] are in; zero if they are in none.
+    pub netns: u64,
+    /// The gateway's ports in that namespace, as the map of listeners has them too, which is asked for other namespaces.
+    pub listeners: Listeners,
+    /// [`Life::edition`], if these listeners count; else the map is asked for all.
+    pub edition: u32,
 }
 
 /// Names the listeners that serve one sandbox in one network namespace.

@@ -141,7 +141,7 @@ fn judge(ctx: &SkBuffContext, packet: &Packet, record: Option<&mut Flow>) -> Res
     }
     // A datagram's destination can change, and so can the rules: each is judged.
     let settings = SETTINGS.current();
-    verdict::datagram(ctx.as_ptr(), &settings, record.netns, &packet.to, ports.to)?;
+    verdict::datagram(settings, record.netns, &packet.to, ports.to)?;
     if !local {
         let bytes = u64::from(ctx.len());
         count_for(settings.sandbox, |counters| {
@@ -167,7 +167,7 @@ fn segment(
         }
         // connect() may have been long ago (TCP_FASTOPEN_CONNECT, a SYN that is sent again), and the port somebody else's.
         let settings = SETTINGS.current();
-        verdict::is_still_served(ctx.as_ptr(), &settings, record.netns, ports.to)?;
+        verdict::is_still_served(settings, record.netns, ports.to)?;
         // It will be sent again.
         return flow::hand_over(record, &packet.from, ports.from).map_err(|()| UNSAID);
     }
@@ -180,7 +180,7 @@ fn segment(
     }
     // A server, or what it has accepted. To be asked for each whom it answers: what it accepts has a copy of this record,
     // and loopback need not stay the sandbox's own.
-    if !verdict::may_serve(&SETTINGS.current(), record.netns, ports.to) {
+    if !verdict::may_serve(SETTINGS.current(), record.netns, ports.to) {
         return Err(refusal::BACKSTOP);
     }
     record.via = Flow::DIRECT;

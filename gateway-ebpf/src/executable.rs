@@ -4,7 +4,7 @@
 
 use crate::{
     maps::{EXECUTABLES, SCRATCH},
-    task,
+    memo, task,
 };
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -30,7 +30,7 @@ pub fn known() -> Image {
     }
     let current = task::pointer();
     let image = task::image(current);
-    if EXECUTABLES.get_ptr(image).is_none() {
+    if memo::may_be_unknown(&image) && EXECUTABLES.get_ptr(image).is_none() {
         find_out(current as u64, &image);
     }
     image

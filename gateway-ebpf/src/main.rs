@@ -14,6 +14,7 @@ mod executable;
 mod flow;
 mod handed;
 mod maps;
+mod memo;
 mod sockets;
 mod sockopt;
 mod task;
@@ -141,8 +142,8 @@ fn outgoing(ctx: &SockAddrContext, to: Destination, write: Write, is_sendto: boo
     } else {
         Image::UNKNOWN
     };
-    let mut flow = verdict::flow(ctx, &settings, &to, image);
-    let port = match verdict::outgoing(ctx, &settings, &to, &flow, is_sendto) {
+    let mut flow = verdict::flow(ctx, settings, &to, image);
+    let port = match verdict::outgoing(ctx, settings, &to, &flow, is_sendto) {
         Action::Refuse => return REFUSE,
         Action::Pass => {
             flow.via = Flow::DIRECT;

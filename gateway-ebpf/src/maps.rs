@@ -1,23 +1,19 @@
 //! The maps. Their names are the contract with `gateway/src/kernel/maps.rs`.
 
+use crate::memo::Remembered;
 use aya_ebpf::{
     bindings::{
         BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
         bpf_sock,
     },
-    btf_maps::{
-        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventArray, RingBuf,
-    },
-    helpers::{
-        bpf_get_local_storage, bpf_ktime_get_boot_ns, bpf_perf_event_output,
-        generated::bpf_sk_storage_get,
-    },
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    helpers::{bpf_get_local_storage, bpf_ktime_get_boot_ns, generated::bpf_sk_storage_get},
     macros::btf_map,
 };
-use core::ffi::c_void;
+use core::ptr::{addr_of, read_volatile};
 use gateway_common::{
-    Allowance, Event, Executable, Flow, Handover, HandoverHead, Image, ListenerKey, Listeners,
-    PortKey, PortSet, RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
+    Allowance, Event, Executable, Flow, Handover, HandoverHead, Image, Life, ListenerKey,
+    Listeners, PortKey, PortSet, RuleKey, SandboxCounters, Settings, capacity, counter, refusal,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -45,6 +41,10 @@ pub static PORT_SETS: HashMap<u32, PortSet, { capacity::PORT_SETS }, NO_PREALLOC
 /// Per socket: where it wanted to go. Freed with the socket; what a server accepts has a copy of the server's.
 #[btf_map]
 pub static SOCKETS: SocketRecords = SocketRecords::new();
+
+/// What this CPU has found lately. Not pinned: it can be found again.
+#[btf_map]
+pub static REMEMBERED: PerCpuArray<Remembered, 1> = PerCpuArray::new();
 
 /// Redirected connections that the gateway has not accepted yet.
 #[btf_map]
@@ -103,30 +103,32 @@ pub fn count_for(sandbox: u32, change: impl FnOnce(&mut SandboxCounters)) {
     }
 }
 
-/// Slot 0 holds a perf event as long as the gateway that loaded this program has the map open: the
-/// kernel itself takes it out when that process ends, however it ends. Never pinned.
+/// The futex of the gateway that loaded this program, and what belongs to that: the kernel writes into it when the gateway
+/// ends, however it ends. Never pinned.
 #[btf_map]
-pub static ALIVE: PerfEventArray = PerfEventArray::new();
+pub static ALIVE: Array<Life, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Is the gateway there that this sandbox's connections would be sent to? Without it its ports may be
 /// anybody's by now.
 #[inline(always)]
-pub fn gateway_is_there(ctx: *mut c_void) -> bool {
-    /// `ENOENT` (errno-base.h): the slot is empty. The event that is in it takes no output, so that
-    /// every other answer is an error too, and nothing is ever written.
-    const EMPTY: i64 = -2;
-    let nothing = 0_u64;
-    // SAFETY: the helper takes this context, this kind of map, index 0 and eight readable bytes.
-    let answer = unsafe {
-        bpf_perf_event_output(
-            ctx,
-            core::ptr::from_ref(&ALIVE).cast_mut().cast(),
-            0,
-            core::ptr::from_ref(&nothing).cast_mut().cast(),
-            size_of::<u64>() as u64,
-        )
+pub fn gateway_is_there() -> bool {
+    let Some(life) = ALIVE.get_ptr(0) else {
+        return false;
     };
-    answer != EMPTY
+    // SAFETY: within a live map value. Volatile: the kernel itself changes it.
+    let futex = unsafe { read_volatile(addr_of!((*life).futex)) };
+    futex & Life::OWNER != 0
+}
+
+/// Are these settings' listeners still what the gateway says?
+#[inline(always)]
+pub fn is_current(settings: &Settings) -> bool {
+    let Some(life) = ALIVE.get_ptr(0) else {
+        return false;
+    };
+    // SAFETY: within a live map value. Volatile: the gateway changes it.
+    let edition = unsafe { read_volatile(addr_of!((*life).edition)) };
+    settings.edition == edition && edition != 0
 }
 
 /// Records a refusal, and counts it whether or not it may be or can be recorded.
@@ -196,11 +198,11 @@ impl CgroupSettings {
 
     /// The settings of the cgroup that the running program is attached to; all zero until written.
     #[inline(always)]
-    pub fn current(&self) -> Settings {
-        // SAFETY: the helper takes this map and flags of zero and cannot fail; the value is
-        // replaced as a whole by the gateway, so a copy is consistent.
+    pub fn current(&self) -> &Settings {
+        // SAFETY: the helper takes this map and flags of zero and cannot fail; the gateway replaces the value by
+        // another one, and this one stays as it is as long as the program runs.
         unsafe {
-            *bpf_get_local_storage(core::ptr::from_ref(self).cast_mut().cast(), 0)
+            &*bpf_get_local_storage(core::ptr::from_ref(self).cast_mut().cast(), 0)
                 .cast::<Settings>()
         }
     }

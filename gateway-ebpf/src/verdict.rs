@@ -4,7 +4,10 @@
 
 use crate::{
     context::{self, Destination, Spelling},
-    maps::{LISTENERS, PORT_SETS, PORTS, RULES, count, count_for, emit, gateway_is_there},
+    maps::{
+        LISTENERS, PORT_SETS, PORTS, RULES, count, count_for, emit, gateway_is_there, is_current,
+    },
+    memo::{self, Question},
     task,
 };
 use aya_ebpf::{
@@ -14,7 +17,6 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
-use core::ffi::c_void;
 use gateway_common::{
     Address, Event, Flow, Image, ListenerKey, Listeners, PortBits, PortKey, RuleKey, Settings,
     address_from_octets, counter, is_same,
@@ -105,14 +107,14 @@ pub fn outgoing(
                 return Action::Pass;
             }
             Ok(()) if listeners.flags & Listeners::SEALED != 0 => Err(refusal::SEALED),
-            Ok(()) if !gateway_is_there(ctx.as_ptr()) => Err(refusal::GATEWAY_GONE),
+            Ok(()) if !gateway_is_there() => Err(refusal::GATEWAY_GONE),
             Ok(()) => return Action::Pass,
             Err(reason) => Err(reason),
         }
     };
     match verdict {
         Ok(0) => refuse(refusal::NO_LISTENER),
-        Ok(_) if !is_served(ctx.as_ptr(), &listeners) => refuse(refusal::GATEWAY_GONE),
+        Ok(_) if !is_served(&listeners) => refuse(refusal::GATEWAY_GONE),
         Ok(port) => {
             count(counter::REDIRECTED);
             count_for(settings.sandbox, |counters| counters.redirected += 1);
@@ -129,20 +131,14 @@ pub fn outgoing(
 /// May this packet of a judged UDP socket pass? `netns` is the socket's. Every packet is asked, so
 /// that new rules count at once, also for sockets that are connected.
 #[inline(always)]
-pub fn datagram(
-    ctx: *mut c_void,
-    settings: &Settings,
-    netns: u64,
-    to: &Address,
-    port: u16,
-) -> Result<(), u8> {
+pub fn datagram(settings: &Settings, netns: u64, to: &Address, port: u16) -> Result<(), u8> {
     if settings.sandbox == 0 {
         return Err(refusal::NOT_READY);
     }
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
     let local = context::is_loopback(to);
     let is_there = if local && is_own_port(&listeners, false, port) {
-        is_served(ctx, &listeners)
+        is_served(&listeners)
     } else {
         if local && is_a_gateway_s(netns, port, UDP) {
             return Err(refusal::LISTENER);
@@ -158,7 +154,7 @@ pub fn datagram(
         if listeners.flags & Listeners::SEALED != 0 {
             return Err(refusal::SEALED);
         }
-        gateway_is_there(ctx)
+        gateway_is_there()
     };
     if is_there {
         Ok(())
@@ -169,20 +165,15 @@ pub fn datagram(
 
 /// Is there a gateway at these ports? Of one that is there already, but has not opened them, nobody knows whose they are.
 #[inline(always)]
-fn is_served(ctx: *mut c_void, listeners: &Listeners) -> bool {
-    listeners.flags & Listeners::FORMER == 0 && gateway_is_there(ctx)
+fn is_served(listeners: &Listeners) -> bool {
+    listeners.flags & Listeners::FORMER == 0 && gateway_is_there()
 }
 
 /// May a SYN still go to this port of the gateway's, where connect() sent it? `netns` is the socket's.
 #[inline(always)]
-pub fn is_still_served(
-    ctx: *mut c_void,
-    settings: &Settings,
-    netns: u64,
-    port: u16,
-) -> Result<(), u8> {
+pub fn is_still_served(settings: &Settings, netns: u64, port: u16) -> Result<(), u8> {
     let listeners = listeners(settings, netns).ok_or(refusal::NO_LISTENER)?;
-    if is_own_port(&listeners, true, port) && is_served(ctx, &listeners) {
+    if is_own_port(&listeners, true, port) && is_served(&listeners) {
         Ok(())
     } else {
         Err(refusal::GATEWAY_GONE)
@@ -199,6 +190,9 @@ fn is_own_loopback(listeners: &Listeners, to: &Address) -> bool {
 
 #[inline(always)]
 fn listeners(settings: &Settings, netns: u64) -> Option<Listeners> {
+    if netns != 0 && settings.netns == netns && is_current(settings) {
+        return Some(settings.listeners);
+    }
     let key = ListenerKey {
         netns,
         sandbox: settings.sandbox,
@@ -212,6 +206,27 @@ fn listeners(settings: &Settings, netns: u64) -> Option<Listeners> {
 /// as a protocol: few sandboxes have rules for it at all.
 #[inline(always)]
 fn judge(settings: &Settings, to: &Address, port: u16, protocol: u8) -> Result<(), u8> {
+    let question = Question {
+        address: *to,
+        ruleset: settings.ruleset,
+        port,
+        protocol,
+    };
+    if !memo::is_allowed(&question) {
+        ask_rules(&question)?;
+        memo::remember(&question);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ask_rules(question: &Question) -> Result<(), u8> {
+    let Question {
+        address,
+        ruleset,
+        port,
+        protocol,
+    } = *question;
     let no_rule = if protocol == UDP {
         refusal::PROTOCOL
     } else {
@@ -220,9 +235,9 @@ fn judge(settings: &Settings, to: &Address, port: u16, protocol: u8) -> Result<(
     let key = Key::new(
         RuleKey::BITS,
         RuleKey {
-            ruleset: settings.ruleset.to_be_bytes(),
+            ruleset: ruleset.to_be_bytes(),
             protocol: u32::from(protocol).to_le_bytes(),
-            address: *to,
+            address,
         },
     );
     let Some(index) = RULES.get(&key) else {
@@ -235,7 +250,7 @@ fn judge(settings: &Settings, to: &Address, port: u16, protocol: u8) -> Result<(
     if !has(&ports.allowed, port) {
         return Err(no_rule);
     }
-    if guarded(to) && !has(&ports.named, port) {
+    if guarded(&address) && !has(&ports.named, port) {
         return Err(refusal::GUARDED);
     }
     Ok(())

@@ -442,6 +442,9 @@ impl App {
     /// Takes no more connections and lets those that are open finish, for `deadline` at most; then
     /// sends the telemetry that is left. What was attached stays as shut as its links keep it.
     pub async fn drain(&self, deadline: Duration) {
+        // First: from the moment on in which they are closed their ports may be anybody's.
+        let kernel = Arc::clone(&self.kernel);
+        finish("listeners", move || kernel.close_listeners()).await;
         self.stop.cancel();
         self.draining.cancel();
         self.connections.close();
@@ -456,19 +459,12 @@ impl App {
             tracing::warn!(open, "connections still open at the end of the drain");
         }
         let kernel = Arc::clone(&self.kernel);
-        if let Err(error) = tokio::task::spawn_blocking(move || kernel.settle()).await {
-            tracing::warn!(%error, "what the kernel refused last is not on record");
-        }
+        finish("refusals", move || kernel.settle()).await;
         let budgets = Arc::clone(&self.budgets);
-        if let Err(error) = tokio::task::spawn_blocking(move || budgets.flush()).await {
-            tracing::warn!(%error, "token budgets not settled");
-        }
+        finish("token budgets", move || budgets.flush()).await;
         let running: Vec<_> = self.state().gateways.values().cloned().collect();
         for running in running {
-            if let Err(error) = tokio::task::spawn_blocking(move || running.telemetry.flush()).await
-            {
-                tracing::warn!(%error, "telemetry not flushed");
-            }
+            finish("telemetry", move || running.telemetry.flush()).await;
         }
     }
 
@@ -482,17 +478,22 @@ impl App {
     }
 }
 
+/// Waits for work that blocks. It says itself what does not succeed.
+async fn finish(what: &'static str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::warn!(%error, what, "not finished");
+    }
+}
+
 /// Strays that may wait to be looked after; the next connection from the namespace is another chance.
 const STRAYS: usize = 64;
 
 fn of_name<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Running>, AppError> {
-    state.gateways.get(name).ok_or_else(|| AppError::NoGateway {
-        name: name.to_owned(),
-        known: state
-            .gateways
-            .keys()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", "),
+    state.gateways.get(name).ok_or_else(|| {
+        let known: Vec<_> = state.gateways.keys().cloned().collect();
+        AppError::NoGateway {
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
     })
 }

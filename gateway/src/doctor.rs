@@ -147,7 +147,7 @@ fn kernel() -> Finding {
     }
 }
 
-/// What loading, attaching, marking and entering namespaces take (capabilities(7)); root of a container
+/// What loading, attaching and entering namespaces take (capabilities(7)); root of a container
 /// may lack them.
 const CAPABILITIES: [caps::Capability; 5] = [
     caps::Capability::CAP_BPF,
@@ -233,8 +233,8 @@ fn liveness(loaded: &Loaded) -> Finding {
         Ok(_) => (Verdict::Ok, "the programs notice when the gateway ends", ""),
         Err(Some(KernelError::Alive(_))) => (
             Verdict::Missing,
-            "perf_event_open is refused",
-            "a kernel with CONFIG_PERF_EVENTS; in a container CAP_PERFMON and a seccomp profile that permits perf_event_open",
+            "memory of theirs cannot be marked",
+            "a kernel with CONFIG_FUTEX; in a container a seccomp profile that permits set_robust_list",
         ),
         Err(Some(_)) => (Verdict::Less, "not tried: the programs did not load", ""),
         Err(None) => (

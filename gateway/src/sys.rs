@@ -9,6 +9,7 @@
 
 pub mod bpf;
 mod landlock;
+mod life;
 mod locked;
 mod memory;
 mod mount;
@@ -16,6 +17,7 @@ mod passing;
 mod shared;
 
 pub use landlock::{has_scopes, scope_abstract_sockets};
+pub use life::Life;
 pub use locked::LockedBytes;
 pub use memory::{give_back, give_back_freed};
 pub use mount::{

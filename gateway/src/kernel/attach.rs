@@ -241,5 +241,6 @@ fn identity(
     if settings.sandbox == 0 {
         return Ok((tables.new_sandbox()?, None));
     }
+    tables.resume(*settings);
     Ok((SandboxId(settings.sandbox), Some(tables.ruleset(settings))))
 }

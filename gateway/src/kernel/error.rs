@@ -46,7 +46,7 @@ pub enum KernelError {
     },
     /// The programs could not be told that this process lives.
     #[error(
-        "cannot mark the gateway alive for the programs: perf_event_open: {0}. It needs root (CAP_PERFMON) and a kernel with CONFIG_PERF_EVENTS; in a container, a seccomp profile that permits perf_event_open"
+        "cannot mark the gateway alive for the programs: {0}. It needs a kernel with CONFIG_FUTEX; in a container, a seccomp profile that permits set_robust_list"
     )]
     Alive(#[source] io::Error),
     /// Numbers are never used twice, and all have been used.

@@ -15,16 +15,18 @@ pub(super) enum Series {
     Sandbox = 0,
     RuleSet = 1,
     PortSet = 2,
+    Edition = 3,
 }
 
 impl Series {
-    const COUNT: u32 = 3;
+    const COUNT: u32 = 4;
 
     fn name(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
             Self::RuleSet => "rule set",
             Self::PortSet => "port set",
+            Self::Edition => "edition",
         }
     }
 }

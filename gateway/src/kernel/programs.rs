@@ -11,7 +11,7 @@ use super::pins::Pins;
 use super::tables::{Tables, Usage, take};
 use super::types;
 use crate::policy::KernelRule;
-use crate::sys;
+use crate::sys::{self, Life, SharedWords};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program};
 use aya::{Ebpf, EbpfLoader};
@@ -75,8 +75,8 @@ pub struct Kernel {
     lsm: Result<(), String>,
     // Keeps the programs loaded.
     object: Ebpf,
-    // Closed when this process ends: then the programs redirect nothing any more.
-    _alive: MapData,
+    // Over when this process ends: then the programs redirect nothing any more.
+    _life: Life,
     lock: Option<Flock<File>>,
     // Once there is one.
     reader: Mutex<Option<Reader>>,
@@ -141,11 +141,15 @@ impl Kernel {
                 is_optional: true,
             });
         });
-        let mut tables = Tables::take(&mut object, maps.as_deref())?;
+        let alive = data(&mut object, "ALIVE")?;
+        let shared = || {
+            SharedWords::of_map(alive.fd().as_fd(), gateway_common::Life::WORDS)
+                .map_err(KernelError::Alive)
+        };
+        let mut tables = Tables::take(&mut object, maps.as_deref(), shared()?)?;
         // Before this process counts as the gateway of sandboxes whose listeners it has not opened yet.
         tables.close_listeners()?;
-        let alive = data(&mut object, "ALIVE")?;
-        sys::bpf::mark_alive(alive.fd().as_fd()).map_err(KernelError::Alive)?;
+        let life = Life::mark(shared()?).map_err(KernelError::Alive)?;
         let (flows, head) = (
             data(&mut object, "FLOWS")?,
             data(&mut object, "FLOWS_HEAD")?,
@@ -160,7 +164,7 @@ impl Kernel {
             events: Mutex::new(Some(take(&mut object, "EVENTS")?)),
             lsm,
             object,
-            _alive: alive,
+            _life: life,
             lock,
             reader: Mutex::default(),
         };
@@ -239,6 +243,13 @@ impl Kernel {
     /// Takes a namespace back: what is in it is refused from here on.
     pub fn remove_listener(&self, sandbox: SandboxId, netns: u64) {
         self.tables().remove_listener(sandbox, netns);
+    }
+
+    /// Has the programs send nothing to the listeners, which are about to be closed: their ports may be anybody's then.
+    pub fn close_listeners(&self) {
+        if let Err(error) = self.tables().close_listeners() {
+            warn!(%error, "connections are still sent to listeners that are closed");
+        }
     }
 
     /// Where the programs send a sandbox's connections: namespace cookies, and the ports there. After
@@ -417,7 +428,7 @@ fn load_object(
 /// A map whose descriptor alone is wanted.
 fn data(object: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
     match object.take_map(name) {
-        Some(Map::Array(data) | Map::LruHashMap(data) | Map::PerfEventArray(data)) => Ok(data),
+        Some(Map::Array(data) | Map::LruHashMap(data)) => Ok(data),
         _ => Err(KernelError::Missing(name)),
     }
 }

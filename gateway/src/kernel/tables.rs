@@ -6,15 +6,19 @@ use super::error::{KernelError, map_error};
 use super::maps::{RuleMaps, RuleSet};
 use super::numbers::{Numbers, Series};
 use crate::policy::KernelRule;
+use crate::sys::{self, SharedWords};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues};
 use aya::{Ebpf, Pod};
 use gateway_common::{
-    Allowance, ListenerKey, Listeners, PortKey, SandboxCounters, Settings, protocol,
+    Allowance, Life, ListenerKey, Listeners, PortKey, SandboxCounters, Settings, protocol,
 };
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::Path;
-use tracing::debug;
+use std::sync::atomic::Ordering;
+use tracing::{debug, warn};
 
 /// Entries of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +36,13 @@ pub struct Usage {
 /// Written at attach, reload and detach only: never on a connection's path.
 pub(super) struct Tables {
     settings: HashMap<MapData, u64, Settings>,
+    // What `settings` says of each sandbox that this process has in force.
+    in_force: BTreeMap<u32, Settings>,
+    // That of the listeners in them; none if there can be none.
+    edition: Option<u32>,
+    life: SharedWords,
+    // The gateway's own namespace, where few sandboxes are that have another one.
+    own: u64,
     listeners: HashMap<MapData, ListenerKey, Listeners>,
     ports: HashMap<MapData, PortKey, u32>,
     rules: RuleMaps,
@@ -41,10 +52,21 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Takes the maps out of the loaded object; `maps` is where they are pinned.
-    pub(super) fn take(object: &mut Ebpf, maps: Option<&Path>) -> Result<Self, KernelError> {
+    /// Takes the maps out of the loaded object; `maps` is where they are pinned, and `life` the words of a
+    /// [`gateway_common::Life`].
+    pub(super) fn take(
+        object: &mut Ebpf,
+        maps: Option<&Path>,
+        life: SharedWords,
+    ) -> Result<Self, KernelError> {
+        let own = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+            .and_then(|socket| sys::netns_cookie(socket.as_fd()));
         Ok(Self {
             settings: settings_map(object)?,
+            in_force: BTreeMap::new(),
+            edition: None,
+            life,
+            own: own?,
             listeners: take(object, "LISTENERS")?,
             ports: take(object, "PORTS")?,
             rules: RuleMaps {
@@ -62,13 +84,16 @@ impl Tables {
     pub(super) fn sweep(&mut self, kept: &[u64]) -> Result<(), KernelError> {
         let mut sandboxes = BTreeSet::new();
         let mut rulesets = BTreeSet::new();
+        // One by one: from a cgroup that goes while they are listed the kernel finds no way to the next.
+        for settings in kept.iter().filter_map(|cgroup| self.settings(*cgroup)) {
+            sandboxes.insert(settings.sandbox);
+            rulesets.insert(settings.ruleset);
+        }
         let all: Vec<(u64, Settings)> = self.settings.iter().filter_map(Result::ok).collect();
         for (cgroup, settings) in all {
-            if kept.contains(&cgroup) {
-                sandboxes.insert(settings.sandbox);
-                rulesets.insert(settings.ruleset);
-            } else if settings != Settings::default() {
-                self.store(cgroup, Settings::default())?;
+            if !kept.contains(&cgroup) && settings != Settings::default() {
+                self.store(cgroup, Settings::default())
+                    .map_err(|source| map_error("SETTINGS", source))?;
             }
         }
         self.rules.keep_only(&rulesets);
@@ -128,6 +153,7 @@ impl Tables {
         self.listeners
             .insert(listener, listeners, 0)
             .map_err(|source| map_error("LISTENERS", source))?;
+        self.show(sandbox, netns, listeners);
         let current = port_keys(netns, &listeners);
         for key in port_keys(netns, &former) {
             if !current.contains(&key) {
@@ -139,6 +165,7 @@ impl Tables {
 
     /// Has the programs send nothing to any listener until it is added again: their gateway has ended.
     pub(super) fn close_listeners(&mut self) -> Result<(), KernelError> {
+        self.begin_edition();
         let all: Result<Vec<(ListenerKey, Listeners)>, _> = self.listeners.iter().collect();
         for (key, listeners) in all.map_err(|source| map_error("LISTENERS", source))? {
             let former = Listeners {
@@ -166,14 +193,24 @@ impl Tables {
         self.make_counters(sandbox)?;
         let ruleset = self.numbers.take(Series::RuleSet)?;
         let written = self.rules.write(ruleset, rules, &mut self.numbers)?;
+        let (netns, listeners) = match self.in_force.get(&sandbox.0) {
+            Some(settings) => (settings.netns, settings.listeners),
+            None => {
+                let all = self.listeners_of(sandbox).into_iter();
+                let first = all.max_by_key(|(netns, _)| *netns != self.own);
+                first.unwrap_or_default()
+            }
+        };
         let settings = Settings {
             sandbox: sandbox.0,
             ruleset,
             cgroup,
+            ..Settings::default()
         };
-        if let Err(error) = self.store(cgroup, settings) {
+        let settings = self.with_listeners(settings, netns, listeners);
+        if let Err(source) = self.store(cgroup, settings) {
             self.rules.remove(written);
-            return Err(error);
+            return Err(map_error("SETTINGS", source));
         }
         Ok(written)
     }
@@ -185,10 +222,9 @@ impl Tables {
 
     /// Everything in this cgroup is refused from here on, and nothing is kept for the sandbox.
     pub(super) fn deactivate(&mut self, cgroup: u64, sandbox: SandboxId) {
-        if let Err(error) = self.store(cgroup, Settings::default()) {
-            // The cgroup may be gone already, and its settings with it.
-            debug!(%error, cgroup, "settings not cleared");
-        }
+        let cleared = self.store(cgroup, Settings::default());
+        self.in_force.remove(&sandbox.0);
+        self.trust(cleared);
         self.forget_listeners(|key| key.sandbox == sandbox.0);
         tell(self.allowances.remove(&sandbox.0));
         tell(self.counters.remove(&sandbox.0));
@@ -224,6 +260,7 @@ impl Tables {
         let all: Vec<(ListenerKey, Listeners)> =
             self.listeners.iter().filter_map(Result::ok).collect();
         for (key, listeners) in all.iter().filter(|(key, _)| is_dead(key)) {
+            self.hide(key);
             tell(self.listeners.remove(key));
             for port in port_keys(key.netns, listeners) {
                 self.forget_port(key.sandbox, &port);
@@ -249,10 +286,85 @@ impl Tables {
             .map_err(|source| map_error("SANDBOX_COUNTERS", source))
     }
 
-    fn store(&mut self, cgroup: u64, settings: Settings) -> Result<(), KernelError> {
-        self.settings
-            .insert(cgroup, settings, 0)
-            .map_err(|source| map_error("SETTINGS", source))
+    /// What an earlier daemon had in force. Its listeners are not this one's.
+    pub(super) fn resume(&mut self, settings: Settings) {
+        let settings = self.with_listeners(settings, 0, Listeners::default());
+        self.in_force.insert(settings.sandbox, settings);
+    }
+
+    /// Tells the programs of these listeners where they look first, unless those of a namespace are there in which the
+    /// sandbox is rather.
+    fn show(&mut self, sandbox: SandboxId, netns: u64, listeners: Listeners) {
+        let Some(settings) = self.in_force.get(&sandbox.0).copied() else {
+            return;
+        };
+        if [0, netns, self.own].contains(&settings.netns) {
+            let shown = self.with_listeners(settings, netns, listeners);
+            let stored = self.store(settings.cgroup, shown);
+            self.trust(stored);
+        }
+    }
+
+    /// Has them look in the map of listeners again.
+    fn hide(&mut self, key: &ListenerKey) {
+        let settings = self.in_force.get(&key.sandbox).copied();
+        if let Some(settings) = settings.filter(|settings| settings.netns == key.netns) {
+            let hidden = self.with_listeners(settings, 0, Listeners::default());
+            let stored = self.store(settings.cgroup, hidden);
+            self.trust(stored);
+        }
+    }
+
+    /// Settings that could not be written say what is not so any longer: their listeners, and all others', are void.
+    /// Those of a cgroup that is gone say nothing.
+    fn trust(&mut self, stored: Result<(), MapError>) {
+        match stored {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => {
+                warn!(%error, "settings not written: listeners are looked up from now on");
+                self.begin_edition();
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// From here on the map of listeners is asked for all that settings say.
+    fn begin_edition(&mut self) {
+        self.edition = match self.numbers.take(Series::Edition) {
+            Ok(edition) => Some(edition),
+            Err(error) => {
+                warn!(%error, "listeners are looked up, each time");
+                None
+            }
+        };
+        if let Some(word) = self.life.words().get(Life::EDITION) {
+            word.store(self.edition.unwrap_or(0).into(), Ordering::Release);
+        }
+        for settings in self.in_force.values_mut() {
+            settings.netns = 0;
+        }
+    }
+
+    fn with_listeners(&self, settings: Settings, netns: u64, listeners: Listeners) -> Settings {
+        let (netns, listeners, edition) = match self.edition {
+            Some(edition) if netns != 0 => (netns, listeners, edition),
+            _ => (0, Listeners::default(), 0),
+        };
+        Settings {
+            netns,
+            listeners,
+            edition,
+            ..settings
+        }
+    }
+
+    fn store(&mut self, cgroup: u64, settings: Settings) -> Result<(), MapError> {
+        self.settings.insert(cgroup, settings, 0)?;
+        if settings.sandbox != 0 {
+            self.in_force.insert(settings.sandbox, settings);
+        }
+        Ok(())
     }
 }
 

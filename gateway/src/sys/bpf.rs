@@ -11,7 +11,6 @@ use std::path::Path;
 use super::{check, own};
 
 // `enum bpf_cmd` (linux/bpf.h).
-const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -147,72 +146,6 @@ pub fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<CgroupLink> {
         cgroup: info.cgroup,
         attach_type: info.attach_type,
     })
-}
-
-/// The first version of `struct perf_event_attr` (linux/perf_event.h), 64 bytes.
-#[repr(C)]
-#[derive(Default)]
-struct PerfEvent {
-    kind: u32,
-    size: u32,
-    config: u64,
-    rest: [u64; 6],
-}
-
-/// The part of `union bpf_attr` that `BPF_MAP_UPDATE_ELEM` reads.
-#[repr(C)]
-struct MapUpdate {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-/// Puts an event that counts nothing in slot 0 of a perf event array. The kernel takes it out again when
-/// the last copy of *this* descriptor of the map is closed, whatever else holds the map: programs can
-/// tell by it that this process lives.
-///
-/// # Errors
-/// What `perf_event_open` says (`EACCES` or `EPERM` where it is kept from us, `ENOSYS` in a kernel without
-/// CONFIG_PERF_EVENTS), or bpf(2).
-pub fn mark_alive(map: BorrowedFd<'_>) -> io::Result<()> {
-    /// `PERF_TYPE_SOFTWARE` and `PERF_COUNT_SW_DUMMY`.
-    const SOFTWARE: u32 = 1;
-    const DUMMY: u64 = 9;
-    /// `PERF_FLAG_FD_CLOEXEC`.
-    const CLOSE_ON_EXEC: libc::c_ulong = 8;
-    /// The bits `disabled`, `exclude_kernel` and `exclude_hv` of the flags.
-    const QUIET: u64 = 1 | 1 << 5 | 1 << 6;
-    let mut event = PerfEvent {
-        kind: SOFTWARE,
-        size: 64,
-        config: DUMMY,
-        ..PerfEvent::default()
-    };
-    // After sample_period, sample_type and read_format.
-    event.rest[3] = QUIET;
-    // SAFETY: the attributes are 64 bytes, as `size` says, and outlive the call.
-    let event = own(unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            std::ptr::from_ref(&event),
-            0,
-            -1,
-            -1,
-            CLOSE_ON_EXEC,
-        )
-    })?;
-    let (key, value) = (0_u32, number(std::os::fd::AsFd::as_fd(&event)));
-    let attributes = MapUpdate {
-        map_fd: number(map),
-        padding: 0,
-        key: std::ptr::from_ref(&key) as u64,
-        value: std::ptr::from_ref(&value) as u64,
-        flags: 0,
-    };
-    // The array has a reference of its own from here on.
-    check(call(BPF_MAP_UPDATE_ELEM, &attributes)).map(drop)
 }
 
 fn call<A>(command: libc::c_long, attributes: &A) -> libc::c_long {

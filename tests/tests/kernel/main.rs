@@ -10,5 +10,6 @@ mod families;
 mod fixture;
 mod images;
 mod losses;
+mod remembered;
 mod restart;
 mod servers;
