@@ -81,7 +81,7 @@ pub mod capacity {
     pub const PORT_SETS: usize = 65536;
     /// Redirected connections that nobody accepted yet; 2 MiB in all.
     pub const FLOWS: usize = (Handover::KEYS * Handover::PLACES) as usize;
-    /// Sandboxes with an allowance.
+    /// Sandboxes with an allowance and counters.
     pub const SANDBOXES: usize = 16384;
     /// Program images whose paths are known; those that nobody asked for in longest give way.
     pub const EXECUTABLES: usize = 4096;
@@ -102,7 +102,7 @@ pub struct Life {
     pub reserved: u32,
     /// The gateway's, and the kernel's when it has ended.
     pub list: [u64; 4],
-    /// Of the listeners in settings: those that bear another one are void, an earlier gateway's among them. None is zero.
+    /// Of the listeners in settings: those that bear another one are void, an earlier gateway's among them. Zero: all are.
     pub edition: u32,
     /// Always zero.
     pub rest: u32,
@@ -188,7 +188,8 @@ impl Listeners {
     pub const PRIVATE: u32 = 1;
     /// No route leads out of the namespace: what would go out directly is refused rather than lost.
     pub const SEALED: u32 = 2;
-    /// An earlier gateway's: until a new one has them its ports may be anybody's, and nothing is sent there.
+    /// Of a gateway that has ended, or is about to: until a new one has them its ports may be anybody's, and nothing is sent
+    /// there.
     pub const FORMER: u32 = 4;
 }
 

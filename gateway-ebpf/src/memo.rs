@@ -3,24 +3,27 @@
 //! number never comes back: nothing that is kept of it is ever wrong, and nobody has to take it out.
 
 use crate::{atomic::exchange, maps::REMEMBERED};
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use gateway_common::{Address, Image, is_same};
 
 /// As many places as an agent goes to at a time, and more. A power of two.
 const SLOTS: usize = 64;
 
-/// One in so many connections of the same program is looked up all the same: its path must not count as one that nobody
-/// asks for, and make way for others. A power of two.
-const LOOKED_UP: u64 = 16;
+/// One in so many connections of the same program is looked up all the same, and one after so long, jiffies (a quarter of a
+/// second at most): its path must not count as one that nobody asks for, and make way for others.
+const CONNECTIONS: u64 = 16;
+const JIFFIES: u64 = 25;
 
 /// All of it, in one piece.
 #[repr(C)]
 pub struct Remembered {
     /// Which program connected last, whichever sandbox's.
     image: Image,
-    /// How often in a row.
+    /// How often since it was looked up.
     times: u64,
-    reserved: u64,
+    /// When that was, jiffies.
+    since: u64,
     allowed: [Slot; SLOTS],
 }
 
@@ -102,21 +105,26 @@ fn slot_of(question: &Question) -> Option<*mut Slot> {
     })
 }
 
-/// May the path of this program be unknown, which connects now? Whoever interrupts this may have a known one looked up, or
-/// one that is gone found a few connections late.
+/// May the path of this program be unknown, which connects now? It is not, unless thousands of others have connected since it
+/// was looked up.
 #[inline(always)]
 pub fn may_be_unknown(image: &Image) -> bool {
     let Some(here) = REMEMBERED.get_ptr_mut(0) else {
         return true;
     };
-    // SAFETY: the value belongs to this CPU, and cgroup programs do not migrate while they run.
+    // SAFETY: the value belongs to this CPU, and cgroup programs do not migrate while they run. Whoever interrupts this may
+    // have a path looked up once more, or later.
     let here = unsafe { &mut *here };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_jiffies64() };
     let differs = (here.image.started ^ image.started) != 0
         || (here.image.tgid ^ image.tgid) | (here.image.execs ^ image.execs) != 0;
-    if differs {
+    here.times += 1;
+    if differs || here.times >= CONNECTIONS || now.wrapping_sub(here.since) > JIFFIES {
         here.image = *image;
         here.times = 0;
+        here.since = now;
+        return true;
     }
-    here.times += 1;
-    here.times & (LOOKED_UP - 1) == 1
+    false
 }

@@ -444,7 +444,7 @@ impl App {
     pub async fn drain(&self, deadline: Duration) {
         // First: from the moment on in which they are closed their ports may be anybody's.
         let kernel = Arc::clone(&self.kernel);
-        finish("listeners", move || kernel.close_listeners()).await;
+        finish("listeners", move || kernel.end_listeners()).await;
         self.stop.cancel();
         self.draining.cancel();
         self.connections.close();

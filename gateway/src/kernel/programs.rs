@@ -245,9 +245,10 @@ impl Kernel {
         self.tables().remove_listener(sandbox, netns);
     }
 
-    /// Has the programs send nothing to the listeners, which are about to be closed: their ports may be anybody's then.
-    pub fn close_listeners(&self) {
-        if let Err(error) = self.tables().close_listeners() {
+    /// Has the programs send nothing to any listener from here on, whoever adds some: they are about to be closed, and their
+    /// ports may be anybody's then.
+    pub fn end_listeners(&self) {
+        if let Err(error) = self.tables().end_listeners() {
             warn!(%error, "connections are still sent to listeners that are closed");
         }
     }

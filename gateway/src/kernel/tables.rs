@@ -41,6 +41,8 @@ pub(super) struct Tables {
     // That of the listeners in them; none if there can be none.
     edition: Option<u32>,
     life: SharedWords,
+    // The gateway is about to end: nothing is to be sent to its listeners, whoever adds some.
+    is_ending: bool,
     // The gateway's own namespace, where few sandboxes are that have another one.
     own: u64,
     listeners: HashMap<MapData, ListenerKey, Listeners>,
@@ -66,6 +68,7 @@ impl Tables {
             in_force: BTreeMap::new(),
             edition: None,
             life,
+            is_ending: false,
             own: own?,
             listeners: take(object, "LISTENERS")?,
             ports: take(object, "PORTS")?,
@@ -91,9 +94,12 @@ impl Tables {
         }
         let all: Vec<(u64, Settings)> = self.settings.iter().filter_map(Result::ok).collect();
         for (cgroup, settings) in all {
-            if !kept.contains(&cgroup) && settings != Settings::default() {
-                self.store(cgroup, Settings::default())
-                    .map_err(|source| map_error("SETTINGS", source))?;
+            if kept.contains(&cgroup) || settings == Settings::default() {
+                continue;
+            }
+            match self.store(cgroup, Settings::default()) {
+                Err(error) if !is_gone(&error) => return Err(map_error("SETTINGS", error)),
+                _ => {}
             }
         }
         self.rules.keep_only(&rulesets);
@@ -140,8 +146,11 @@ impl Tables {
         &mut self,
         sandbox: SandboxId,
         netns: u64,
-        listeners: Listeners,
+        mut listeners: Listeners,
     ) -> Result<(), KernelError> {
+        if self.is_ending {
+            listeners.flags |= Listeners::FORMER;
+        }
         let listener = listener_key(sandbox, netns);
         // Nobody else gets at them from here on; the sandbox itself not before they are told.
         for key in port_keys(netns, &listeners) {
@@ -161,6 +170,12 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Has the programs send nothing to any listener from here on, whether it is there or still added.
+    pub(super) fn end_listeners(&mut self) -> Result<(), KernelError> {
+        self.is_ending = true;
+        self.close_listeners()
     }
 
     /// Has the programs send nothing to any listener until it is added again: their gateway has ended.
@@ -194,8 +209,8 @@ impl Tables {
         let ruleset = self.numbers.take(Series::RuleSet)?;
         let written = self.rules.write(ruleset, rules, &mut self.numbers)?;
         let (netns, listeners) = match self.in_force.get(&sandbox.0) {
-            Some(settings) => (settings.netns, settings.listeners),
-            None => {
+            Some(settings) if settings.netns != 0 => (settings.netns, settings.listeners),
+            _ => {
                 let all = self.listeners_of(sandbox).into_iter();
                 let first = all.max_by_key(|(netns, _)| *netns != self.own);
                 first.unwrap_or_default()
@@ -319,30 +334,27 @@ impl Tables {
     /// Those of a cgroup that is gone say nothing.
     fn trust(&mut self, stored: Result<(), MapError>) {
         match stored {
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => {
-                warn!(%error, "settings not written: listeners are looked up from now on");
+            Err(error) if !is_gone(&error) => {
+                // Before anything else, which might have to wait.
                 self.begin_edition();
+                warn!(%error, "settings not written: listeners are looked up for now");
             }
-            Ok(()) => {}
+            _ => {}
         }
     }
 
     /// From here on the map of listeners is asked for all that settings say.
     fn begin_edition(&mut self) {
-        self.edition = match self.numbers.take(Series::Edition) {
-            Ok(edition) => Some(edition),
-            Err(error) => {
-                warn!(%error, "listeners are looked up, each time");
-                None
-            }
-        };
+        let edition = self.numbers.take(Series::Edition);
+        self.edition = edition.as_ref().ok().copied();
         if let Some(word) = self.life.words().get(Life::EDITION) {
             word.store(self.edition.unwrap_or(0).into(), Ordering::Release);
         }
         for settings in self.in_force.values_mut() {
             settings.netns = 0;
+        }
+        if let Err(error) = edition {
+            warn!(%error, "listeners are looked up, each time");
         }
     }
 
@@ -385,6 +397,12 @@ fn settings_map(object: &mut Ebpf) -> Result<HashMap<MapData, u64, Settings>, Ke
         }
         _ => Err(KernelError::Missing("map SETTINGS")),
     }
+}
+
+/// The kernel says so of a cgroup to which nothing is attached any more.
+fn is_gone(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(libc::ENOENT))
 }
 
 fn listener_key(sandbox: SandboxId, netns: u64) -> ListenerKey {
