@@ -481,7 +481,7 @@ impl App {
 /// Waits for work that blocks. It says itself what does not succeed.
 async fn finish(what: &'static str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(work).await {
-        tracing::warn!(%error, what, "not finished");
+        tracing::warn!(%error, what, "not brought to an end before the gateway ends");
     }
 }
 

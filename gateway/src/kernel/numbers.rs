@@ -1,4 +1,4 @@
-//! Numbers of sandboxes, rule sets and port sets. One is never given out twice as long as the maps live,
+//! Numbers of sandboxes, rule sets, port sets and editions of listeners. One is never given out twice as long as the maps live,
 //! over restarts too: a socket's record or a settings entry may still bear it. Knows not what they number.
 
 use super::error::{KernelError, map_error};

@@ -249,7 +249,7 @@ impl Kernel {
     /// ports may be anybody's then.
     pub fn end_listeners(&self) {
         if let Err(error) = self.tables().end_listeners() {
-            warn!(%error, "connections are still sent to listeners that are closed");
+            warn!(%error, "the sandboxes' connections may be sent to ports that the gateway no longer has, until it has ended");
         }
     }
 

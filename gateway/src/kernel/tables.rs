@@ -337,7 +337,7 @@ impl Tables {
             Err(error) if !is_gone(&error) => {
                 // Before anything else, which might have to wait.
                 self.begin_edition();
-                warn!(%error, "settings not written: listeners are looked up for now");
+                warn!(%error, "a sandbox's settings were not written: connect() is slower by a look-up until listeners are added again");
             }
             _ => {}
         }
@@ -354,7 +354,7 @@ impl Tables {
             settings.netns = 0;
         }
         if let Err(error) = edition {
-            warn!(%error, "listeners are looked up, each time");
+            warn!(%error, "connect() is slower by a look-up as long as this gateway runs");
         }
     }
 
